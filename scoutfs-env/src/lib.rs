@@ -1,0 +1,2 @@
+//! Head to be written.
+#![no_std]

@@ -1,0 +1,3 @@
+//! Head to be written.
+#![no_std]
+#![forbid(unsafe_code)]

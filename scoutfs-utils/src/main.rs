@@ -1,0 +1,2 @@
+//! Head to be written.
+fn main() {}
