@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Numbers and structures of the ioctls.
+//!
+//! They are those of the C implementation (reference facts, section 2.4), in native byte order of the little-endian
+//! machines that it runs on, so that existing archive agents work unchanged. Only the ioctls that exist here are
+//! described; the others join when they are built.
+
+use crate::layout::{constants, layout};
+use crate::le::{U32, U64};
+
+/// Direction bits of an ioctl number: the caller writes arguments.
+const WRITE: u32 = 1;
+/// Direction bits of an ioctl number: the caller reads results.
+const READ: u32 = 2;
+
+const fn number(dir: u32, nr: u32, size: usize) -> u32 {
+    dir << 30 | (size as u32) << 16 | IOCTL_MAGIC << 8 | nr
+}
+
+constants! { IOCTL_CONSTANTS:
+    /// The `type` of all ioctl numbers.
+    pub const IOCTL_MAGIC: u32 = 0xe8;
+    /// Entries of a change index: [`WalkInodes`]. Returns the number of entries.
+    pub const IOC_WALK_INODES: u32 = number(WRITE, 1, size_of::<WalkInodes>());
+    /// More of an inode: [`StatMore`].
+    pub const IOC_STAT_MORE: u32 = number(READ, 5, size_of::<StatMore>());
+    /// More of the volume: [`StatfsMore`].
+    pub const IOC_STATFS_MORE: u32 = number(READ, 10, size_of::<StatfsMore>());
+    /// [`WalkInodes::index`]: all changes.
+    pub const WALK_META_SEQ: u8 = 0;
+    /// [`WalkInodes::index`]: changes of regular files' data.
+    pub const WALK_DATA_SEQ: u8 = 1;
+}
+
+layout! {
+    /// A position in, and an entry of, a change index.
+    pub struct WalkInodesEntry {
+        /// The seq.
+        pub major: U64,
+        pub ino: U64,
+        /// Always 0.
+        pub minor: U32,
+        pub pad: [u8; 4],
+    }
+
+    /// Argument of [`IOC_WALK_INODES`].
+    pub struct WalkInodes {
+        pub first: WalkInodesEntry,
+        pub last: WalkInodesEntry,
+        /// Address of an array of [`WalkInodesEntry`].
+        pub entries_ptr: U64,
+        /// Its length.
+        pub nr_entries: U32,
+        /// Which index.
+        pub index: u8,
+        pub pad: [u8; 11],
+    }
+
+    /// Result of [`IOC_STAT_MORE`].
+    pub struct StatMore {
+        pub meta_seq: U64,
+        pub data_seq: U64,
+        pub data_version: U64,
+        pub online_blocks: U64,
+        pub offline_blocks: U64,
+        pub crtime_sec: U64,
+        pub crtime_nsec: U32,
+        pub pad: [u8; 4],
+    }
+
+    /// Result of [`IOC_STATFS_MORE`].
+    pub struct StatfsMore {
+        pub fsid: U64,
+        pub rid: U64,
+        pub committed_seq: U64,
+        pub total_meta_blocks: U64,
+        pub total_data_blocks: U64,
+        pub reserved_meta_blocks: U64,
+    }
+}

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Messages between mounts and the server.
+//!
+//! A frame is a [`MessageHeader`] and its payload. Requests carry an id that the response repeats. The payload of
+//! each kind is named with the kind.
+
+use crate::layout::{constants, layout};
+use crate::le::{I64, U16, U32, U64};
+use crate::voter::ProcessId;
+
+constants! { MSG_CONSTANTS:
+    /// Bytes of the largest payload.
+    pub const MAX_PAYLOAD: usize = 16 * 1024;
+    /// [`MessageHeader::magic`].
+    pub const MAGIC_MESSAGE: u32 = 0x6d74_6373;
+    /// [`MessageHeader::flags`]: a response.
+    pub const MSG_RESPONSE: u8 = 1;
+
+    /// Both ways, first on a connection: [`Greeting`].
+    pub const MSG_GREETING: u8 = 1;
+    /// Mount to server: [`JoinRequest`]; answer [`JoinReply`].
+    pub const MSG_JOIN: u8 = 2;
+    /// Mount to server: [`SeqRequest`]; answer [`SeqReply`].
+    pub const MSG_SEQ: u8 = 3;
+    /// Mount to server: [`SeqClosed`]; no payload in the answer.
+    pub const MSG_SEQ_CLOSED: u8 = 4;
+    /// Mount to server: no payload; answer [`InosReply`].
+    pub const MSG_INOS: u8 = 5;
+    /// Mount to server: [`SpaceRequest`]; answer a hand-over: [`HandOverHeader`] and its extents
+    /// ([`HandOverExtent`](crate::server_item::HandOverExtent)). An answer without extents has number 0.
+    pub const MSG_SPACE: u8 = 6;
+    /// Mount to server, after a record that names them is durable: [`HandOverTaken`]; no payload in the answer.
+    pub const MSG_SPACE_TAKEN: u8 = 7;
+    /// Mount to server, after the record that gives it is durable: a [`HandOverHeader`] and its extents;
+    /// answer [`HandOverTaken`].
+    pub const MSG_SPACE_GIVE: u8 = 8;
+    /// Both ways: [`LockMessage`]. From a mount a request for a mode, from the server a grant as its answer;
+    /// from the server a revoke, from a mount its answer.
+    pub const MSG_LOCK: u8 = 9;
+    /// Mount to server: no payload; answer [`HorizonReply`] and one [`CommitNumber`] for each slot in use.
+    pub const MSG_HORIZON: u8 = 10;
+    /// Server to mount: [`CommitBelow`]; answer [`CommitNumber`].
+    pub const MSG_COMMIT_BELOW: u8 = 11;
+    /// Server to mount: [`MergedLogs`]; no answer is needed, an empty one is sent.
+    pub const MSG_MERGED: u8 = 12;
+    /// Server to mount: finalize the open log tree with the next commit; answer [`CommitNumber`].
+    pub const MSG_FINALIZE: u8 = 13;
+    /// Mount to server: no payload; answer [`StatfsReply`].
+    pub const MSG_STATFS: u8 = 14;
+    /// Mount to server: no payload; answer [`RenewReply`].
+    pub const MSG_RENEW: u8 = 15;
+    /// Mount to server, after its clean record is durable: [`CommitNumber`]; no payload in the answer.
+    pub const MSG_LEAVE: u8 = 16;
+    /// Mount to server: log trees were finalized: [`CommitNumber`]; no payload in the answer.
+    pub const MSG_FINALIZED: u8 = 17;
+
+    /// [`MessageHeader::status`]: done.
+    pub const STATUS_OK: u16 = 0;
+    /// Out of space.
+    pub const STATUS_NO_SPACE: u16 = 1;
+    /// An error of the device.
+    pub const STATUS_IO: u16 = 2;
+    /// Out of memory.
+    pub const STATUS_NO_MEMORY: u16 = 3;
+    /// The request makes no sense.
+    pub const STATUS_INVALID: u16 = 4;
+    /// All mount slots are in use.
+    pub const STATUS_NO_SLOT: u16 = 5;
+    /// The sender is not, or no longer, a member.
+    pub const STATUS_NOT_MEMBER: u16 = 6;
+    /// The server is not ready or stopping; ask again.
+    pub const STATUS_AGAIN: u16 = 7;
+    /// Damaged metadata.
+    pub const STATUS_CORRUPT: u16 = 8;
+
+    /// [`LockId::kind`]: a group of inodes: `start` the first inode number, `2^order` of them.
+    pub const LOCK_INODES: u8 = 1;
+    /// [`LockId::kind`]: renames of directories.
+    pub const LOCK_RENAME: u8 = 2;
+
+    /// [`LockMessage::mode`]: nothing.
+    pub const MODE_NULL: u8 = 0;
+    /// Shared.
+    pub const MODE_READ: u8 = 1;
+    /// Exclusive.
+    pub const MODE_WRITE: u8 = 2;
+}
+
+layout! {
+    /// Begins every message.
+    pub struct MessageHeader {
+        /// crc32c of the rest of the header and the payload.
+        pub crc: U32,
+        /// [`MAGIC_MESSAGE`].
+        pub magic: U32,
+        /// Bytes of the payload.
+        pub payload_len: U32,
+        /// `MSG_*`.
+        pub kind: u8,
+        /// [`MSG_RESPONSE`].
+        pub flags: u8,
+        /// `STATUS_*`; 0 in requests.
+        pub status: U16,
+        /// Order of sending on this connection, from 1.
+        pub seq: U64,
+        /// All messages up to this seq were received.
+        pub ack: U64,
+        /// Id of the request; a response repeats it.
+        pub id: U64,
+        /// Term of the server.
+        pub term: U64,
+    }
+
+    /// First message both ways.
+    pub struct Greeting {
+        pub fsid: U64,
+        pub format_hash: U64,
+        /// Term that the sender knows; 0 none.
+        pub term: U64,
+        /// The mount; 0 from the server.
+        pub rid: U64,
+        /// Random for each connection.
+        pub nonce: [u8; 16],
+        /// Proof over both nonces and the rid with the volume's secret; zero in the first greeting.
+        pub proof: [u8; 32],
+    }
+
+    /// A mount wants a slot.
+    pub struct JoinRequest {
+        pub rid: U64,
+        /// Who mounts.
+        pub process: ProcessId,
+        /// 1 when the mount will only read.
+        pub read_only: U32,
+        pub pad: U32,
+    }
+
+    /// A mount has a slot.
+    pub struct JoinReply {
+        /// The slot.
+        pub slot: U32,
+        pub pad: U32,
+        /// Goes into all records.
+        pub epoch: U64,
+        /// Log trees up to this number are merged (those of former owners of the slot); the mount counts on.
+        pub merged_through: U64,
+        /// Last hand-over to the slot: the mount counts on from here.
+        pub down_given: U64,
+        /// Last hand-over that the server took from the slot; the mount counts on from here.
+        pub up_taken: U64,
+        /// Milliseconds of a lease.
+        pub lease_ms: U64,
+        /// Metadata blocks that the mount must keep for commits and deletes.
+        pub reserve_blocks: U64,
+    }
+
+    /// Asks for the seq of a transaction.
+    pub struct SeqRequest {
+        /// The seqs before this one that the mount closed (committed or gave back): all below this number.
+        pub closed_below: U64,
+    }
+
+    /// A seq.
+    pub struct SeqReply {
+        pub seq: U64,
+    }
+
+    /// Seqs below this number will not be used by the sender; also tells its newest durable record.
+    pub struct SeqClosed {
+        pub below: U64,
+        pub commit_nr: U64,
+    }
+
+    /// Inode numbers.
+    pub struct InosReply {
+        pub first: U64,
+        pub count: U64,
+    }
+
+    /// Asks for space.
+    pub struct SpaceRequest {
+        /// Blocks wanted, in units of the kind; fewer may come.
+        pub blocks: U64,
+        /// The kind of space.
+        pub kind: U32,
+        pub pad: U32,
+    }
+
+    /// Begins a hand-over.
+    pub struct HandOverHeader {
+        /// Its number: counted for each slot, epoch and direction, taken in order.
+        pub number: U64,
+        /// Extents that follow.
+        pub nr_extents: U32,
+        pub pad: U32,
+    }
+
+    /// All hand-overs up to this number were taken.
+    pub struct HandOverTaken {
+        pub number: U64,
+        /// The taker's record that names it; 0 from the server.
+        pub commit_nr: U64,
+    }
+
+    /// Names a lock.
+    pub struct LockId {
+        /// First inode number of the group.
+        pub start: U64,
+        /// `LOCK_*`.
+        pub kind: u8,
+        /// The group has `2^order` inode numbers.
+        pub order: u8,
+        pub pad: [u8; 6],
+    }
+
+    /// About one lock.
+    pub struct LockMessage {
+        pub id: LockId,
+        /// Write version of a grant of write.
+        pub version: U64,
+        /// The newest record that must be seen by the next holder (in an answer to a revoke).
+        pub commit_nr: U64,
+        /// Grants count up, so that late duplicates are known.
+        pub generation: U64,
+        /// Mode held before.
+        pub old_mode: u8,
+        /// Mode wanted or granted.
+        pub mode: u8,
+        pub pad: [u8; 6],
+    }
+
+    /// A slot's newest durable record.
+    pub struct CommitNumber {
+        pub slot: U32,
+        pub pad: U32,
+        pub epoch: U64,
+        pub commit_nr: U64,
+    }
+
+    /// The change index is complete below `horizon`.
+    pub struct HorizonReply {
+        /// No item with a lower version can still appear.
+        pub horizon: U64,
+        /// [`CommitNumber`]s that follow.
+        pub nr_slots: U32,
+        pub pad: U32,
+    }
+
+    /// Commit, or give back, every seq below.
+    pub struct CommitBelow {
+        pub seq: U64,
+    }
+
+    /// Log trees of the receiver up to this number are merged; their blocks are its own again.
+    pub struct MergedLogs {
+        pub through: U64,
+    }
+
+    /// Space as the server knows it.
+    pub struct StatfsReply {
+        /// Blocks of 64 KiB that are in metadata zones, and blocks of 4 KiB in data zones.
+        pub total_meta: U64,
+        pub total_data: U64,
+        /// Free blocks that the server holds, by kind.
+        pub free_meta: U64,
+        pub free_data: U64,
+        /// Free whole zones.
+        pub free_zones: U64,
+        /// Inodes by the super block (mounts add their own deltas).
+        pub inodes: I64,
+        /// Super block seq.
+        pub super_seq: U64,
+    }
+
+    /// The lease goes on.
+    pub struct RenewReply {
+        /// The member's epoch as the server knows it.
+        pub epoch: U64,
+    }
+}
