@@ -52,12 +52,8 @@ layout! {
 
 impl BlockRef {
     /// Refers to nothing.
-    pub const NONE: BlockRef = BlockRef {
-        blkno: U64::ZERO,
-        trans_seq: U64::ZERO,
-        counter: U32::ZERO,
-        pad: U32::ZERO,
-    };
+    pub const NONE: BlockRef =
+        BlockRef { blkno: U64::ZERO, trans_seq: U64::ZERO, counter: U32::ZERO, pad: U32::ZERO };
 
     /// A reference from its parts.
     pub const fn new(blkno: u64, trans_seq: u64, counter: u32) -> Self {
@@ -78,11 +74,6 @@ impl BlockRef {
 impl BlockHeader {
     /// The reference that this header satisfies.
     pub const fn to_ref(&self) -> BlockRef {
-        BlockRef {
-            blkno: self.blkno,
-            trans_seq: self.trans_seq,
-            counter: self.counter,
-            pad: U32::ZERO,
-        }
+        BlockRef { blkno: self.blkno, trans_seq: self.trans_seq, counter: self.counter, pad: U32::ZERO }
     }
 }

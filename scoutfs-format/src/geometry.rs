@@ -91,9 +91,7 @@ pub enum GeometryError {
         quorum: u32,
     },
     /// A stored geometry is not the one that its volume size and quorum give.
-    #[error(
-        "the stored geometry does not follow from {volume_bytes} bytes and a quorum of {quorum}"
-    )]
+    #[error("the stored geometry does not follow from {volume_bytes} bytes and a quorum of {quorum}")]
     Inconsistent {
         /// Stored size.
         volume_bytes: u64,
@@ -115,21 +113,11 @@ impl Geometry {
             return Err(GeometryError::Quorum { quorum });
         }
         let volume_bytes = bytes - bytes % SECTOR_SIZE as u64;
-        let nr_slots = clamp(
-            (bytes / (64 << 20)).next_power_of_two(),
-            MIN_SLOTS as u64,
-            MAX_SLOTS as u64,
-        );
-        let zone_bytes = clamp(
-            (bytes >> 11).next_power_of_two(),
-            MIN_ZONE_BYTES,
-            MAX_ZONE_BYTES,
-        );
+        let nr_slots = clamp((bytes / (64 << 20)).next_power_of_two(), MIN_SLOTS as u64, MAX_SLOTS as u64);
+        let zone_bytes = clamp((bytes >> 11).next_power_of_two(), MIN_ZONE_BYTES, MAX_ZONE_BYTES);
         let voters = (2 * quorum - 1) as u64;
-        let slots_offset = align_up(
-            RESERVED_BYTES + voters * VOTER_SECTORS * SECTOR_SIZE as u64,
-            BLOCK_SIZE as u64,
-        );
+        let slots_offset =
+            align_up(RESERVED_BYTES + voters * VOTER_SECTORS * SECTOR_SIZE as u64, BLOCK_SIZE as u64);
         let slots_end = slots_offset + nr_slots * RING_FRAMES as u64 * SECTOR_SIZE as u64;
         let zones_offset = align_up(slots_end, BLOCK_SIZE as u64);
         Ok(Geometry {
@@ -257,9 +245,7 @@ impl Geometry {
     /// Whether a run of data blocks lies in the zones and is not empty.
     pub const fn has_data_blocks(&self, start: u64, len: u64) -> bool {
         match start.checked_add(len) {
-            Some(end) => {
-                len > 0 && start >= self.first_data_block() && end <= self.end_data_block()
-            }
+            Some(end) => len > 0 && start >= self.first_data_block() && end <= self.end_data_block(),
             None => false,
         }
     }
@@ -311,18 +297,9 @@ mod tests {
 
     #[test]
     fn sizes_out_of_range_are_refused_with_their_size() {
-        assert_eq!(
-            Geometry::new(1 << 20, 1),
-            Err(GeometryError::TooSmall { bytes: 1 << 20 })
-        );
-        assert_eq!(
-            Geometry::new(u64::MAX, 1),
-            Err(GeometryError::TooLarge { bytes: u64::MAX })
-        );
-        assert_eq!(
-            Geometry::new(1 << 30, 0),
-            Err(GeometryError::Quorum { quorum: 0 })
-        );
+        assert_eq!(Geometry::new(1 << 20, 1), Err(GeometryError::TooSmall { bytes: 1 << 20 }));
+        assert_eq!(Geometry::new(u64::MAX, 1), Err(GeometryError::TooLarge { bytes: u64::MAX }));
+        assert_eq!(Geometry::new(1 << 30, 0), Err(GeometryError::Quorum { quorum: 0 }));
     }
 
     #[test]

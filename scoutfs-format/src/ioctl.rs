@@ -26,6 +26,12 @@ constants! { IOCTL_CONSTANTS:
     pub const IOC_STAT_MORE: u32 = number(READ, 5, size_of::<StatMore>());
     /// More of the volume: [`StatfsMore`].
     pub const IOC_STATFS_MORE: u32 = number(READ, 10, size_of::<StatfsMore>());
+    /// One entry for each store of space: [`AllocDetail`]. Returns the number of entries.
+    pub const IOC_ALLOC_DETAIL: u32 = number(WRITE, 12, size_of::<AllocDetail>());
+    /// [`AllocDetailEntry::flags`]: metadata blocks of 64 KiB; else data blocks of 4 KiB.
+    pub const ALLOC_META: u8 = 1;
+    /// [`AllocDetailEntry::flags`]: the blocks can be allocated.
+    pub const ALLOC_AVAILABLE: u8 = 2;
     /// [`WalkInodes::index`]: all changes.
     pub const WALK_META_SEQ: u8 = 0;
     /// [`WalkInodes::index`]: changes of regular files' data.
@@ -66,6 +72,27 @@ layout! {
         pub crtime_sec: U64,
         pub crtime_nsec: U32,
         pub pad: [u8; 4],
+    }
+
+    /// Argument of [`IOC_ALLOC_DETAIL`].
+    pub struct AllocDetail {
+        /// Address of an array of [`AllocDetailEntry`].
+        pub entries_ptr: U64,
+        /// Its length.
+        pub entries_nr: U64,
+    }
+
+    /// One store of space.
+    pub struct AllocDetailEntry {
+        /// Whose it is: 0 the server's, else the mount's rid.
+        pub id: U64,
+        /// Blocks in it.
+        pub blocks: U64,
+        /// Kind of store: 0 the server's, 1 the mount's.
+        pub store: u8,
+        /// `ALLOC_*`.
+        pub flags: u8,
+        pub pad: [u8; 6],
     }
 
     /// Result of [`IOC_STATFS_MORE`].

@@ -51,6 +51,8 @@ constants! { KEY_CONSTANTS:
     pub const KIND_HAND_OVER: u8 = 12;
     /// Server: progress of the merge of a log tree; `first` slot, `second` log number.
     pub const KIND_MERGE: u8 = 16;
+    /// Server: space in quarantine; `first` the kind of space, `second` the first block.
+    pub const KIND_QUARANTINE: u8 = 20;
 }
 
 /// The key of an item, in host byte order.
@@ -93,14 +95,7 @@ impl Key {
 
     /// A key from its fields, in the order of comparison.
     pub const fn new(zone: u8, first: u64, kind: u8, second: u64, third: u64, fourth: u8) -> Self {
-        Key {
-            zone,
-            first,
-            kind,
-            second,
-            third,
-            fourth,
-        }
+        Key { zone, first, kind, second, third, fourth }
     }
 
     /// The next higher key, or `None` after [`Key::MAX`].
@@ -181,11 +176,7 @@ impl RawKey {
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}.{}.{}.{}.{}.{}",
-            self.zone, self.first, self.kind, self.second, self.third, self.fourth
-        )
+        write!(f, "{}.{}.{}.{}.{}.{}", self.zone, self.first, self.kind, self.second, self.third, self.fourth)
     }
 }
 
@@ -277,9 +268,15 @@ impl Key {
         Key::new(ZONE_SERVER, slot as u64, KIND_HAND_OVER, number, part, 0)
     }
 
-    /// Server: progress of a merge.
+    /// Server: progress of a merge, or of what follows it (see
+    /// [`MergeItem`](crate::server_item::MergeItem)).
     pub const fn merge(slot: u32, log_nr: u64) -> Key {
         Key::new(ZONE_SERVER, slot as u64, KIND_MERGE, log_nr, 0, 0)
+    }
+
+    /// Server: space in quarantine that begins at `start`.
+    pub const fn quarantine(space_kind: u8, start: u64) -> Key {
+        Key::new(ZONE_SERVER, space_kind as u64, KIND_QUARANTINE, start, 0, 0)
     }
 }
 
@@ -290,13 +287,7 @@ mod tests {
     use zerocopy::IntoBytes;
 
     fn any_key() -> impl Strategy<Value = Key> {
-        let n = prop_oneof![
-            Just(0u64),
-            Just(1),
-            Just(u64::MAX - 1),
-            Just(u64::MAX),
-            any::<u64>()
-        ];
+        let n = prop_oneof![Just(0u64), Just(1), Just(u64::MAX - 1), Just(u64::MAX), any::<u64>()];
         let b = prop_oneof![Just(0u8), Just(1), Just(254), Just(255)];
         (b.clone(), n.clone(), b.clone(), n.clone(), n, b)
             .prop_map(|(z, f, k, s, t, l)| Key::new(z, f, k, s, t, l))
@@ -321,20 +312,13 @@ mod tests {
 
     #[test]
     fn raw_key_bytes_are_fixed() {
-        let k = Key::new(
-            0x10,
-            0x0102030405060708,
-            0x1c,
-            0x1112131415161718,
-            0x21,
-            0x31,
-        );
+        let k = Key::new(0x10, 0x0102030405060708, 0x1c, 0x1112131415161718, 0x21, 0x31);
         let raw = k.to_raw();
         assert_eq!(
             raw.as_bytes(),
             [
-                8, 7, 6, 5, 4, 3, 2, 1, 0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11, 0x21, 0, 0,
-                0, 0, 0, 0, 0, 0x10, 0x1c, 0x31, 0, 0, 0, 0, 0
+                8, 7, 6, 5, 4, 3, 2, 1, 0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11, 0x21, 0, 0, 0, 0, 0,
+                0, 0, 0x10, 0x1c, 0x31, 0, 0, 0, 0, 0
             ]
         );
     }

@@ -141,11 +141,7 @@ impl Fnv {
         let mut i = 0;
         while i < layout.fields.len() {
             let f = &layout.fields[i];
-            self = self
-                .text(f.name)
-                .text(f.ty)
-                .number(f.offset as u64)
-                .number(f.size as u64);
+            self = self.text(f.name).text(f.ty).number(f.offset as u64).number(f.size as u64);
             i += 1;
         }
         self

@@ -89,6 +89,7 @@ pub const LAYOUTS: &[Layout] = &[
     server_item::FreeItem::LAYOUT,
     server_item::HandOverExtent::LAYOUT,
     server_item::MergeItem::LAYOUT,
+    server_item::QuarantineItem::LAYOUT,
     msg::MessageHeader::LAYOUT,
     msg::Greeting::LAYOUT,
     msg::JoinRequest::LAYOUT,
@@ -112,6 +113,8 @@ pub const LAYOUTS: &[Layout] = &[
     ioctl::WalkInodes::LAYOUT,
     ioctl::StatMore::LAYOUT,
     ioctl::StatfsMore::LAYOUT,
+    ioctl::AllocDetail::LAYOUT,
+    ioctl::AllocDetailEntry::LAYOUT,
 ];
 
 /// All constants that enter the hash.

@@ -63,9 +63,21 @@ layout! {
         pub pad: [u8; 3],
     }
 
-    /// Progress of the merge of a log tree.
+    /// Progress of the merge of a log tree; once the log tree of a member that is gone is merged, progress of
+    /// freeing its blocks; and, with log number `u64::MAX`, progress of taking back such a member's space.
     pub struct MergeItem {
-        /// All items below this key are merged.
+        /// All items below this key are merged; or all blocks freed that hold only keys below this one; or
+        /// all extents taken back that are below (`first` kind of space, `second` block).
         pub next: RawKey,
+    }
+
+    /// An extent of space that a former leader may still write.
+    pub struct QuarantineItem {
+        /// Blocks in units of the kind.
+        pub len: U64,
+        /// The leader's term.
+        pub term: U64,
+        /// The leader; when its death is confirmed the space is free.
+        pub process: ProcessId,
     }
 }

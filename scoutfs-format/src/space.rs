@@ -29,8 +29,7 @@ constants! { SPACE_CONSTANTS:
 }
 
 /// Entries of one list block.
-pub const SPACE_LIST_ENTRIES: usize =
-    (BLOCK_SIZE - size_of::<SpaceListHeader>()) / size_of::<SpaceEntry>();
+pub const SPACE_LIST_ENTRIES: usize = (BLOCK_SIZE - size_of::<SpaceListHeader>()) / size_of::<SpaceEntry>();
 
 layout! {
     /// One extent and what it is.

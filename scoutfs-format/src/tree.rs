@@ -65,9 +65,5 @@ layout! {
 
 impl TreeRoot {
     /// The empty tree.
-    pub const EMPTY: TreeRoot = TreeRoot {
-        block: BlockRef::NONE,
-        height: 0,
-        pad: [0; 7],
-    };
+    pub const EMPTY: TreeRoot = TreeRoot { block: BlockRef::NONE, height: 0, pad: [0; 7] };
 }

@@ -86,6 +86,8 @@ layout! {
         pub address: Address,
         /// Who owns it.
         pub process: ProcessId,
+        /// The term of the leader that the owner's mount is connected to; 0 is none.
+        pub connected_term: U64,
     }
 
     /// The first 64 bytes of a super block, which never change, so that any binary can print what it refuses.
@@ -134,5 +136,7 @@ layout! {
         pub inodes: U64,
         /// Seq of the last block that the server wrote, for unique block seqs.
         pub block_seq: U64,
+        /// Zones that hold metadata; those that are neither these nor empty hold data.
+        pub meta_zones: U64,
     }
 }

@@ -63,15 +63,8 @@ fn every_described_structure_is_in_the_hash() {
             continue;
         };
         for line in described.lines() {
-            if let Some(name) = line
-                .strip_prefix("    pub struct ")
-                .and_then(|l| l.strip_suffix(" {"))
-            {
-                assert!(
-                    names.contains(&name),
-                    "{name} of {} is not in LAYOUTS",
-                    path.display()
-                );
+            if let Some(name) = line.strip_prefix("    pub struct ").and_then(|l| l.strip_suffix(" {")) {
+                assert!(names.contains(&name), "{name} of {} is not in LAYOUTS", path.display());
             }
         }
     }
@@ -80,21 +73,10 @@ fn every_described_structure_is_in_the_hash() {
 #[test]
 fn the_hash_depends_on_names_offsets_sizes_and_values() {
     use layout::{Field, Fnv, Layout};
-    const F: Field = Field {
-        name: "a",
-        ty: "U64",
-        offset: 0,
-        size: 8,
-    };
+    const F: Field = Field { name: "a", ty: "U64", offset: 0, size: 8 };
     let hash = |f: &[Field]| {
         let fields: &'static [Field] = Box::leak(f.to_vec().into_boxed_slice());
-        Fnv::new()
-            .layout(&Layout {
-                name: "S",
-                size: 16,
-                fields,
-            })
-            .0
+        Fnv::new().layout(&Layout { name: "S", size: 16, fields }).0
     };
     let base = hash(&[F]);
     assert_ne!(base, hash(&[Field { name: "b", ..F }]));

@@ -1,3 +1,30 @@
-//! Head to be written.
+// SPDX-License-Identifier: GPL-2.0-only
+//! The scoutfs filesystem that every front end calls.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`fs`] | [`Fs`]: one method for each operation |
+//! | [`node`] | [`Mount`]: a volume on a device made into a working filesystem, its threads, its server |
+//! | [`store`] | what operations stand on: cluster locks, transactions, commits, items, space |
+//! | [`mkfs`] | making a volume |
+//! | [`error`] | what operations fail with, and the errno of each |
 #![no_std]
 #![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod check;
+pub mod data;
+pub mod dir;
+pub mod error;
+pub mod fs;
+pub mod inode;
+pub mod mkfs;
+pub mod node;
+pub mod store;
+pub mod xattr;
+
+pub use error::{Error, Result};
+pub use fs::Fs;
+pub use node::{Mount, MountOptions};

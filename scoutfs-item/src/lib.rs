@@ -1,3 +1,78 @@
-//! Head to be written.
+// SPDX-License-Identifier: GPL-2.0-only
+//! The item cache: what one mount knows of the items, and what it has changed and not committed yet.
+//!
+//! A *page* covers a range of keys and holds all items in it. A key in a page without an item is known to be
+//! absent; a key in no page is unknown and is read through the caller's [`ItemReader`] when somebody asks. Changes make
+//! items *dirty*. [`ItemCache::take_dirty`] closes a transaction: it hands the dirty items over for the commit
+//! and makes them clean. Clean pages can go at any time.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `cache` | [`ItemCache`], lookups and scans, reading what is missing |
+//! | `write` | creating, updating and deleting items |
+//! | `commit` | the end of a transaction |
+//! | `evict` | giving memory back, dropping a range whose cluster lock goes |
+//! | `pages` | the map of pages; splitting pages and filling gaps between them |
+//! | `page` | the items of one page, and what a write does to them |
+//! | `reads` | reads that are going on, and their ranges |
+//! | `error` | [`ItemError`], [`Misuse`] |
+//!
+//! # What must hold
+//!
+//! - Pages never overlap, and first <= last in each. The items of a page ascend and lie in its range.
+//! - A dirty item's page is never dropped.
+//! - What was read is only put where there is no page: what the cache has is as new or newer.
+//! - While a read is going on, no page that overlaps the range being read is evicted. So the read cannot bring back
+//!   what was there before a write that was committed meanwhile: the page written to is still there. A page that must
+//!   go, because its range is invalidated, makes the read start again.
+//! - Versions of one key ascend. A write with a version that is lower than that of the item it replaces, or equal
+//!   to it when another transaction wrote that, is refused with [`Misuse::VersionTooLow`].
+//! - A deletion leaves a tombstone in the transaction, unless it is certain that no tree has the item: it was created
+//!   where its absence was known, in the same transaction.
+//! - **Dirty first.** There is no undo. After [`ItemCache::dirty`] an item can be deleted, or replaced with a value that
+//!   is no longer, without allocating, so without failing, until the transaction ends.
+//!
+//! Who calls must hold the cluster lock that covers the keys, keep [`ItemCache::take_dirty`] out while several writes have
+//! to be in one transaction, and give each write the version that design says it has.
+//!
+//! # Locking
+//!
+//! In this order, none of them during a read of the device:
+//!
+//! 1. the map of pages, a read-write lock: shared by all that look or change items in a page; exclusive for
+//!    adding, splitting and dropping pages, and for the whole of `take_dirty`, which thus sees each write wholly or not;
+//! 2. a mutex for each page: its items. Nobody holds two. Not needed by who has the map exclusively;
+//! 3. the set of dirty pages;
+//! 4. the list of reads going on.
+//!
+//! Callers' functions run under 1 and 2 (1 for that of `take_dirty`), and must not call the cache; that of
+//! [`ItemCache::for_each`] runs under none.
 #![no_std]
 #![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+mod cache;
+mod commit;
+mod error;
+mod evict;
+mod page;
+mod pages;
+mod reads;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+pub use cache::{Bounds, ItemCache, ItemReader, Limits};
+pub use error::{ItemError, Misuse};
+pub use evict::RangeState;
+
+/// Places of this crate's locks in the lock order.
+mod rank {
+    pub(crate) const MAP: u16 = 500;
+    pub(crate) const PAGE: u16 = 510;
+    pub(crate) const DIRTY_PAGES: u16 = 520;
+    pub(crate) const READS: u16 = 530;
+}

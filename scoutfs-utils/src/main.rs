@@ -1,2 +1,44 @@
-//! Head to be written.
-fn main() {}
+// SPDX-License-Identifier: GPL-2.0-only
+//! The `scoutfs` command, and `mount.scoutfs` when it is called by that name.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+use scoutfs_utils::cli::{Cli, Command};
+use scoutfs_utils::commands;
+
+/// `mount.scoutfs DEVICE DIRECTORY ...` is `scoutfs mount DEVICE DIRECTORY ...`.
+fn arguments() -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    let is_helper = arguments
+        .first()
+        .and_then(|name| Path::new(name).file_name())
+        .is_some_and(|name| name == "mount.scoutfs");
+    if is_helper {
+        arguments.insert(1, "mount".into());
+    }
+    arguments
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse_from(arguments());
+    let (name, result) = match &cli.command {
+        Command::Mkfs(a) => ("mkfs", commands::mkfs::run(a)),
+        Command::Mount(a) => ("mount", commands::mount::run(a)),
+        Command::WalkInodes(a) => ("walk-inodes", commands::walk_inodes::run(a)),
+        Command::Stat(a) => ("stat", commands::stat::run(a)),
+        Command::Statfs(a) => ("statfs", commands::statfs::run(a)),
+        Command::Df(a) => ("df", commands::df::run(a)),
+        Command::Print(a) => ("print", commands::print::run(a)),
+        Command::Check(a) => return commands::check::run(a),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("scoutfs: {name} failed: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}

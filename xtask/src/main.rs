@@ -1,2 +1,44 @@
-//! Head to be written.
-fn main() {}
+// SPDX-License-Identifier: GPL-2.0-only
+//! The project's habits as commands.
+//!
+//! | command | what it does |
+//! | --- | --- |
+//! | `cargo xtask test` | every check and test, as root; installs what they need |
+//! | `cargo xtask demo` | the main job on an image file: mkfs, mount, walk-inodes |
+
+mod demo;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's habits as commands")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Habit,
+}
+
+#[derive(Subcommand)]
+enum Habit {
+    /// Run every check and test. Needs root for the tests that mount.
+    Test,
+    /// Make a volume in an image file, mount it, and see changes in the index. Needs root.
+    Demo,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Habit::Test => test::run(),
+        Habit::Demo => demo::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("xtask: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}

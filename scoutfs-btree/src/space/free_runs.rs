@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Free blocks and how they are chosen.
+
+use scoutfs_env::OrdMap;
+
+use super::{Extent, ExtentSet, SpaceError};
+
+/// An [`ExtentSet`] to allocate from. It also keeps its runs by size, so that choosing one never looks at many.
+///
+/// - Who extends something names the block behind its end, and gets that when it is free.
+/// - Everyone else gets blocks where the last one left off, so that what is written together lies together, unless
+///   the run there is shorter than what is wanted. Then it is the longest run (to within a factor of two) that is next.
+pub struct FreeRuns {
+    set: ExtentSet,
+    /// (log2 of the length, last block) of each run.
+    by_size: OrdMap<(u8, u64), ()>,
+    /// Where to go on.
+    next: u64,
+}
+
+impl Default for FreeRuns {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The key of a run in `by_size`.
+fn size_key(start: u64, last: u64) -> (u8, u64) {
+    // Runs are not empty; the logarithm is below 64.
+    ((last - start + 1).ilog2() as u8, last)
+}
+
+impl FreeRuns {
+    /// No free blocks.
+    pub const fn new() -> Self {
+        FreeRuns { set: ExtentSet::new(), by_size: OrdMap::new(), next: 0 }
+    }
+
+    /// The free blocks.
+    pub fn set(&self) -> &ExtentSet {
+        &self.set
+    }
+
+    /// Makes sure that the next `count` changes do not fail for want of memory.
+    pub fn reserve(&mut self, count: usize) -> Result<(), SpaceError> {
+        self.set.reserve(count)?;
+        Ok(self.by_size.reserve(count.saturating_mul(2))?)
+    }
+
+    /// Adds free blocks; fails as [`ExtentSet::insert`] does.
+    pub fn insert(&mut self, extent: Extent) -> Result<(), SpaceError> {
+        let last = extent.last()?;
+        self.by_size.reserve(1)?;
+        let before = extent.start.checked_sub(1).and_then(|before| self.set.ending_at(before));
+        let after = self.set.containing(last + 1);
+        self.set.insert(extent)?;
+        let mut joined = (extent.start, last);
+        if let Some(before) = before {
+            self.by_size.remove(&size_key(before.start, extent.start - 1));
+            joined.0 = before.start;
+        }
+        if let Some(after) = after {
+            let after_last = after.last()?;
+            self.by_size.remove(&size_key(after.start, after_last));
+            joined.1 = after_last;
+        }
+        self.by_size.insert(size_key(joined.0, joined.1), ())?;
+        Ok(())
+    }
+
+    /// Takes certain blocks out; fails as [`ExtentSet::remove`] does.
+    pub fn remove(&mut self, extent: Extent) -> Result<(), SpaceError> {
+        let last = extent.last()?;
+        self.by_size.reserve(2)?;
+        let run = self.set.containing(extent.start);
+        self.set.remove(extent)?;
+        // The blocks were there, so there was a run.
+        let Some(run) = run else { return Ok(()) };
+        let run_last = run.last()?;
+        let old = size_key(run.start, run_last);
+        let tail = (last < run_last).then(|| size_key(last + 1, run_last));
+        if tail != Some(old) {
+            self.by_size.remove(&old);
+            if let Some(tail) = tail {
+                self.by_size.insert(tail, ())?;
+            }
+        }
+        if run.start < extent.start {
+            self.by_size.insert(size_key(run.start, extent.start - 1), ())?;
+        }
+        Ok(())
+    }
+
+    /// Takes up to `want` blocks that lie side by side, at `near` if that is free. `None` when nothing is free
+    /// or wanted.
+    pub fn take(&mut self, want: u64, near: Option<u64>) -> Result<Option<Extent>, SpaceError> {
+        if want == 0 {
+            return Ok(None);
+        }
+        if let Some(near) = near
+            && let Some(run) = self.set.containing(near)
+        {
+            let extent = Extent::new(near, want.min(run.len - (near - run.start)));
+            self.remove(extent)?;
+            return Ok(Some(extent));
+        }
+        let Some(extent) = self.choose(want) else { return Ok(None) };
+        self.remove(extent)?;
+        self.next = extent.start + extent.len;
+        Ok(Some(extent))
+    }
+
+    /// Takes up to `want` blocks of the longest run (to within a factor of two).
+    pub fn take_longest(&mut self, want: u64) -> Result<Option<Extent>, SpaceError> {
+        let extent = self.longest().map(|run| Extent::new(run.start, run.len.min(want)));
+        if let Some(extent) = extent {
+            self.remove(extent)?;
+        }
+        Ok(extent)
+    }
+
+    /// The blocks for one who has no wish where.
+    fn choose(&self, want: u64) -> Option<Extent> {
+        let (next, run) = match self.set.at_or_after(self.next) {
+            Some(run) => (self.next.max(run.start), run),
+            None => {
+                let first = self.set.at_or_after(0)?;
+                (first.start, first)
+            }
+        };
+        let left = run.len - (next - run.start);
+        if left >= want {
+            return Some(Extent::new(next, want));
+        }
+        let longest = self.longest()?;
+        if longest.len <= left {
+            Some(Extent::new(next, left))
+        } else {
+            Some(Extent::new(longest.start, longest.len.min(want)))
+        }
+    }
+
+    /// The next one of the runs that are longest to within a factor of two.
+    fn longest(&self) -> Option<Extent> {
+        let (&(size, _), ()) = self.by_size.last_key_value()?;
+        let next = self.by_size.ceiling(&(size, self.next));
+        let (&(_, last), ()) = next.or_else(|| self.by_size.ceiling(&(size, 0)))?;
+        self.set.ending_at(last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    use super::*;
+
+    fn runs(extents: &[(u64, u64)]) -> FreeRuns {
+        let mut runs = FreeRuns::new();
+        for &(start, len) in extents {
+            runs.insert(Extent::new(start, len)).unwrap();
+        }
+        runs
+    }
+
+    fn take(runs: &mut FreeRuns, want: u64, near: Option<u64>) -> Option<(u64, u64)> {
+        runs.take(want, near).unwrap().map(|extent| (extent.start, extent.len))
+    }
+
+    #[test]
+    fn a_file_goes_on_behind_its_end() {
+        let mut free = runs(&[(100, 50), (1000, 1000)]);
+        assert_eq!(take(&mut free, 10, Some(120)), Some((120, 10)));
+        assert_eq!(take(&mut free, 10, Some(130)), Some((130, 10)));
+        assert_eq!(take(&mut free, 100, Some(140)), Some((140, 10)));
+        assert_eq!(take(&mut free, 100, Some(150)), Some((1000, 100)));
+    }
+
+    #[test]
+    fn blocks_taken_one_by_one_are_neighbours() {
+        let mut free = runs(&[(10, 3), (20, 2), (30, 4)]);
+        let blocks: Vec<_> = core::iter::from_fn(|| take(&mut free, 1, None)).map(|run| run.0).collect();
+        assert_eq!(blocks, [10, 11, 12, 20, 21, 30, 31, 32, 33]);
+    }
+
+    #[test]
+    fn freed_blocks_wait_for_the_next_round() {
+        let mut free = runs(&[(10, 10)]);
+        assert_eq!(take(&mut free, 4, None), Some((10, 4)));
+        free.insert(Extent::new(10, 4)).unwrap();
+        assert_eq!(take(&mut free, 4, None), Some((14, 4)));
+        assert_eq!(take(&mut free, 2, None), Some((18, 2)));
+        assert_eq!(take(&mut free, 4, None), Some((10, 4)));
+    }
+
+    #[test]
+    fn much_at_once_comes_from_a_long_run() {
+        let mut free = FreeRuns::new();
+        for n in 0..1000 {
+            free.insert(Extent::new(n * 10, 3)).unwrap();
+        }
+        free.insert(Extent::new(50_000, 5000)).unwrap();
+        assert_eq!(take(&mut free, 100, None), Some((50_000, 100)));
+        assert_eq!(take(&mut free, 5000, None), Some((50_100, 4900)));
+        assert_eq!(take(&mut free, 100, None), Some((0, 3)));
+    }
+
+    proptest! {
+        #[test]
+        fn the_index_by_size_is_that_of_the_runs(
+            ops in prop::collection::vec((0u8..4, 0u64..200, 1u64..40), 1..200),
+        ) {
+            let mut free = FreeRuns::new();
+            for (op, at, len) in ops {
+                let blocks = free.set().blocks();
+                match op {
+                    0 => drop(free.insert(Extent::new(at, len))),
+                    1 => drop(free.remove(Extent::new(at, len))),
+                    _ => {
+                        let near = (op == 2).then_some(at);
+                        let was_free = free.set().containing(at).is_some();
+                        match free.take(len, near).unwrap() {
+                            Some(got) => {
+                                prop_assert!(got.len >= 1 && got.len <= len);
+                                prop_assert_eq!(free.set().blocks(), blocks - got.len);
+                                prop_assert!(free.set().first_common(got).unwrap().is_none());
+                                prop_assert!(near.is_none() || !was_free || got.start == at);
+                            }
+                            None => prop_assert_eq!(blocks, 0),
+                        }
+                    }
+                }
+                let mut expected: Vec<_> =
+                    free.set().iter().map(|run| size_key(run.start, run.last().unwrap())).collect();
+                expected.sort();
+                prop_assert!(free.by_size.keys().copied().eq(expected));
+            }
+        }
+    }
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What a kernel module must define.
+
+use core::ffi::c_void;
+
+/// What a thread runs.
+pub(crate) type ThreadEntry = unsafe extern "C" fn(data: *mut c_void);
+
+/// A time of day, filled in by the host.
+#[repr(C)]
+pub(crate) struct HostTime {
+    pub(crate) sec: i64,
+    pub(crate) nsec: u32,
+}
+
+unsafe extern "C" {
+    /// If the word at `addr` is `expected`, sleeps until it is woken or `timeout_ns` have passed (`u64::MAX`:
+    /// for ever). Comparing and going to sleep are one step as seen by `scoutfs_host_wake`. May also
+    /// return for no reason, but not because of signals over and over. Returns 1 when the time ran out, else 0.
+    pub(crate) fn scoutfs_host_wait(addr: *const u32, expected: u32, timeout_ns: u64) -> i32;
+
+    /// Wakes up to `count` sleepers of `addr`. Takes the address as a key only: the memory may be free already.
+    pub(crate) fn scoutfs_host_wake(addr: *const u32, count: u32);
+
+    /// Starts a thread that calls `entry(data)` once, and sets `*handle`. The name is not terminated. Returns 0,
+    /// or an error number, and then `entry` is never called.
+    pub(crate) fn scoutfs_host_spawn(
+        name: *const u8,
+        name_len: usize,
+        entry: ThreadEntry,
+        data: *mut c_void,
+        handle: *mut *mut c_void,
+    ) -> i32;
+
+    /// Waits until a thread has ended, and frees its handle.
+    pub(crate) fn scoutfs_host_join(handle: *mut c_void);
+
+    /// Frees a handle without waiting.
+    pub(crate) fn scoutfs_host_detach(handle: *mut c_void);
+
+    /// Sleeps for at least `ns` nanoseconds.
+    pub(crate) fn scoutfs_host_sleep(ns: u64);
+
+    /// Nanoseconds on a clock that never goes back and counts suspend.
+    pub(crate) fn scoutfs_host_mono_ns() -> u64;
+
+    /// The time of day.
+    pub(crate) fn scoutfs_host_real_time(now: *mut HostTime);
+
+    /// Fills `len` bytes with random numbers fit for keys.
+    pub(crate) fn scoutfs_host_random(bytes: *mut u8, len: usize);
+
+    /// Continues a finished CRC-32C: takes and returns values after the final xor, 0 to begin with.
+    pub(crate) fn scoutfs_host_crc32c(crc: u32, bytes: *const u8, len: usize) -> u32;
+
+    /// Writes a line to the log: UTF-8, at most 256 bytes, no newline, not terminated. Levels are 0 error,
+    /// 1 warning, 2 info, 3 debug. Must not sleep.
+    pub(crate) fn scoutfs_host_log(level: u32, line: *const u8, len: usize);
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The kernel's threads.
+
+use core::ffi::c_void;
+use core::ptr::null_mut;
+use core::time::Duration;
+
+use super::hooks::{scoutfs_host_detach, scoutfs_host_join, scoutfs_host_sleep, scoutfs_host_spawn};
+use crate::thread::SpawnError;
+use crate::{Box, try_box};
+
+const ENOMEM: i32 = 12;
+
+pub(crate) struct JoinHandle(*mut c_void);
+
+// SAFETY: a handle is used up once, by whichever thread has it.
+unsafe impl Send for JoinHandle {}
+// SAFETY: nothing can be done with a shared reference to a handle.
+unsafe impl Sync for JoinHandle {}
+
+/// # Safety
+///
+/// `data` is a `Box<F>` that was given up to this call.
+unsafe extern "C" fn entry<F: FnOnce()>(data: *mut c_void) {
+    // SAFETY: by the contract.
+    let body = unsafe { Box::from_raw(data.cast::<F>()) };
+    body();
+}
+
+pub(crate) fn spawn<F>(name: &'static str, body: F) -> Result<JoinHandle, SpawnError>
+where
+    F: FnOnce() + Send + 'static,
+{
+    let body = try_box(body).map_err(|_| SpawnError { name, errno: ENOMEM })?;
+    let data = Box::into_raw(body);
+    let mut handle = null_mut();
+    // SAFETY: the name is a live string; `data` is a box of the type that `entry` takes, given up to it.
+    let errno =
+        unsafe { scoutfs_host_spawn(name.as_ptr(), name.len(), entry::<F>, data.cast(), &mut handle) };
+    if errno != 0 {
+        // SAFETY: `entry` is not going to be called, so the box is still ours.
+        drop(unsafe { Box::from_raw(data) });
+        return Err(SpawnError { name, errno });
+    }
+    Ok(JoinHandle(handle))
+}
+
+impl JoinHandle {
+    pub(crate) fn join(self) {
+        let handle = self.0;
+        core::mem::forget(self);
+        // SAFETY: the handle came from a spawn and is used up here.
+        unsafe { scoutfs_host_join(handle) };
+    }
+}
+
+impl Drop for JoinHandle {
+    fn drop(&mut self) {
+        // SAFETY: the handle came from a spawn and is used up here.
+        unsafe { scoutfs_host_detach(self.0) };
+    }
+}
+
+pub(crate) fn sleep(duration: Duration) {
+    let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    // SAFETY: takes a number.
+    unsafe { scoutfs_host_sleep(ns) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    #[test]
+    fn a_thread_runs_once_and_join_waits_for_it() {
+        let ran = Arc::new(AtomicU32::new(0));
+        let in_thread = ran.clone();
+        let handle = spawn("worker", move || {
+            sleep(Duration::from_millis(5));
+            in_thread.fetch_add(1, Ordering::Relaxed);
+        });
+        handle.unwrap().join();
+        assert_eq!(ran.load(Ordering::Relaxed), 1);
+        assert_eq!(Arc::strong_count(&ran), 1);
+    }
+
+    #[test]
+    fn a_thread_that_is_refused_drops_its_closure() {
+        let held = Arc::new(());
+        let in_thread = held.clone();
+        let error = spawn("refused", move || drop(in_thread)).err().unwrap();
+        assert_eq!(error.errno, libc::EAGAIN);
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
+}

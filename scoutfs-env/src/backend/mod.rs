@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The hosts that the crate runs on. This file selects one; nothing outside this folder knows which.
+//!
+//! | folder | host |
+//! | --- | --- |
+//! | `std` | a userspace process |
+//! | `shuttle` | what differs from `std` under shuttle: locks, threads, random numbers |
+//! | `host` | hook functions that a kernel module defines, and locks over two of them |
+//!
+//! A back end provides the modules `crc32c`, `log`, `random`, `sync`, `thread` and `time`, with the same
+//! items in each.
+
+// In tests of the std build, too: its locks run there over real futexes.
+#[cfg(any(not(feature = "std"), test))]
+pub(crate) mod host;
+#[cfg(feature = "shuttle")]
+mod shuttle;
+#[cfg(feature = "std")]
+mod std;
+
+#[cfg(feature = "shuttle")]
+use ::shuttle::{sync as locks, thread as threads};
+#[cfg(all(feature = "std", not(feature = "shuttle")))]
+use ::std::{sync as locks, thread as threads};
+
+#[cfg(not(feature = "std"))]
+pub(crate) use host::{crc32c, log, random, sync, thread, time};
+#[cfg(feature = "shuttle")]
+pub(crate) use shuttle::random;
+#[cfg(all(feature = "std", not(feature = "shuttle")))]
+pub(crate) use std::random;
+#[cfg(feature = "std")]
+pub(crate) use std::{crc32c, log, sync, thread, time};

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Proof that a volume is sound: every structural invariant, offline, changing nothing.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | this | [`check`], what it returns, and the order of things |
+//! | `issue` | [`Issue`]: what can be wrong, as data |
+//! | `owners` | who owns each block |
+//! | `supers` | super block copies and quorum blocks |
+//! | `trees` | every node of every tree |
+//! | `space` | slots, the server's items, and whose space is whose |
+//! | `forest` | the filesystem's items as a mount reads them |
+//! | `items` | the pass over all items, and the change index and orphans |
+//! | `inode` | one inode and all of its items |
+//! | `entry` | directory entries and back references |
+//! | `xattr` | extended attributes |
+//! | `reach` | whether directories can be reached from the root |
+//!
+//! # What must hold
+//!
+//! - No image, however hostile, makes it panic, loop, or recurse. Each block of a tree is visited once, and so is each
+//!   item; a step of the proof that needs another item looks that one up.
+//! - Memory is bounded by the number of runs of blocks with one owner, one inode's state, and the directories on the way
+//!   up from one whose parents come later.
+//! - A torn write is not an issue: what a power failure may leave at any time is a sound volume.
+//! - What cannot be known is not guessed: when a node is damaged, nothing is said of items and of blocks without
+//!   owner, for they may be what the node knows of; see [`Summary`].
+//!
+//! It takes no locks. When the volume is changed meanwhile, the result means nothing; see [`Summary::changed`].
+
+mod entry;
+mod forest;
+mod inode;
+mod issue;
+mod items;
+mod owners;
+mod reach;
+mod space;
+mod supers;
+mod trees;
+mod xattr;
+
+#[cfg(test)]
+mod tests;
+
+use scoutfs_btree::BlockCache;
+use scoutfs_env::device::BlockDevice;
+use scoutfs_env::{AllocError, Arc, Box};
+use scoutfs_format::geometry::Geometry;
+use scoutfs_format::voter::SuperBlock;
+use scoutfs_server::super_block::{SuperError, read_super};
+
+pub use issue::{Issue, IssueKind, Place, TreeId};
+pub use owners::Owner;
+pub use supers::{QuorumState, read_quorum};
+
+use owners::Owners;
+
+/// Blocks that are kept in memory: 64 MiB.
+const CACHE_BLOCKS: usize = 1024;
+
+/// What a full progress bar counts.
+pub const PROGRESS_TOTAL: u64 = 1000;
+
+/// What was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Summary {
+    /// The volume.
+    pub fsid: u64,
+    /// Issues that were told.
+    pub issues: u64,
+    /// Nodes of all trees.
+    pub nodes: u64,
+    /// Items of the filesystem.
+    pub items: u64,
+    /// Inodes.
+    pub inodes: u64,
+    /// Directories among them.
+    pub directories: u64,
+    /// Blocks of files' data, 4 KiB each.
+    pub data_blocks: u64,
+    /// Writes that were torn, as a power failure may leave them.
+    pub torn: u64,
+    /// Whether the items were checked. They are not when a tree that holds some is damaged.
+    pub items_checked: bool,
+    /// Whether blocks without owner were looked for. They are not when something that may own them is damaged.
+    pub owners_checked: bool,
+    /// The volume was changed meanwhile: it is mounted, and the issues may not be real.
+    pub changed: bool,
+}
+
+/// Why a volume could not be checked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CheckError {
+    /// There is no volume, or one that another program must check.
+    #[error(transparent)]
+    Super(#[from] SuperError),
+    /// A node that was sound was not when it was read again, or the device failed.
+    #[error("the volume changed while it was checked, or the device failed: {0}")]
+    Tree(scoutfs_btree::Error),
+    /// No memory.
+    #[error("out of memory")]
+    NoMemory,
+}
+
+impl From<AllocError> for CheckError {
+    fn from(_: AllocError) -> Self {
+        CheckError::NoMemory
+    }
+}
+
+impl From<scoutfs_btree::Error> for CheckError {
+    fn from(e: scoutfs_btree::Error) -> Self {
+        match e {
+            scoutfs_btree::Error::NoMemory => CheckError::NoMemory,
+            other => CheckError::Tree(other),
+        }
+    }
+}
+
+/// Checks a volume that nobody has mounted.
+///
+/// Tells each issue as it is found, and now and then how much is done (of [`PROGRESS_TOTAL`]).
+pub fn check(
+    dev: &Arc<Box<dyn BlockDevice>>,
+    report: &mut dyn FnMut(Issue),
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Summary, CheckError> {
+    let found = read_super(&***dev)?;
+    let fsid = found.sb.id.fsid.get();
+    let cache = BlockCache::new(dev.clone(), fsid, found.geometry, CACHE_BLOCKS)?;
+    let mut checker = Checker {
+        dev,
+        cache: &cache,
+        sb: found.sb,
+        geometry: found.geometry,
+        owners: Owners::new(found.geometry),
+        report,
+        progress,
+        summary: Summary { fsid, items_checked: true, owners_checked: true, ..Summary::default() },
+        shared_nodes: 0,
+        tree_items: 0,
+    };
+    checker.run()?;
+    Ok(checker.summary)
+}
+
+/// The state of a check.
+struct Checker<'a> {
+    dev: &'a Arc<Box<dyn BlockDevice>>,
+    cache: &'a BlockCache,
+    sb: SuperBlock,
+    geometry: Geometry,
+    owners: Owners,
+    report: &'a mut dyn FnMut(Issue),
+    progress: &'a mut dyn FnMut(u64, u64),
+    summary: Summary,
+    /// Nodes that have another owner as well.
+    shared_nodes: u64,
+    /// Items of the filesystem in all trees and records, all versions and deletions included.
+    tree_items: u64,
+}
+
+impl Checker<'_> {
+    fn run(&mut self) -> Result<(), CheckError> {
+        let before = self.fingerprint()?;
+        self.check_supers()?;
+        self.check_quorum_blocks()?;
+        let roots = self.check_space()?;
+        if self.summary.items_checked {
+            self.check_items(&roots)?;
+        } else {
+            self.summary.owners_checked = false;
+        }
+        if self.summary.owners_checked {
+            self.check_gaps();
+        }
+        self.summary.changed = self.fingerprint()? != before;
+        (self.progress)(PROGRESS_TOTAL, PROGRESS_TOTAL);
+        Ok(())
+    }
+
+    fn issue(&mut self, kind: IssueKind, place: Place) {
+        self.summary.issues += 1;
+        (self.report)(Issue { kind, place });
+    }
+
+    /// Blocks without owner, and what zones hold.
+    fn check_gaps(&mut self) {
+        let Checker { owners, report, summary, .. } = self;
+        let mut tell = |kind, place| {
+            summary.issues += 1;
+            report(Issue { kind, place });
+        };
+        let mut mixed = scoutfs_env::Vec::new();
+        let mut lost_memory = false;
+        let found = owners.finish(
+            &mut |kind, start, len| tell(IssueKind::NoOwner, Place::Blocks { kind, start, len }),
+            &mut |zone| lost_memory |= mixed.push(zone).is_err(),
+        );
+        for zone in &mixed {
+            tell(IssueKind::ZoneOfTwoKinds, Place::Zone { zone: *zone });
+        }
+        let counted = self.sb.meta_zones.get();
+        if found != counted {
+            self.issue(IssueKind::MetaZoneCount { counted, found }, Place::Volume);
+        }
+        let _ = lost_memory;
+    }
+}

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Extents of file data, and changing which blocks a range of a file maps to.
+//!
+//! Extents of an inode do not overlap; neighbours that continue each other on the device and are of the same
+//! sort are one. The inode's `online_blocks` is the sum of the blocks that its extents have here.
+
+use scoutfs_env::Vec;
+use scoutfs_env::device::BlockDevice as _;
+use scoutfs_format::Key;
+use scoutfs_format::item::{EXTENT_OFFLINE, EXTENT_UNWRITTEN, ExtentItem, MAX_FILE_BYTES};
+use scoutfs_format::key::KIND_EXTENT;
+use scoutfs_format::le::U64;
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::error::{Error, Result};
+use crate::fs::Fs;
+use crate::inode::change::Change;
+use crate::inode::record::{DATA_BLOCK_BYTES, Inode};
+use crate::store::{Hold, Locks};
+
+/// The last logical block that a file can have.
+pub(crate) const MAX_BLOCK: u64 = (MAX_FILE_BYTES - 1) / DATA_BLOCK_BYTES;
+
+/// Extents that one transaction changes at most.
+pub(crate) const STEP_EXTENTS: usize = 128;
+
+/// Logical blocks `first..first + len` of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Extent {
+    pub first: u64,
+    pub len: u64,
+    /// First device block; 0 for none.
+    pub blkno: u64,
+    /// `EXTENT_*`.
+    pub flags: u8,
+}
+
+impl Extent {
+    fn parse(ino: u64, key: Key, value: &[u8], device_blocks: u64) -> Result<Extent> {
+        let corrupt = |what| Err(Error::Corrupt { ino, what });
+        let Ok(item) = ExtentItem::read_from_bytes(value) else {
+            return corrupt("an extent item has a wrong size");
+        };
+        let (last, len, blkno) = (key.second, item.len.get(), item.blkno.get());
+        if len == 0 || last > MAX_BLOCK || len > last + 1 {
+            return corrupt("an extent reaches past the ends of a file");
+        }
+        let offline = match item.flags {
+            0 | EXTENT_UNWRITTEN => false,
+            EXTENT_OFFLINE => true,
+            _ => return corrupt("an extent has unknown flags"),
+        };
+        if offline != (blkno == 0) || blkno.checked_add(len).is_none_or(|end| end > device_blocks) {
+            return corrupt("an extent's blocks are not on the device");
+        }
+        Ok(Extent { first: last + 1 - len, len, blkno, flags: item.flags })
+    }
+
+    /// One past the last logical block.
+    pub fn end(&self) -> u64 {
+        self.first + self.len
+    }
+
+    pub fn is_written(&self) -> bool {
+        self.flags == 0
+    }
+
+    /// The device block of a logical block of it.
+    pub fn blkno_of(&self, block: u64) -> u64 {
+        self.blkno + (block - self.first)
+    }
+
+    /// The part of it from `first` to before `end`, both inside.
+    pub fn part(&self, first: u64, end: u64) -> Extent {
+        let blkno = if self.blkno == 0 { 0 } else { self.blkno_of(first) };
+        Extent { first, len: end - first, blkno, flags: self.flags }
+    }
+
+    fn key(&self, ino: u64) -> Key {
+        Key::extent(ino, self.end() - 1)
+    }
+
+    fn item(&self) -> ExtentItem {
+        ExtentItem {
+            blkno: U64::new(self.blkno),
+            len: U64::new(self.len),
+            flags: self.flags,
+            pad: [0; 7],
+        }
+    }
+
+    fn online_blocks(&self) -> u64 {
+        if self.blkno == 0 { 0 } else { self.len }
+    }
+
+    /// Whether `next` continues it in the file and on the device.
+    fn joins(&self, next: &Extent) -> bool {
+        self.end() == next.first
+            && self.flags == next.flags
+            && (self.blkno == 0) == (next.blkno == 0)
+            && (self.blkno == 0 || self.blkno + self.len == next.blkno)
+    }
+}
+
+impl Fs {
+    /// The extent that holds `block`, else the next one.
+    pub(crate) fn extent_from(&self, locks: &Locks<'_>, ino: u64, block: u64) -> Result<Option<Extent>> {
+        if block > MAX_BLOCK {
+            return Ok(None);
+        }
+        let device_blocks = self.store().device().size_bytes() / DATA_BLOCK_BYTES;
+        let last = Key::kind_last(ino, KIND_EXTENT);
+        locks
+            .next(Key::extent(ino, block), last, |k, v| Extent::parse(ino, k, v, device_blocks))?
+            .transpose()
+    }
+
+    /// The extent that ends right before `block`.
+    pub(crate) fn extent_up_to(&self, locks: &Locks<'_>, ino: u64, block: u64) -> Result<Option<Extent>> {
+        let Some(before) = block.checked_sub(1) else {
+            return Ok(None);
+        };
+        let device_blocks = self.store().device().size_bytes() / DATA_BLOCK_BYTES;
+        let key = Key::extent(ino, before);
+        locks.get(key, |v| Extent::parse(ino, key, v, device_blocks))?.transpose()
+    }
+
+    /// The last extent before `block`.
+    pub(crate) fn extent_before(&self, locks: &Locks<'_>, ino: u64, block: u64) -> Result<Option<Extent>> {
+        let Some(before) = block.checked_sub(1) else {
+            return Ok(None);
+        };
+        let device_blocks = self.store().device().size_bytes() / DATA_BLOCK_BYTES;
+        let first = Key::extent(ino, 0);
+        locks
+            .prev(Key::extent(ino, before), first, |k, v| Extent::parse(ino, k, v, device_blocks))?
+            .transpose()
+    }
+}
+
+/// A new mapping of a range of a file, made outside the transaction while the inode's lock keeps others away.
+pub(crate) struct Remap {
+    old: Vec<Extent>,
+    new: Vec<Extent>,
+    /// Device blocks that nothing maps to any more.
+    freed: Vec<(u64, u64)>,
+    /// Where to go on when there were more extents in the range than one transaction takes.
+    pub next: Option<u64>,
+}
+
+impl Remap {
+    fn keep(&mut self, extent: Extent) -> Result<()> {
+        if let Some(last) = self.new.last_mut()
+            && last.joins(&extent)
+        {
+            last.len += extent.len;
+            return Ok(());
+        }
+        self.new.push(extent)?;
+        Ok(())
+    }
+
+    /// The items that it writes and deletes at most.
+    pub fn need_items(&self) -> u32 {
+        // At most a few more than `STEP_EXTENTS`.
+        (self.old.len() + self.new.len()) as u32
+    }
+
+    /// By how much the number of online blocks changes.
+    fn online_delta(&self) -> i64 {
+        let sum = |extents: &[Extent]| extents.iter().map(Extent::online_blocks).sum::<u64>();
+        sum(&self.new).cast_signed() - sum(&self.old).cast_signed()
+    }
+
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.old == self.new
+    }
+
+    fn find(extents: &[Extent], end: u64) -> Option<&Extent> {
+        let at = extents.binary_search_by_key(&end, Extent::end).ok()?;
+        extents.get(at)
+    }
+
+    /// Takes the steps that can fail, and counts the inode's blocks.
+    pub fn prepare(&self, change: &mut Change<'_, '_>, inode: &mut Inode) -> Result<()> {
+        change.hold().reserve_free_data(self.freed.len())?;
+        for old in &self.old {
+            match Self::find(&self.new, old.end()) {
+                Some(new) if new == old => {}
+                Some(_) => change.hold().dirty(old.key(inode.ino))?,
+                None => change.delete(old.key(inode.ino))?,
+            }
+        }
+        for new in &self.new {
+            if Self::find(&self.old, new.end()).is_none() {
+                change.create(new.key(inode.ino), &[new.item().as_bytes()])?;
+            }
+        }
+        inode.add_online(self.online_delta())
+    }
+
+    /// Takes the steps that cannot fail; the change must be finished, too.
+    pub fn finish(&self, hold: &Hold<'_>, ino: u64) {
+        for new in &self.new {
+            if Self::find(&self.old, new.end()).is_some_and(|old| old != new) {
+                hold.update_dirty(new.key(ino), &[new.item().as_bytes()]);
+            }
+        }
+        for (start, len) in &self.freed {
+            // Room for them was reserved.
+            let freed = hold.free_data(*start, *len);
+            debug_assert!(freed.is_ok());
+        }
+    }
+}
+
+impl Fs {
+    /// Maps the hole `new.first..new.end()` to blocks.
+    pub(crate) fn remap_hole(&self, locks: &Locks<'_>, ino: u64, new: Extent) -> Result<Remap> {
+        self.remap(locks, ino, new.first, new.end() - 1, Some(new), |_| None)
+    }
+
+    /// Maps each extent's part in the logical blocks `first..=last` to what `map` says of it; `None` frees it. Goes on
+    /// over at most [`STEP_EXTENTS`] extents. `fill` is put into the range if nothing was there.
+    pub(crate) fn remap(
+        &self,
+        locks: &Locks<'_>,
+        ino: u64,
+        first: u64,
+        last: u64,
+        fill: Option<Extent>,
+        map: impl Fn(Extent) -> Option<Extent>,
+    ) -> Result<Remap> {
+        let mut remap = Remap { old: Vec::new(), new: Vec::new(), freed: Vec::new(), next: None };
+        let end = last + 1;
+        let before = self.extent_up_to(locks, ino, first)?;
+        if let Some(left) = before {
+            remap.old.push(left)?;
+            remap.keep(left)?;
+        }
+        let mut from = first;
+        // Where the next extent may begin.
+        let mut floor = before.map_or(0, |left| left.end());
+        if let Some(new) = fill {
+            remap.keep(new)?;
+            from = new.end();
+            floor = from;
+        }
+        // One more than the range, for a neighbour to join.
+        while let Some(extent) = self.extent_from(locks, ino, from)? {
+            if extent.first > end {
+                break;
+            }
+            if extent.first < floor {
+                return Err(Error::Corrupt { ino, what: "extents overlap" });
+            }
+            if remap.old.len() > STEP_EXTENTS {
+                remap.next = (extent.first < end).then_some(extent.first);
+                break;
+            }
+            remap.old.push(extent)?;
+            let (mapped_first, mapped_end) = (extent.first.max(first), extent.end().min(end));
+            if mapped_first >= mapped_end {
+                remap.keep(extent)?;
+                break;
+            }
+            if extent.first < mapped_first {
+                remap.keep(extent.part(extent.first, mapped_first))?;
+            }
+            let part = extent.part(mapped_first, mapped_end);
+            match map(part) {
+                Some(new) => remap.keep(new)?,
+                None if part.blkno != 0 => remap.freed.push((part.blkno, part.len))?,
+                None => {}
+            }
+            if mapped_end < extent.end() {
+                remap.keep(extent.part(mapped_end, extent.end()))?;
+            }
+            from = extent.end();
+            floor = from;
+        }
+        Ok(remap)
+    }
+}

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Writing.
+
+use scoutfs_format::item::{EXTENT_UNWRITTEN, MAX_FILE_BYTES};
+
+use crate::data::extent::{Extent, Remap};
+use crate::data::state::DataState;
+use crate::error::{Error, Result};
+use crate::fs::Fs;
+use crate::inode::change::{Change, INODE_CHANGE_ITEMS, Touch};
+use crate::inode::record::{DATA_BLOCK_BYTES, Inode};
+use crate::inode::table::Pin;
+use crate::store::{DataRun, LockMode, Locks, Need};
+
+/// Files smaller than this get no blocks ahead of their end.
+const MIN_AHEAD_BLOCKS: u64 = 16;
+/// Most blocks that are set aside ahead of the end of a growing file: 8 MiB.
+const MAX_AHEAD_BLOCKS: u64 = 2048;
+/// Bytes that an extent item's value has, and some more.
+const EXTENT_BYTES: usize = 32;
+
+/// What a change of an inode and of the mapping `remap` needs inside the transaction.
+pub(crate) fn remap_need(remap: &Remap, privileged: bool) -> Need {
+    let items = remap.need_items();
+    Need { items: items + INODE_CHANGE_ITEMS, bytes: items as usize * EXTENT_BYTES + 256, privileged }
+}
+
+impl Fs {
+    /// Writes `data` at `offset` and returns how much was written: less than all only when space or the device
+    /// failed after a part. Memory that is aligned to 4096 bytes, with such an offset, is written without a copy.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::FileTooBig`] at or past the largest file's end.
+    pub fn write(&self, ino: u64, offset: u64, data: &[u8]) -> Result<usize> {
+        self.write_at(ino, Some(offset), data).map(|(_, len)| len)
+    }
+
+    /// Writes `data` at the end of the file, wherever that is now. Returns the offset and how much was written.
+    pub fn append(&self, ino: u64, data: &[u8]) -> Result<(u64, usize)> {
+        self.write_at(ino, None, data)
+    }
+
+    fn write_at(&self, ino: u64, offset: Option<u64>, data: &[u8]) -> Result<(u64, usize)> {
+        self.writable()?;
+        let pin = self.pin(ino)?;
+        let locks = self.store().lock(&[(ino, LockMode::Write)])?;
+        let mut state = pin.data.write();
+        let mut inode = self.load_file(&locks, ino)?;
+        let offset = offset.unwrap_or(inode.size());
+        if data.is_empty() {
+            return Ok((offset, 0));
+        }
+        let room = MAX_FILE_BYTES.saturating_sub(offset);
+        if room == 0 {
+            return Err(Error::FileTooBig);
+        }
+        let len = usize::try_from(room).unwrap_or(usize::MAX).min(data.len());
+        self.finish_truncate_locked(&locks, &mut inode)?;
+        // In the same block, the write itself does it.
+        if offset / DATA_BLOCK_BYTES > inode.size() / DATA_BLOCK_BYTES {
+            self.zero_past_end(&locks, &mut state, &inode)?;
+        }
+        let mut done = 0;
+        while done < len {
+            let at = offset + done as u64;
+            match self.write_step(&locks, &mut state, &mut inode, at, &data[done..len]) {
+                Ok(step) => done += step,
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok((offset, done))
+    }
+
+    /// Zeros what the last block holds behind the end of the file, which is about to grow.
+    pub(crate) fn zero_past_end(
+        &self,
+        locks: &Locks<'_>,
+        state: &mut DataState,
+        inode: &Inode,
+    ) -> Result<()> {
+        let size = inode.size();
+        let end = size.next_multiple_of(DATA_BLOCK_BYTES);
+        if size == end {
+            return Ok(());
+        }
+        let extent = self.extent_from(locks, inode.ino, size / DATA_BLOCK_BYTES)?;
+        self.zero_in_block(state, inode, extent, size, end)
+    }
+
+    /// Writes a part of `data`: into one extent, or one hole.
+    fn write_step(
+        &self,
+        locks: &Locks<'_>,
+        state: &mut DataState,
+        inode: &mut Inode,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<usize> {
+        let block = offset / DATA_BLOCK_BYTES;
+        let end_block = (offset + data.len() as u64).div_ceil(DATA_BLOCK_BYTES);
+        let found = self.extent_from(locks, inode.ino, block)?;
+        if let Some(extent) = found.filter(|e| e.first <= block) {
+            if extent.blkno == 0 {
+                // Nothing brings the rest of a block back from an archive yet.
+                return Err(Error::NotSupported);
+            }
+            let part = extent.part(block, extent.end().min(end_block));
+            return self.write_mapped(locks, state, inode, part, offset, data);
+        }
+        let hole_end = found.map_or(u64::MAX, |e| e.first);
+        let run = self.reserve_run(locks, state, inode, block, end_block.min(hole_end) - block)?;
+        let extent =
+            Extent { first: block, len: run.len(), blkno: run.start(), flags: EXTENT_UNWRITTEN };
+        let data = within(&extent, offset, data);
+        self.write_hole(locks, state, inode, extent, offset, data, run)
+    }
+
+    /// Writes to blocks that the file has.
+    fn write_mapped(
+        &self,
+        locks: &Locks<'_>,
+        state: &mut DataState,
+        inode: &mut Inode,
+        part: Extent,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<usize> {
+        let data = within(&part, offset, data);
+        let tail = self.write_run(state, inode, &part, offset, data)?;
+        let remap = if part.is_written() {
+            None
+        } else {
+            let written = |e: Extent| Some(Extent { flags: 0, ..e });
+            Some(self.remap(locks, inode.ino, part.first, part.end() - 1, None, written)?)
+        };
+        let need = remap.as_ref().map_or(crate::inode::INODE_NEED, |remap| remap_need(remap, false));
+        let hold = locks.hold(need)?;
+        let mut new = self.grown(inode, offset, data.len());
+        let mut change = Change::new(&hold);
+        change.inode(&mut new, Touch::Data)?;
+        if let Some(remap) = &remap {
+            remap.prepare(&mut change, &mut new)?;
+            remap.finish(&hold, new.ino);
+        }
+        change.finish(&[&new]);
+        *inode = new;
+        self.keep_tail(state, inode, offset + data.len() as u64, tail);
+        Ok(data.len())
+    }
+
+    /// Writes to the new blocks `run` and maps the hole `extent` to them.
+    #[allow(clippy::too_many_arguments)]
+    fn write_hole(
+        &self,
+        locks: &Locks<'_>,
+        state: &mut DataState,
+        inode: &mut Inode,
+        extent: Extent,
+        offset: u64,
+        data: &[u8],
+        run: DataRun,
+    ) -> Result<usize> {
+        let tail = match self.write_run(state, inode, &extent, offset, data) {
+            Ok(tail) => tail,
+            Err(error) => {
+                self.store().unreserve_data(run);
+                return Err(error);
+            }
+        };
+        let mut new = self.grown(inode, offset, data.len());
+        let extent = Extent { flags: 0, ..extent };
+        self.map_run(locks, &mut new, extent, run, Touch::Data)?;
+        *inode = new;
+        self.keep_tail(state, inode, offset + data.len() as u64, tail);
+        Ok(data.len())
+    }
+
+    /// Maps a hole of `inode` to the blocks of `run`, in a transaction with the other changes of the inode.
+    pub(crate) fn map_run(
+        &self,
+        locks: &Locks<'_>,
+        inode: &mut Inode,
+        extent: Extent,
+        run: DataRun,
+        touch: Touch,
+    ) -> Result<()> {
+        let mut map = || {
+            let remap = self.remap_hole(locks, inode.ino, extent)?;
+            let hold = locks.hold(remap_need(&remap, false))?;
+            let mut change = Change::new(&hold);
+            change.inode(inode, touch)?;
+            remap.prepare(&mut change, inode)?;
+            remap.finish(&hold, inode.ino);
+            change.finish(&[inode]);
+            Ok(hold)
+        };
+        match map() {
+            Ok(hold) => {
+                hold.use_data(run);
+                Ok(())
+            }
+            Err(error) => {
+                self.store().unreserve_data(run);
+                Err(error)
+            }
+        }
+    }
+
+    /// The inode after `len` bytes were written at `offset`.
+    fn grown(&self, inode: &Inode, offset: u64, len: usize) -> Inode {
+        let mut new = inode.clone();
+        new.item.size.set(inode.size().max(offset + len as u64));
+        new.touch_mtime(self.store().now());
+        new
+    }
+
+    fn keep_tail(
+        &self,
+        state: &mut DataState,
+        inode: &Inode,
+        end: u64,
+        tail: Option<scoutfs_env::IoBuf>,
+    ) {
+        if let Some(bytes) = tail
+            && end == inode.size()
+        {
+            state.set_tail(end / DATA_BLOCK_BYTES, inode.item.data_version.get(), bytes);
+        }
+    }
+
+    /// Free blocks for `want` logical blocks from `block` on, or for the first of them, near those before. A file
+    /// that grows gets more set aside, in memory, for what will follow.
+    pub(crate) fn reserve_run(
+        &self,
+        locks: &Locks<'_>,
+        state: &mut DataState,
+        inode: &Inode,
+        block: u64,
+        want: u64,
+    ) -> Result<DataRun> {
+        let before = self.extent_before(locks, inode.ino, block)?;
+        let near = before.filter(|e| e.blkno != 0).map(|e| e.blkno + e.len);
+        let size_blocks = inode.size().div_ceil(DATA_BLOCK_BYTES);
+        let appends = block >= size_blocks;
+        if let Some(mut run) = state.reserved.take() {
+            if appends && near == Some(run.start()) {
+                if run.len() > want {
+                    state.reserved = Some(run.split_off(want));
+                }
+                return Ok(run);
+            }
+            self.store().unreserve_data(run);
+        }
+        let ahead = if appends && size_blocks >= MIN_AHEAD_BLOCKS { size_blocks.min(MAX_AHEAD_BLOCKS) } else { 0 };
+        let mut run = match self.store().reserve_data(want + ahead, near) {
+            Err(Error::NoSpace) => {
+                // What is set aside for other files is not used.
+                self.drop_reservations();
+                self.store().reserve_data(want, near)?
+            }
+            other => other?,
+        };
+        if run.len() > want {
+            state.reserved = Some(run.split_off(want));
+        }
+        Ok(run)
+    }
+
+    /// Finishes a truncation that a crash interrupted.
+    pub(crate) fn finish_truncate(&self, pin: &Pin<'_>) -> Result<()> {
+        if self.store().read_only() {
+            return Ok(());
+        }
+        {
+            let locks = self.store().lock(&[(pin.ino, LockMode::Read)])?;
+            if !self.load(&locks, pin.ino)?.truncate_pending() {
+                return Ok(());
+            }
+        }
+        let locks = self.store().lock(&[(pin.ino, LockMode::Write)])?;
+        let _state = pin.data.write();
+        let mut inode = self.load(&locks, pin.ino)?;
+        self.finish_truncate_locked(&locks, &mut inode)
+    }
+}
+
+/// The part of `data` at `offset` that the extent has room for.
+fn within<'d>(extent: &Extent, offset: u64, data: &'d [u8]) -> &'d [u8] {
+    let room = extent.end() * DATA_BLOCK_BYTES - offset;
+    let len = usize::try_from(room).unwrap_or(usize::MAX).min(data.len());
+    &data[..len]
+}

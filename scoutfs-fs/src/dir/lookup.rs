@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! From names to inodes.
+
+use scoutfs_env::Vec;
+use scoutfs_format::Key;
+use scoutfs_format::item::{MAX_SYMLINK_LEN, ROOT_INO};
+
+use crate::dir::entry::{self, Entry, check_name};
+use crate::error::{Error, Result};
+use crate::fs::Fs;
+use crate::inode::kind::FileType;
+use crate::inode::record::{Attr, Inode};
+use crate::store::{LockMode, Locks};
+
+/// The directory above.
+pub(crate) fn parent_of(dir: &Inode) -> u64 {
+    if dir.ino == ROOT_INO { ROOT_INO } else { dir.item.parent.get() }
+}
+
+impl Fs {
+    /// Reads a directory's inode.
+    pub(crate) fn load_dir(&self, locks: &Locks<'_>, ino: u64) -> Result<Inode> {
+        let inode = self.load(locks, ino)?;
+        if inode.is_dir() { Ok(inode) } else { Err(Error::NotDirectory) }
+    }
+
+    /// Reads a directory's inode to add entries; none are added to one that was removed.
+    pub(crate) fn load_live_dir(&self, locks: &Locks<'_>, ino: u64) -> Result<Inode> {
+        let dir = self.load_dir(locks, ino)?;
+        if dir.nlink() == 0 { Err(Error::NotFound) } else { Ok(dir) }
+    }
+
+    /// What a name stands for right now; by the time that locks are taken it may be something else.
+    pub(crate) fn peek(&self, dir: u64, name: &[u8]) -> Result<Option<Entry>> {
+        let locks = self.store().lock(&[(dir, LockMode::Read)])?;
+        self.load_dir(&locks, dir)?;
+        entry::find(&locks, dir, name)
+    }
+
+    /// The inode that a name in a directory stands for, with a reference. `.` and `..` are understood.
+    pub fn lookup(&self, dir: u64, name: &[u8]) -> Result<Attr> {
+        check_name(name)?;
+        let dir_pin = self.pin(dir)?;
+        let mut want = dir;
+        loop {
+            // Goes after the locks.
+            let child_pin;
+            let locks = self.store().lock(&[(dir, LockMode::Read), (want, LockMode::Read)])?;
+            let _state = dir_pin.data.read();
+            let parent = self.load_dir(&locks, dir)?;
+            let ino = match name {
+                b"." => dir,
+                b".." => parent_of(&parent),
+                _ => entry::find(&locks, dir, name)?.ok_or(Error::NotFound)?.ino,
+            };
+            if !locks.covers(ino, LockMode::Read) {
+                want = ino;
+                continue;
+            }
+            child_pin = self.pin(ino)?;
+            let attr = self.entry_inode(&locks, dir, ino)?.attr();
+            child_pin.add_lookup();
+            return Ok(attr);
+        }
+    }
+
+    /// Reads the inode that an entry of `dir` names: it must be there.
+    pub(crate) fn entry_inode(&self, locks: &Locks<'_>, dir: u64, ino: u64) -> Result<Inode> {
+        Inode::load(locks, ino)?.ok_or(Error::Corrupt { ino: dir, what: "an entry names an inode that is not there" })
+    }
+
+    /// The target of a symbolic link.
+    pub fn readlink(&self, ino: u64) -> Result<Vec<u8>> {
+        let locks = self.store().lock(&[(ino, LockMode::Read)])?;
+        let inode = self.load(&locks, ino)?;
+        if inode.kind() != FileType::Symlink {
+            return Err(Error::Invalid("not a symbolic link"));
+        }
+        let target = locks.get(Key::symlink(ino), Vec::from_slice)?;
+        let target = target.ok_or_else(|| inode.corrupt("a symbolic link without a target"))??;
+        if target.is_empty() || target.len() > MAX_SYMLINK_LEN || target.len() as u64 != inode.size() {
+            return Err(inode.corrupt("a symbolic link's target has a wrong size"));
+        }
+        Ok(target)
+    }
+}

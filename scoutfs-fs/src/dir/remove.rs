@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Removing names.
+
+use scoutfs_format::Key;
+
+use crate::dir::entry::{self, Entry, NAMES_NEED, check_entry_name};
+use crate::error::{Error, Result};
+use crate::fs::Fs;
+use crate::inode::change::Change;
+use crate::inode::change::Touch;
+use crate::inode::record::Inode;
+use crate::inode::table::write_all;
+use crate::store::{LockMode, Locks, Need};
+
+impl Fs {
+    /// Removes a name that does not stand for a directory.
+    pub fn unlink(&self, dir: u64, name: &[u8]) -> Result<()> {
+        self.remove(dir, name, false)
+    }
+
+    /// Removes an empty directory.
+    pub fn rmdir(&self, dir: u64, name: &[u8]) -> Result<()> {
+        match name {
+            b"." => Err(Error::Invalid("a directory is not removed from within")),
+            b".." => Err(Error::NotEmpty),
+            _ => self.remove(dir, name, true),
+        }
+    }
+
+    fn remove(&self, dir: u64, name: &[u8], directory: bool) -> Result<()> {
+        self.writable()?;
+        check_entry_name(name)?;
+        let dir_pin = self.pin(dir)?;
+        loop {
+            let ino = self.peek(dir, name)?.ok_or(Error::NotFound)?.ino;
+            let pin = match self.pin(ino) {
+                // It was unlinked since, and is being deleted.
+                Err(Error::StaleHandle) => continue,
+                pin => pin?,
+            };
+            let locks = self.store().lock(&[(dir, LockMode::Write), (ino, LockMode::Write)])?;
+            let _guards = write_all([Some(&dir_pin), Some(&pin), None, None]);
+            let parent = self.load_dir(&locks, dir)?;
+            let entry = entry::find(&locks, dir, name)?.ok_or(Error::NotFound)?;
+            if entry.ino != ino {
+                continue;
+            }
+            let inode = self.entry_inode(&locks, dir, ino)?;
+            match (inode.is_dir(), directory) {
+                (true, false) => return Err(Error::IsDirectory),
+                (false, true) => return Err(Error::NotDirectory),
+                _ => {}
+            }
+            let unlinked = self.remove_entry(&locks, parent, inode, &entry, name.len())?;
+            if unlinked {
+                pin.set_unlinked(true);
+            }
+            return Ok(());
+        }
+    }
+
+    /// Returns whether that was the last link.
+    fn remove_entry(
+        &self,
+        locks: &Locks<'_>,
+        mut parent: Inode,
+        mut inode: Inode,
+        entry: &Entry,
+        name_len: usize,
+    ) -> Result<bool> {
+        if inode.is_dir() && !entry::is_empty(locks, inode.ino)? {
+            return Err(Error::NotEmpty);
+        }
+        let hold = locks.hold(Need { privileged: true, ..NAMES_NEED })?;
+        let now = self.store().now();
+        let mut change = Change::new(&hold);
+        change.inode(&mut parent, Touch::Meta)?;
+        change.inode(&mut inode, Touch::Meta)?;
+        entry::remove(&mut change, &mut parent, entry, name_len)?;
+        let unlinked = drop_link(&mut change, &mut parent, &mut inode)?;
+        parent.touch_mtime(now);
+        inode.touch_ctime(now);
+        change.finish(&[&parent, &inode]);
+        Ok(unlinked)
+    }
+}
+
+/// Counts the links of an inode, which is changed with its directory, after one of its entries is removed. Returns
+/// whether that was the last one, and makes it an orphan then.
+pub(crate) fn drop_link(change: &mut Change<'_, '_>, parent: &mut Inode, inode: &mut Inode) -> Result<bool> {
+    if inode.is_dir() {
+        parent.add_links(-1)?;
+        inode.item.nlink.set(0);
+    } else {
+        inode.add_links(-1)?;
+    }
+    let unlinked = inode.nlink() == 0;
+    if unlinked {
+        change.create_known(Key::orphan(inode.ino))?;
+    }
+    Ok(unlinked)
+}

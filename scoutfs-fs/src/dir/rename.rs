@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Renaming.
+
+use scoutfs_env::sync::MutexGuard;
+use scoutfs_env::time::Timespec;
+use scoutfs_format::item::ROOT_INO;
+
+use crate::dir::entry::{self, Entry, NAMES_NEED, check_entry_name};
+use crate::dir::lookup::parent_of;
+use crate::dir::remove::drop_link;
+use crate::error::{Error, Result};
+use crate::fs::Fs;
+use crate::inode::change::{Change, Touch};
+use crate::inode::record::Inode;
+use crate::inode::table::{Pin, write_all};
+use crate::store::{LockMode, Locks};
+
+/// More directories above each other than this are a circle.
+const MAX_DEPTH: u32 = 1 << 20;
+
+bitflags::bitflags! {
+    /// Flags of a rename, with the values of `renameat2`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct RenameFlags: u32 {
+        /// Fail if the new name is taken.
+        const NOREPLACE = 1;
+        /// Let the two names change places.
+        const EXCHANGE = 2;
+    }
+}
+
+/// What is to be renamed.
+#[derive(Clone, Copy)]
+struct Names<'n> {
+    old_dir: u64,
+    old_name: &'n [u8],
+    new_dir: u64,
+    new_name: &'n [u8],
+    exchange: bool,
+}
+
+/// One or two directories, whose inodes are each in memory once.
+struct Dirs {
+    old: Inode,
+    new: Option<Inode>,
+}
+
+impl Dirs {
+    fn new(&mut self) -> &mut Inode {
+        match &mut self.new {
+            Some(new) => new,
+            None => &mut self.old,
+        }
+    }
+
+    fn prepare(&mut self, change: &mut Change<'_, '_>, now: Timespec) -> Result<()> {
+        for dir in [Some(&mut self.old), self.new.as_mut()].into_iter().flatten() {
+            change.inode(dir, Touch::Meta)?;
+            dir.touch_mtime(now);
+        }
+        Ok(())
+    }
+}
+
+impl Fs {
+    /// Gives an inode another name, replacing what had it, or lets two names change places.
+    pub fn rename(
+        &self,
+        old_dir: u64,
+        old_name: &[u8],
+        new_dir: u64,
+        new_name: &[u8],
+        flags: RenameFlags,
+    ) -> Result<()> {
+        self.writable()?;
+        check_entry_name(old_name)?;
+        check_entry_name(new_name)?;
+        let exchange = flags.contains(RenameFlags::EXCHANGE);
+        let noreplace = flags.contains(RenameFlags::NOREPLACE);
+        if exchange && noreplace || RenameFlags::from_bits(flags.bits()).is_none() {
+            return Err(Error::Invalid("these flags of a rename do not go together"));
+        }
+        let names = Names { old_dir, old_name, new_dir, new_name, exchange };
+        let old_pin = self.pin(old_dir)?;
+        let new_pin = self.pin(new_dir)?;
+        loop {
+            let source = self.peek(old_dir, old_name)?.ok_or(Error::NotFound)?;
+            let target = self.peek(new_dir, new_name)?;
+            match target {
+                Some(_) if noreplace => return Err(Error::Exists),
+                None if exchange => return Err(Error::NotFound),
+                _ => {}
+            }
+            let pins = [Ok(source), target.ok_or(Error::NotFound)].map(|entry| self.pin(entry?.ino));
+            // One that is being deleted was unlinked since.
+            let [Ok(source_pin), target_pin] = pins else {
+                continue;
+            };
+            let target_pin = target_pin.ok();
+            if target.is_some() != target_pin.is_some() {
+                continue;
+            }
+            if self.rename_once(&names, [&old_pin, &new_pin], source, &source_pin, target, target_pin.as_ref())? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Renames, or returns false when a name stands for another inode by now.
+    fn rename_once(
+        &self,
+        names: &Names<'_>,
+        dir_pins: [&Pin<'_>; 2],
+        source: Entry,
+        source_pin: &Pin<'_>,
+        target: Option<Entry>,
+        target_pin: Option<&Pin<'_>>,
+    ) -> Result<bool> {
+        let target_moves = target.filter(|_| names.exchange);
+        let _rename = self.lock_ancestry(names, source, target_moves)?;
+        let target_ino = target.map_or(source.ino, |t| t.ino);
+        let locks = self.store().lock(&[
+            (names.old_dir, LockMode::Write),
+            (names.new_dir, LockMode::Write),
+            (source.ino, LockMode::Write),
+            (target_ino, LockMode::Write),
+        ])?;
+        let _guards =
+            write_all([Some(dir_pins[0]), Some(dir_pins[1]), Some(source_pin), target_pin.map(|p| &**p)]);
+        let mut dirs = Dirs { old: self.load_dir(&locks, names.old_dir)?, new: None };
+        if names.new_dir != names.old_dir {
+            dirs.new = Some(self.load_live_dir(&locks, names.new_dir)?);
+        }
+        let same = |now: Option<Entry>, then: Option<Entry>| now.map(|e| e.ino) == then.map(|e| e.ino);
+        let source_now = entry::find(&locks, names.old_dir, names.old_name)?;
+        let target_now = entry::find(&locks, names.new_dir, names.new_name)?;
+        if !same(source_now, Some(source)) || !same(target_now, target) {
+            return Ok(false);
+        }
+        let source = source_now.ok_or(Error::NotFound)?;
+        match target_now {
+            // Two links of one inode, or one name: nothing happens.
+            Some(target) if target.ino == source.ino => {}
+            Some(target) if names.exchange => self.swap(&locks, names, dirs, source, target)?,
+            target => {
+                let unlinked = self.replace(&locks, names, dirs, source, target)?;
+                if let Some(pin) = target_pin
+                    && unlinked
+                {
+                    pin.set_unlinked(true);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// If a directory gets another parent: locks all such renames out and checks that it does not go below itself.
+    fn lock_ancestry(
+        &self,
+        names: &Names<'_>,
+        source: Entry,
+        target: Option<Entry>,
+    ) -> Result<Option<(MutexGuard<'_, ()>, Locks<'_>)>> {
+        let moved = |entry: Entry| (entry.kind == crate::inode::kind::FileType::Directory).then_some(entry.ino);
+        let target = target.and_then(moved);
+        let source = moved(source);
+        if names.old_dir == names.new_dir || source.is_none() && target.is_none() {
+            return Ok(None);
+        }
+        let locks = self.store().lock_rename(&[])?;
+        let guard = self.rename.lock();
+        if let Some(ino) = source
+            && self.is_above(ino, names.new_dir)?
+        {
+            return Err(Error::Invalid("a directory cannot go into itself"));
+        }
+        if let Some(ino) = target
+            && self.is_above(ino, names.old_dir)?
+        {
+            return Err(Error::Invalid("a directory cannot go into itself"));
+        }
+        Ok(Some((guard, locks)))
+    }
+
+    /// Whether directory `upper` is `lower` or above it. Under the rename lock only.
+    fn is_above(&self, upper: u64, lower: u64) -> Result<bool> {
+        let mut at = lower;
+        for _ in 0..MAX_DEPTH {
+            if at == upper {
+                return Ok(true);
+            }
+            if at == ROOT_INO {
+                return Ok(false);
+            }
+            let locks = self.store().lock(&[(at, LockMode::Read)])?;
+            at = parent_of(&self.load_dir(&locks, at)?);
+        }
+        Err(Error::Corrupt { ino: lower, what: "the directories above it form a circle" })
+    }
+
+    /// Renames the source to the target's name. Returns whether the target lost its last link.
+    fn replace(
+        &self,
+        locks: &Locks<'_>,
+        names: &Names<'_>,
+        mut dirs: Dirs,
+        source: Entry,
+        target: Option<Entry>,
+    ) -> Result<bool> {
+        let mut moved = self.entry_inode(locks, names.old_dir, source.ino)?;
+        let mut gone = None;
+        if let Some(target) = target {
+            if target.ino == names.old_dir {
+                // It holds the source, so it is not empty.
+                return Err(if moved.is_dir() { Error::NotEmpty } else { Error::IsDirectory });
+            }
+            let inode = self.entry_inode(locks, names.new_dir, target.ino)?;
+            match (moved.is_dir(), inode.is_dir()) {
+                (true, false) => return Err(Error::NotDirectory),
+                (false, true) => return Err(Error::IsDirectory),
+                (true, true) if !entry::is_empty(locks, inode.ino)? => return Err(Error::NotEmpty),
+                _ => {}
+            }
+            gone = Some((target, inode));
+        }
+        let hold = locks.hold(NAMES_NEED)?;
+        let now = self.store().now();
+        let mut change = Change::new(&hold);
+        dirs.prepare(&mut change, now)?;
+        change.inode(&mut moved, Touch::Meta)?;
+        entry::remove(&mut change, &mut dirs.old, &source, names.old_name.len())?;
+        let mut unlinked = false;
+        if let Some((target, inode)) = &mut gone {
+            change.inode(inode, Touch::Meta)?;
+            entry::remove(&mut change, dirs.new(), target, names.new_name.len())?;
+            unlinked = drop_link(&mut change, dirs.new(), inode)?;
+            inode.touch_ctime(now);
+        }
+        entry::add(&mut change, dirs.new(), names.new_name, moved.ino, moved.kind())?;
+        self.reparent(&mut moved, &mut dirs.old, dirs.new.as_mut())?;
+        moved.touch_ctime(now);
+        let gone = gone.as_ref().map_or(&moved, |(_, inode)| inode);
+        change.finish(&[&dirs.old, dirs.new.as_ref().unwrap_or(&dirs.old), &moved, gone]);
+        Ok(unlinked)
+    }
+
+    /// Lets the two names change places.
+    fn swap(
+        &self,
+        locks: &Locks<'_>,
+        names: &Names<'_>,
+        mut dirs: Dirs,
+        source: Entry,
+        target: Entry,
+    ) -> Result<()> {
+        let mut first = self.entry_inode(locks, names.old_dir, source.ino)?;
+        let mut second = self.entry_inode(locks, names.new_dir, target.ino)?;
+        let hold = locks.hold(NAMES_NEED)?;
+        let now = self.store().now();
+        let mut change = Change::new(&hold);
+        dirs.prepare(&mut change, now)?;
+        change.inode(&mut first, Touch::Meta)?;
+        change.inode(&mut second, Touch::Meta)?;
+        entry::remove(&mut change, &mut dirs.old, &source, names.old_name.len())?;
+        entry::remove(&mut change, dirs.new(), &target, names.new_name.len())?;
+        entry::add(&mut change, &mut dirs.old, names.old_name, second.ino, second.kind())?;
+        entry::add(&mut change, dirs.new(), names.new_name, first.ino, first.kind())?;
+        self.reparent(&mut first, &mut dirs.old, dirs.new.as_mut())?;
+        if let Some(new) = &mut dirs.new {
+            self.reparent(&mut second, new, Some(&mut dirs.old))?;
+        }
+        first.touch_ctime(now);
+        second.touch_ctime(now);
+        change.finish(&[&dirs.old, dirs.new.as_ref().unwrap_or(&dirs.old), &first, &second]);
+        Ok(())
+    }
+
+    /// Notes a moved directory's new parent, if it has another, and counts both parents' subdirectories.
+    fn reparent(&self, moved: &mut Inode, old: &mut Inode, new: Option<&mut Inode>) -> Result<()> {
+        if let Some(new) = new
+            && moved.is_dir()
+        {
+            old.add_links(-1)?;
+            self.add_subdir(new)?;
+            moved.item.parent.set(new.ino);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The filesystem that front ends call.
+//!
+//! [`Fs`] has one method for each operation; they are written in the folders of what they work on (`inode`,
+//! `dir`, `xattr`, `data`). Any number of threads may call them. The caller has checked permissions.
+
+use scoutfs_env::Arc;
+use scoutfs_env::sync::Mutex;
+
+use crate::error::{Error, Result};
+use crate::inode::record::Inode;
+use crate::inode::table::InodeTable;
+use crate::store::{LockMode, StatFs, Store};
+
+/// A mounted filesystem.
+///
+/// # References
+///
+/// `lookup`, `lookup_ino`, `readdir_plus` and the operations that make something return attributes and take a reference
+/// of that inode, which [`Fs::forget`] gives back. An inode without links lives until its last reference and
+/// open file are gone.
+pub struct Fs {
+    store: Arc<Store>,
+    pub(crate) table: InodeTable,
+    /// Directories change their parents one at a time: this mount's part of the rename lock, taken after its
+    /// cluster lock and before those of inodes.
+    pub(crate) rename: Mutex<()>,
+}
+
+impl Fs {
+    /// Generation of every inode, for file handles: numbers are never reused.
+    pub const GENERATION: u64 = 0;
+
+    /// A filesystem on a mounted store.
+    pub fn new(store: Arc<Store>) -> Fs {
+        Fs { store, table: InodeTable::new(), rename: Mutex::new(()) }
+    }
+
+    /// What it stands on.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Fails on a read-only mount.
+    pub(crate) fn writable(&self) -> Result<()> {
+        if self.store.read_only() { Err(Error::ReadOnly) } else { Ok(()) }
+    }
+
+    /// Makes durable all that was done before.
+    pub fn sync(&self) -> Result<()> {
+        self.store.sync()
+    }
+
+    /// Makes durable what was done to an inode before: its data, attributes and entries. No IO if it is already.
+    pub fn fsync(&self, ino: u64) -> Result<()> {
+        // Every change of an inode notes its version there, and that is never below its transaction's seq.
+        let seq = {
+            let locks = self.store.lock(&[(ino, LockMode::Read)])?;
+            Inode::load(&locks, ino)?.map(|inode| inode.item.meta_seq.get())
+        };
+        match seq {
+            Some(seq) => self.store.sync_seq(seq),
+            None => Err(Error::StaleHandle),
+        }
+    }
+
+    /// Space and inodes of the volume.
+    pub fn statfs(&self) -> Result<StatFs> {
+        self.store.statfs()
+    }
+
+    /// Entries of a change index, see [`Store::walk_index`].
+    pub fn walk_index(
+        &self,
+        kind: u8,
+        first: (u64, u64),
+        last: (u64, u64),
+        max: usize,
+        f: &mut dyn FnMut(u64, u64) -> Result<()>,
+    ) -> Result<u64> {
+        self.store.walk_index(kind, first, last, max, f)
+    }
+
+    /// Gives back the data blocks that are set aside for files that grow. For unmount.
+    pub fn drop_reservations(&self) {
+        self.table.for_each_idle(|state| self.drop_reservation(state));
+    }
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A change of several items that happens as a whole or not at all.
+//!
+//! The item cache has no undo. So an operation first takes all steps that can fail: it creates new items, and
+//! makes those dirty that it will update or delete. Then [`Change::finish`] takes the steps that cannot fail.
+//! When a step fails, dropping the change deletes again what it created.
+//!
+//! The change index moves along: each inode that changes gets the version of this change as its `meta_seq`
+//! (and `data_seq`, when a regular file's data changed), and exactly one index item of each kind stands for it.
+
+use scoutfs_env::Vec;
+use scoutfs_format::Key;
+use scoutfs_format::key::{KIND_DATA_SEQ, KIND_META_SEQ};
+use zerocopy::IntoBytes;
+
+use crate::error::Result;
+use crate::inode::record::Inode;
+use crate::store::Hold;
+
+/// What of an inode changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Touch {
+    /// Anything but file data.
+    Meta,
+    /// A regular file's data or size.
+    Data,
+}
+
+/// Items that one inode's change may write at most: itself, two old and two new index items.
+pub(crate) const INODE_CHANGE_ITEMS: u32 = 5;
+
+/// See the module.
+pub(crate) struct Change<'h, 's> {
+    hold: &'h Hold<'s>,
+    /// Created here: deleted again unless the change is finished.
+    created: Vec<Key>,
+    /// Dirty, to be deleted.
+    deleted: Vec<Key>,
+}
+
+impl<'h, 's> Change<'h, 's> {
+    pub fn new(hold: &'h Hold<'s>) -> Self {
+        Change {
+            hold,
+            created: Vec::new(),
+            deleted: Vec::new(),
+        }
+    }
+
+    pub fn hold(&self) -> &'h Hold<'s> {
+        self.hold
+    }
+
+    /// Creates an item.
+    pub fn create(&mut self, key: Key, parts: &[&[u8]]) -> Result<()> {
+        self.created.reserve(1)?;
+        self.hold.create(key, parts)?;
+        self.created.push(key)?;
+        Ok(())
+    }
+
+    /// Creates an empty item that is known not to be there, without reading.
+    pub fn create_known(&mut self, key: Key) -> Result<()> {
+        self.created.reserve(1)?;
+        self.hold.create_force(key, &[])?;
+        self.created.push(key)?;
+        Ok(())
+    }
+
+    /// Will delete an item.
+    pub fn delete(&mut self, key: Key) -> Result<()> {
+        self.deleted.reserve(1)?;
+        self.hold.dirty(key)?;
+        self.deleted.push(key)?;
+        Ok(())
+    }
+
+    /// Will delete an empty item that is known to be there, without reading: writing it again makes it dirty.
+    pub fn delete_known(&mut self, key: Key) -> Result<()> {
+        self.deleted.reserve(1)?;
+        self.hold.create_force(key, &[])?;
+        self.deleted.push(key)?;
+        Ok(())
+    }
+
+    /// Will update an inode, which must be given to [`Change::finish`].
+    pub fn inode(&mut self, inode: &mut Inode, touch: Touch) -> Result<()> {
+        self.hold.dirty(Key::inode(inode.ino))?;
+        let version = self.hold.version();
+        let old = inode.item.meta_seq.get();
+        if old != version {
+            self.create_known(Key::index(KIND_META_SEQ, version, inode.ino))?;
+            self.delete_known(Key::index(KIND_META_SEQ, old, inode.ino))?;
+            inode.item.meta_seq.set(version);
+        }
+        if touch == Touch::Data {
+            let old = inode.item.data_seq.get();
+            if old != version {
+                self.create_known(Key::index(KIND_DATA_SEQ, version, inode.ino))?;
+                if old != 0 {
+                    self.delete_known(Key::index(KIND_DATA_SEQ, old, inode.ino))?;
+                }
+                inode.item.data_seq.set(version);
+            }
+            let calls = inode.item.data_version.get().wrapping_add(1);
+            inode.item.data_version.set(calls);
+        }
+        let changes = inode.item.version.get().wrapping_add(1);
+        inode.item.version.set(changes);
+        Ok(())
+    }
+
+    /// Creates an inode.
+    pub fn new_inode(&mut self, inode: &mut Inode) -> Result<()> {
+        let version = self.hold.version();
+        inode.item.meta_seq.set(version);
+        self.create(Key::inode(inode.ino), &[inode.item.as_bytes()])?;
+        self.create_known(Key::index(KIND_META_SEQ, version, inode.ino))
+    }
+
+    /// Takes the steps that cannot fail: writes the inodes and deletes what is to be deleted.
+    pub fn finish(mut self, inodes: &[&Inode]) {
+        self.created.clear();
+        for inode in inodes {
+            self.hold
+                .update_dirty(Key::inode(inode.ino), &[inode.item.as_bytes()]);
+        }
+        for key in &self.deleted {
+            self.hold.delete_dirty(*key);
+        }
+    }
+}
+
+impl Drop for Change<'_, '_> {
+    fn drop(&mut self) {
+        for key in &self.created {
+            self.hold.delete_dirty(*key);
+        }
+    }
+}

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Deleting inodes that have no links and no users.
+//!
+//! An orphan item exists exactly while an inode has no links. Deletion frees the extents, then removes the other
+//! items, in transactions of bounded size, and last of all, in one transaction, the inode, its orphan item and its index
+//! items. So a crash at any point leaves an inode that the scan at the next mount finds and goes on with.
+
+use scoutfs_env::Vec;
+use scoutfs_format::Key;
+use scoutfs_format::key::{KIND_DATA_SEQ, KIND_EXTENT, KIND_INODE, KIND_META_SEQ};
+
+use crate::data::extent::MAX_BLOCK;
+use crate::error::Result;
+use crate::fs::Fs;
+use crate::inode::change::Change;
+use crate::inode::record::Inode;
+use crate::store::{LockMode, Locks, Need};
+
+/// Items that one transaction removes at most.
+const STEP_ITEMS: usize = 128;
+
+impl Fs {
+    /// Deletes leftovers: unlinked inodes that nobody uses, at or after number `from`, at most `max` of them.
+    /// Returns where to go on, or `None` when there are no more.
+    pub fn scan_orphans(&self, from: u64, max: usize) -> Result<Option<u64>> {
+        let mut next = from;
+        for _ in 0..max {
+            let Some(ino) = self.store().next_orphan(next)? else {
+                return Ok(None);
+            };
+            self.delete_if_unused(ino)?;
+            let Some(after) = ino.checked_add(1) else {
+                return Ok(None);
+            };
+            next = after;
+        }
+        Ok(Some(next))
+    }
+
+    /// Deletes an inode that has no links. Called by the table for an inode that nobody can reach any more.
+    pub(crate) fn delete_unlinked(&self, ino: u64) -> Result<()> {
+        let locks = self.store().lock(&[(ino, LockMode::Write)])?;
+        let Some(mut inode) = Inode::load(&locks, ino)? else {
+            return Ok(());
+        };
+        if inode.nlink() != 0 {
+            return Ok(());
+        }
+        let mut from = self.extent_from(&locks, ino, 0)?.map(|extent| extent.first);
+        while let Some(first) = from {
+            from = self.free_extents(&locks, &mut inode, first, MAX_BLOCK, |_, _| ())?;
+        }
+        // The kinds between the inode and its extents, and those after.
+        let gaps = [
+            (Key::inode(ino).saturating_next(), Key::kind_first(ino, KIND_EXTENT).saturating_prev()),
+            (Key::kind_first(ino, KIND_EXTENT + 1), Key::inode_last(ino)),
+        ];
+        debug_assert!(KIND_INODE < KIND_EXTENT);
+        for (first, last) in gaps {
+            while self.delete_some(&locks, first, last)? {}
+        }
+        self.delete_last(&locks, &inode)
+    }
+
+    /// Removes up to [`STEP_ITEMS`] items in one transaction; false when there were none.
+    fn delete_some(&self, locks: &Locks<'_>, first: Key, last: Key) -> Result<bool> {
+        let mut keys = Vec::with_capacity(STEP_ITEMS)?;
+        let mut from = first;
+        while keys.len() < STEP_ITEMS
+            && let Some(key) = locks.next(from, last, |key, _| key)?
+        {
+            keys.push(key)?;
+            from = key.saturating_next();
+        }
+        if keys.is_empty() {
+            return Ok(false);
+        }
+        let hold = locks.hold(Need { items: STEP_ITEMS as u32, bytes: 0, privileged: true })?;
+        let mut change = Change::new(&hold);
+        for key in &keys {
+            change.delete(*key)?;
+        }
+        change.finish(&[]);
+        Ok(true)
+    }
+
+    fn delete_last(&self, locks: &Locks<'_>, inode: &Inode) -> Result<()> {
+        let ino = inode.ino;
+        let hold = locks.hold(Need { items: 4, bytes: 0, privileged: true })?;
+        let mut change = Change::new(&hold);
+        change.delete(Key::inode(ino))?;
+        change.delete_known(Key::orphan(ino))?;
+        change.delete_known(Key::index(KIND_META_SEQ, inode.item.meta_seq.get(), ino))?;
+        if inode.item.data_seq.get() != 0 {
+            change.delete_known(Key::index(KIND_DATA_SEQ, inode.item.data_seq.get(), ino))?;
+        }
+        change.finish(&[]);
+        hold.inode_delta(-1);
+        Ok(())
+    }
+}

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A mounted node: what makes a volume on a device into a filesystem that works.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `mount` | [`Mount`]: from a device to a working filesystem, and back |
+//! | `voter` | this node's voter slot: claiming it, beating, becoming the leader |
+//! | `server_host` | the threads that run the server when this node is elected |
+//! | `transport` | the connection to a server in this process |
+//! | `client` | requests to the server and their answers |
+//! | `worker` | what goes on in the background: commits by time, refills, what the server asks for |
+//!
+//! Threads of a mount: one that receives the server's messages (and never waits for anything else), one worker (which may
+//! commit and ask the server), one voter, and those of the server host.
+
+mod client;
+mod mount;
+mod server_host;
+mod transport;
+mod voter;
+mod worker;
+
+pub(crate) use client::Client;
+pub use mount::{Mount, MountOptions};
+pub(crate) use worker::Worker;

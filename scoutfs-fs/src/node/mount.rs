@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! From a device to a working filesystem, and back.
+
+use core::net::SocketAddr;
+use core::sync::atomic::{AtomicBool, AtomicU64};
+use core::time::Duration;
+
+use scoutfs_btree::ring::{RING_BYTES, RingOwner, RingWriter};
+use scoutfs_btree::space::{MountSpace, SpaceKind};
+use scoutfs_btree::BlockCache;
+use scoutfs_env::device::BlockDevice;
+use scoutfs_env::sync::Mutex;
+use scoutfs_env::thread::JoinHandle;
+use scoutfs_env::{Arc, Box, IoBuf, time};
+use scoutfs_format::le::{U32, U64};
+use scoutfs_format::msg::{CommitNumber, JoinReply, JoinRequest, MSG_JOIN, MSG_LEAVE, MSG_SEQ, SeqReply, SeqRequest};
+use scoutfs_format::voter::ProcessId;
+use scoutfs_item::{ItemCache, Limits};
+use scoutfs_server::roots::read_roots;
+use scoutfs_server::super_block::read_super;
+use scoutfs_server::{DeathOracle, Server};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::client::Client;
+use super::server_host::ServerHost;
+use super::voter::VoterHost;
+use super::worker::{self, Intervals, Worker};
+use super::transport;
+use crate::error::{Error, Result};
+use crate::fs::Fs;
+use crate::store::{
+    Identity, LockTable, Numbers, Reader, RootsCell, Slot, SpaceCell, Store, Trans, Tuning, Wish,
+};
+
+/// How to mount.
+#[derive(Clone, Copy, Debug)]
+pub struct MountOptions {
+    /// This node may be elected to run the server, at this address.
+    pub server_addr: Option<SocketAddr>,
+    /// Change nothing of the filesystem.
+    pub read_only: bool,
+    /// Who mounts: a machine confirms the death of its own processes by this.
+    pub process: ProcessId,
+    /// An open transaction is committed after this long.
+    pub commit_interval: Duration,
+    /// The log is given to be merged when nothing changed for this long.
+    pub idle_interval: Duration,
+    /// Bytes of metadata blocks in memory.
+    pub block_cache_bytes: usize,
+    /// Bytes of items in memory.
+    pub item_cache_bytes: usize,
+}
+
+impl MountOptions {
+    /// Defaults for a process.
+    pub fn new(process: ProcessId) -> Self {
+        MountOptions {
+            server_addr: None,
+            read_only: false,
+            process,
+            commit_interval: Duration::from_secs(5),
+            idle_interval: Duration::from_secs(10),
+            block_cache_bytes: 256 << 20,
+            item_cache_bytes: 512 << 20,
+        }
+    }
+}
+
+/// A mounted volume. Dropping it without [`Mount::unmount`] is what a crash looks like to others.
+pub struct Mount {
+    fs: Fs,
+    store: Arc<Store>,
+    threads: Threads,
+    server: Option<ServerHost>,
+    voter: Option<VoterHost>,
+}
+
+/// The mount's own threads.
+struct Threads {
+    receiver: Option<JoinHandle>,
+    worker: Option<JoinHandle>,
+}
+
+impl Mount {
+    /// Mounts the volume on a device.
+    ///
+    /// Waits until there is a leader. A mount without a server address can only join a leader elsewhere, which
+    /// is not possible yet: it is refused.
+    pub fn open(
+        device: Arc<Box<dyn BlockDevice>>,
+        options: &MountOptions,
+        oracle: &dyn DeathOracle,
+    ) -> Result<Mount> {
+        let first = read_super(&**device).map_err(|e| Error::from(scoutfs_server::ServerError::from(e)))?;
+        let fsid = first.sb.id.fsid.get();
+        let geometry = first.geometry;
+        let Some(address) = options.server_addr else {
+            return Err(Error::NoServer);
+        };
+        let rid = scoutfs_env::random::u64().max(1);
+
+        let voter = VoterHost::elect(&device, fsid, geometry, rid, address, options.process, oracle)?;
+        let capacity = options.block_cache_bytes / scoutfs_format::BLOCK_SIZE;
+        let cache = Arc::new(BlockCache::new(device.clone(), fsid, geometry, capacity.max(64))?)?;
+        // The super block as the last leader left it, now that there is no other.
+        let sb = read_super(&**device).map_err(|e| Error::from(scoutfs_server::ServerError::from(e)))?;
+        let server = Server::open(
+            device.clone(),
+            cache.clone(),
+            sb,
+            voter.slot(),
+            voter.term(),
+            oracle,
+            time::mono_now(),
+        )?;
+        let (mount_end, server_end) = transport::pair()?;
+        let server = ServerHost::start(server, cache.clone(), server_end, rid)?;
+
+        let client = Client::new(mount_end);
+        let store = Arc::new(join(device, cache, geometry, fsid, rid, options, client)?)?;
+        let mut threads = Threads { receiver: Some(worker::start_receiver(&store)?), worker: None };
+        let started = start(&store, options, &mut threads);
+        let mount = Mount { fs: Fs::new(store.clone()), store, threads, server: Some(server), voter: Some(voter) };
+        started?;
+        mount.voter.iter().for_each(|v| v.on_lost(&mount.store));
+        if !options.read_only {
+            mount.fs.scan_orphans()?;
+        }
+        Ok(mount)
+    }
+
+    /// The filesystem.
+    pub fn fs(&self) -> &Fs {
+        &self.fs
+    }
+
+    /// Makes everything durable and leaves the volume clean.
+    pub fn unmount(mut self) -> Result<()> {
+        self.fs.drop_reservations();
+        let left = self.leave();
+        self.stop_threads();
+        if let Some(server) = self.server.take() {
+            server.stop();
+        }
+        if let Some(voter) = self.voter.take() {
+            voter.leave();
+        }
+        left
+    }
+
+    fn leave(&self) -> Result<()> {
+        self.store.tell_server()?;
+        let commit_nr = self.store.commit(Wish { leave: true, ..Wish::default() })?;
+        self.store.trans.fail("the volume is unmounted");
+        let message = CommitNumber {
+            slot: U32::new(self.store.identity.slot),
+            pad: U32::ZERO,
+            epoch: U64::new(self.store.identity.epoch),
+            commit_nr: U64::new(commit_nr),
+        };
+        self.store.client.request(MSG_LEAVE, message.as_bytes())?;
+        Ok(())
+    }
+
+    fn stop_threads(&mut self) {
+        self.store.worker.stop();
+        if let Some(worker) = self.threads.worker.take() {
+            worker.join();
+        }
+        self.store.client.close();
+        if let Some(receiver) = self.threads.receiver.take() {
+            receiver.join();
+        }
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        self.store.fail("the mount is gone");
+        self.stop_threads();
+        // The server writes no clean state for a mount that did not leave.
+        if let Some(server) = self.server.take() {
+            server.abandon();
+        }
+    }
+}
+
+/// Joins the volume: gets a slot and makes what operations stand on.
+fn join(
+    device: Arc<Box<dyn BlockDevice>>,
+    cache: Arc<BlockCache>,
+    geometry: scoutfs_format::geometry::Geometry,
+    fsid: u64,
+    rid: u64,
+    options: &MountOptions,
+    client: Client,
+) -> Result<Store> {
+    let bad_answer = |_| Error::Shutdown("an answer of the server has a wrong length");
+    let request = JoinRequest {
+        rid: U64::new(rid),
+        process: options.process,
+        read_only: U32::new(options.read_only.into()),
+        pad: U32::ZERO,
+    };
+    let joined = time::mono_now();
+    let reply = client.request_alone(MSG_JOIN, request.as_bytes())?;
+    let reply = JoinReply::read_from_bytes(&reply).map_err(|_| bad_answer(()))?;
+    let closed = SeqRequest { closed_below: U64::ZERO };
+    let seq = client.request_alone(MSG_SEQ, closed.as_bytes())?;
+    let seq = SeqReply::read_from_bytes(&seq).map_err(|_| bad_answer(()))?.seq.get();
+
+    let slot = reply.slot.get();
+    let identity = Identity {
+        rid,
+        slot,
+        epoch: reply.epoch.get(),
+        process: options.process,
+        offset: geometry.slot_offset(slot),
+    };
+    let mut ring = IoBuf::zeroed(RING_BYTES)?;
+    device.read(identity.offset, &mut ring)?;
+    let owner = RingOwner {
+        fsid,
+        slot: u16::try_from(slot).map_err(|_| Error::Shutdown("the server gave an impossible slot"))?,
+        epoch: identity.epoch,
+    };
+    let ring = RingWriter::open(&ring, owner)?;
+    let commit_nr = ring.commit_nr();
+
+    let roots = read_roots(&**device, &cache, &geometry)?;
+    let roots = RootsCell::new(roots.forest_without(Some(slot))?)?;
+    let tuning = Tuning::for_volume(&geometry);
+    let mut space = MountSpace::new(geometry, reply.down_given.get(), reply.up_taken.get());
+    space.set_reserve_blocks(reply.reserve_blocks.get());
+    let log = Slot::new(identity, ring, reply.merged_through.get(), seq, tuning.max_log_bytes)?;
+    Ok(Store {
+        reader: Reader::new(device, cache, geometry, slot, roots),
+        items: ItemCache::new(Limits { page_bytes: 16 << 10, cache_bytes: options.item_cache_bytes }),
+        trans: Trans::new(seq),
+        space: SpaceCell::new(space),
+        lock_table: LockTable::new(),
+        client,
+        worker: Worker::new(),
+        checkpoint_need: AtomicU64::new(log.checkpoint_blocks(0)),
+        slot: Mutex::new(log),
+        identity,
+        tuning,
+        data_written: AtomicBool::new(false),
+        commit_nr: AtomicU64::new(commit_nr),
+        numbers: Numbers::new(reply.down_given.get(), reply.lease_ms.get(), joined),
+        inode_delta: Mutex::new(0),
+        read_only: options.read_only,
+    })
+}
+
+/// The first record, the first space, and the worker.
+fn start(store: &Arc<Store>, options: &MountOptions, threads: &mut Threads) -> Result<()> {
+    store.commit(Wish { always: true, ..Wish::default() })?;
+    if !options.read_only {
+        let reserve = store.space.lock().reserve_blocks();
+        store.request_space(SpaceKind::Meta, reserve)?;
+        store.request_space(SpaceKind::Data, 0)?;
+        store.commit(Wish::default())?;
+    }
+    let intervals = Intervals {
+        commit: options.commit_interval,
+        idle: options.idle_interval,
+        renew: store.numbers.lease() / 4,
+    };
+    threads.worker = Some(worker::start_worker(store, intervals)?);
+    Ok(())
+}

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What goes on in the background of a mount.
+//!
+//! The receiver takes the server's messages and must never wait for an answer itself; what takes longer is queued for the
+//! worker, which commits by time, gets space and seqs ahead of need, and carries out what the server asks.
+//!
+//! Locking: one mutex over the worker's queue, a leaf.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
+
+use scoutfs_env::sync::{Condvar, Mutex};
+use scoutfs_env::thread::{self, JoinHandle};
+use scoutfs_env::time::{self, Mono};
+use scoutfs_env::{Arc, Vec};
+use scoutfs_format::le::{U32, U64};
+use scoutfs_format::msg::{
+    CommitBelow, CommitNumber, MSG_COMMIT_BELOW, MSG_FINALIZE, MSG_LOCK, MSG_MERGED, STATUS_INVALID, STATUS_OK,
+};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::client::Order;
+use crate::error::{Error, Result};
+use crate::store::{Store, Wish};
+
+/// How long the receiver waits for a message before it looks whether to stop.
+const RECEIVE: Duration = Duration::from_millis(500);
+/// The worker looks after things this often.
+const ROUND: Duration = Duration::from_millis(200);
+
+/// How long changes may stay in memory, and logs unmerged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Intervals {
+    /// An open transaction is committed after this long.
+    pub commit: Duration,
+    /// The open log tree is finalized when nothing changed for this long.
+    pub idle: Duration,
+    /// The lease is renewed this often.
+    pub renew: Duration,
+}
+
+/// The worker's queue.
+pub(crate) struct Worker {
+    orders: Mutex<Vec<Order>>,
+    arrived: Condvar,
+    stop: AtomicBool,
+}
+
+impl Worker {
+    pub fn new() -> Self {
+        Worker { orders: Mutex::new(Vec::new()), arrived: Condvar::new(), stop: AtomicBool::new(false) }
+    }
+
+    /// Has the worker look now.
+    pub fn wake(&self) {
+        let orders = self.orders.lock();
+        drop(orders);
+        self.arrived.notify_all();
+    }
+
+    /// Ends the worker and the receiver.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.wake();
+    }
+}
+
+/// Starts the receiver.
+pub(crate) fn start_receiver(store: &Arc<Store>) -> Result<JoinHandle> {
+    let store = store.clone();
+    thread::spawn("scoutfs-recv", move || receive(&store)).map_err(|_| Error::NoMemory)
+}
+
+/// Starts the worker.
+pub(crate) fn start_worker(store: &Arc<Store>, intervals: Intervals) -> Result<JoinHandle> {
+    let store = store.clone();
+    thread::spawn("scoutfs-work", move || work(&store, intervals)).map_err(|_| Error::NoMemory)
+}
+
+fn receive(store: &Store) {
+    loop {
+        let orders = match store.client.receive(RECEIVE) {
+            Ok(Some(orders)) => orders,
+            Ok(None) => break,
+            Err(e) => {
+                scoutfs_env::error!("receiving from the server: {e}");
+                break;
+            }
+        };
+        for order in orders {
+            if let Err(e) = dispatch(store, order) {
+                scoutfs_env::error!("a message of the server: {e}");
+                store.fail("a message of the server could not be handled");
+            }
+        }
+    }
+    store.client.close();
+    store.fail("the server is gone");
+}
+
+fn dispatch(store: &Store, order: Order) -> Result<()> {
+    match (order.kind, order.response) {
+        (MSG_LOCK, true) if order.status == STATUS_OK => store.lock_table.granted(store, &order.payload),
+        (MSG_LOCK, true) => Err(Error::Server(order.status)),
+        (MSG_LOCK, false) => store.lock_table.revoked(store, order.id, &order.payload),
+        _ => {
+            store.worker.orders.lock().push(order)?;
+            store.worker.arrived.notify_all();
+            Ok(())
+        }
+    }
+}
+
+fn work(store: &Store, intervals: Intervals) {
+    let mut clock = Clock { opened: None, changed: time::mono_now(), renewed: time::mono_now(), seq: 0 };
+    while !store.worker.stop.load(Ordering::Acquire) {
+        let orders = {
+            let mut orders = store.worker.orders.lock();
+            if orders.is_empty() {
+                (orders, _) = store.worker.arrived.wait_timeout(orders, ROUND);
+            }
+            core::mem::take(&mut *orders)
+        };
+        let mut done = Ok(());
+        for order in orders {
+            done = done.and_then(|()| carry_out(store, &order));
+        }
+        done = done.and_then(|()| clock.round(store, &intervals));
+        match done {
+            Ok(()) => {}
+            // The volume is full: nothing to get ahead of need.
+            Err(Error::NoSpace) => {}
+            Err(e) => {
+                if store.trans.check().is_ok() {
+                    scoutfs_env::error!("background work: {e}");
+                    store.fail("background work failed");
+                }
+                return;
+            }
+        }
+    }
+}
+
+/// Carries out what the server asked for.
+fn carry_out(store: &Store, order: &Order) -> Result<()> {
+    let commit_nr = match order.kind {
+        MSG_COMMIT_BELOW => match CommitBelow::read_from_bytes(&order.payload) {
+            Ok(below) => store.commit_below(below.seq.get())?,
+            Err(_) => return store.client.answer(order.kind, order.id, STATUS_INVALID, &[]),
+        },
+        MSG_FINALIZE => store.commit(Wish { finalize: true, ..Wish::default() })?,
+        MSG_MERGED => {
+            store.logs_merged()?;
+            return store.client.answer(order.kind, order.id, STATUS_OK, &[]);
+        }
+        _ => return store.client.answer(order.kind, order.id, STATUS_INVALID, &[]),
+    };
+    let answer = CommitNumber {
+        slot: U32::new(store.identity.slot),
+        pad: U32::ZERO,
+        epoch: U64::new(store.identity.epoch),
+        commit_nr: U64::new(commit_nr),
+    };
+    store.client.answer(order.kind, order.id, STATUS_OK, answer.as_bytes())
+}
+
+/// When what was last done.
+struct Clock {
+    /// When the open transaction was first seen in use.
+    opened: Option<Mono>,
+    /// When something last changed.
+    changed: Mono,
+    renewed: Mono,
+    seq: u64,
+}
+
+impl Clock {
+    fn round(&mut self, store: &Store, intervals: &Intervals) -> Result<()> {
+        let now = time::mono_now();
+        while store.lock_table.invalidate(store)? {}
+        if now.saturating_duration_since(self.renewed) >= intervals.renew {
+            store.renew()?;
+            self.renewed = now;
+        }
+        let seq = store.trans.seq();
+        if seq != self.seq {
+            self.seq = seq;
+            self.opened = None;
+        }
+        if store.trans.used() {
+            self.changed = now;
+            let opened = *self.opened.get_or_insert(now);
+            if now.saturating_duration_since(opened) >= intervals.commit {
+                store.commit(Wish::default())?;
+            } else {
+                store.prefetch_seq()?;
+            }
+        } else if now.saturating_duration_since(self.changed) >= intervals.idle {
+            store.finalize_idle()?;
+            self.changed = now;
+        }
+        store.refill()
+    }
+}

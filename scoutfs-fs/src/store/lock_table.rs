@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The cluster locks of this mount: the protocol's machine, its waiters, and its messages.
+//!
+//! Grants are taken by the thread that receives messages, so a waiter waits for its grant alone. A range whose lock goes
+//! back is committed and dropped by the worker.
+//!
+//! Locking: one mutex around the machine, a leaf; messages are queued under it so that those about one lock stay in order.
+
+use scoutfs_env::sync::{Condvar, Mutex};
+use scoutfs_env::{OrdMap, Vec};
+use scoutfs_format::msg::MSG_LOCK;
+use scoutfs_lock::{Acquire, LockClient, LockName, Message, Mode, Output, Revoked, Ticket};
+use zerocopy::IntoBytes;
+
+use super::Store;
+use super::commit::Wish;
+use super::locks::LockMode;
+use crate::error::{Error, Result};
+
+/// Locks that a mount keeps though nobody uses them.
+const IDLE_LOCKS: usize = 10_000;
+
+/// See the module.
+pub(crate) struct LockTable {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    machine: LockClient<u64>,
+    acquired: OrdMap<Ticket, ()>,
+    /// Locks that go back.
+    invalidate: Vec<(LockName, Mode)>,
+}
+
+impl LockTable {
+    pub fn new() -> Self {
+        LockTable {
+            state: Mutex::new(State {
+                machine: LockClient::new(IDLE_LOCKS),
+                acquired: OrdMap::new(),
+                invalidate: Vec::new(),
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Uses a lock, waiting until it is granted.
+    pub fn acquire(&self, store: &Store, name: LockName, mode: LockMode) -> Result<()> {
+        let mut state = self.state.lock();
+        let ticket = match state.machine.acquire(name, mode.into()).map_err(lock_error)? {
+            Acquire::Granted(_) => return Ok(()),
+            Acquire::Wait(ticket) => ticket,
+        };
+        self.pump(store, &mut state)?;
+        loop {
+            if state.acquired.remove(&ticket).is_some() {
+                return Ok(());
+            }
+            if let Err(e) = store.trans.check() {
+                let _ = state.machine.cancel(name, ticket);
+                return Err(e);
+            }
+            state = self.changed.wait(state);
+        }
+    }
+
+    /// Ends a use.
+    pub fn release(&self, store: &Store, name: LockName, mode: LockMode) {
+        let mut state = self.state.lock();
+        let released = state.machine.release(name, mode.into()).map_err(lock_error);
+        if released.and_then(|()| self.pump(store, &mut state)).is_err() {
+            store.trans.fail("the cluster locks are inconsistent");
+        }
+    }
+
+    /// An answer of the server to a request for a lock.
+    pub fn granted(&self, store: &Store, payload: &[u8]) -> Result<()> {
+        let message = Message::parse(payload).map_err(lock_error)?;
+        // The version counts before anybody can write under the lock.
+        store.trans.note_granted(message.version);
+        let mut state = self.state.lock();
+        state.machine.handle_grant(&message);
+        self.pump(store, &mut state)
+    }
+
+    /// The server wants a lock back.
+    pub fn revoked(&self, store: &Store, id: u64, payload: &[u8]) -> Result<()> {
+        let message = Message::parse(payload).map_err(lock_error)?;
+        let mut state = self.state.lock();
+        if let Revoked::Answer(answer) = state.machine.handle_revoke(id, &message) {
+            store.client.answer(MSG_LOCK, id, 0, answer.to_raw().as_bytes())?;
+        }
+        self.pump(store, &mut state)
+    }
+
+    /// Commits and drops what the locks that go back cover. For the worker; true when there was something to do.
+    pub fn invalidate(&self, store: &Store) -> Result<bool> {
+        let Some((name, keep)) = self.state.lock().invalidate.pop() else { return Ok(false) };
+        let commit_nr = store.commit(Wish::default())?;
+        if keep == Mode::Null {
+            let (first, last) = name.range();
+            store.items.invalidate(first, last)?;
+        }
+        let mut state = self.state.lock();
+        state.machine.invalidated(name, commit_nr).map_err(lock_error)?;
+        self.pump(store, &mut state)?;
+        Ok(true)
+    }
+
+    /// Wakes all who wait, when the mount has failed.
+    pub fn wake(&self) {
+        let state = self.state.lock();
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Does what the machine asks for.
+    fn pump(&self, store: &Store, state: &mut State) -> Result<()> {
+        while let Some(output) = state.machine.poll_output() {
+            match output {
+                Output::Request(message) => store.client.post(MSG_LOCK, message.to_raw().as_bytes())?,
+                Output::Answer { token, message } => {
+                    store.client.answer(MSG_LOCK, token, 0, message.to_raw().as_bytes())?;
+                }
+                Output::Invalidate { name, keep, .. } => {
+                    state.invalidate.push((name, keep))?;
+                    store.wake_worker();
+                }
+                Output::Acquired { ticket, .. } => {
+                    state.acquired.insert(ticket, ())?;
+                    self.changed.notify_all();
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn lock_error(e: scoutfs_lock::LockError) -> Error {
+    match e {
+        scoutfs_lock::LockError::NoMemory(_) => Error::NoMemory,
+        e => {
+            scoutfs_env::error!("cluster locks: {e}");
+            Error::Shutdown("the cluster locks are inconsistent")
+        }
+    }
+}

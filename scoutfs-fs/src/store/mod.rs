@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What the operations of the filesystem stand on: cluster locks, the transaction, items and space.
+//!
+//! An operation goes through the same steps, always in this order, so that nothing can wait in a circle:
+//!
+//! 1. [`Store::lock`]: the cluster locks of all inodes that it touches (the rename lock first, then by inode
+//!    number), giving [`Locks`], through which items are read.
+//! 2. the operation's own in-memory inode locks, by inode number.
+//! 3. [`Locks::hold`]: it enters the transaction with what it [`Need`]s reserved; nothing in it waits for a lock, a
+//!    message or space. Items are changed through [`Hold`]. Dropping it leaves the transaction.
+//!
+//! On a shortage `hold` itself waits for space *before* it enters; it fails only with a true ENOSPC.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `locks` | [`Locks`]: what an operation holds, and reading under it |
+//! | `lock_table` | the cluster locks of this mount |
+//! | `hold` | [`Hold`]: being in the transaction |
+//! | `trans` | the open transaction: who is in it |
+//! | `commit` | closing a transaction and making it durable |
+//! | `slot` | this mount's ring and log trees: records and checkpoints |
+//! | `space` | this mount's free space, as operations use it |
+//! | `supply` | getting space, seqs and inode numbers from the server |
+//! | `roots` | the roots that this mount reads from |
+//! | `reader` | reading committed items |
+//! | `index` | walking the change index and the orphans |
+//!
+//! # Locking
+//!
+//! The commit lock ([`Store`]'s slot) is taken by who commits, never while in a transaction, and is held over IO. All others
+//! are leaves.
+
+mod commit;
+mod hold;
+mod index;
+mod lock_table;
+mod locks;
+mod reader;
+mod roots;
+mod slot;
+mod space;
+mod supply;
+mod trans;
+
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use scoutfs_env::device::BlockDevice;
+use scoutfs_env::sync::Mutex;
+use scoutfs_env::time::{self, Timespec};
+use scoutfs_format::geometry::Geometry;
+use scoutfs_item::ItemCache;
+
+pub use hold::{Hold, Need};
+pub use locks::{LockMode, Locks};
+pub use space::DataRun;
+pub use supply::StatFs;
+
+pub(crate) use commit::Wish;
+pub(crate) use lock_table::LockTable;
+pub(crate) use reader::Reader;
+pub(crate) use roots::RootsCell;
+pub(crate) use slot::{Identity, Slot};
+pub(crate) use space::SpaceCell;
+pub(crate) use trans::Trans;
+
+use crate::error::Result;
+use crate::node::{Client, Worker};
+pub(crate) use supply::Numbers;
+
+/// How much a mount gathers before it commits, checkpoints or finalizes by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Tuning {
+    /// Bytes of items in one transaction.
+    pub max_trans_bytes: usize,
+    /// Bytes of items in a log tree from which on it is finalized.
+    pub max_log_bytes: u64,
+}
+
+impl Tuning {
+    /// Fit for a volume of this size: a log tree takes a small part of it.
+    pub fn for_volume(geometry: &Geometry) -> Self {
+        let part = geometry.volume_bytes() / 256;
+        Tuning {
+            max_trans_bytes: part.clamp(256 << 10, 8 << 20) as usize,
+            max_log_bytes: part.clamp(256 << 10, 32 << 20),
+        }
+    }
+}
+
+/// One mounted node, as operations see it.
+pub struct Store {
+    pub(crate) reader: Reader,
+    pub(crate) items: ItemCache,
+    pub(crate) trans: Trans,
+    pub(crate) space: SpaceCell,
+    pub(crate) lock_table: LockTable,
+    pub(crate) client: Client,
+    pub(crate) worker: Worker,
+    /// The commit lock, and what it protects.
+    pub(crate) slot: Mutex<Slot>,
+    pub(crate) identity: Identity,
+    pub(crate) tuning: Tuning,
+    /// Bytes of items that are in no log tree's durable root, and of those in the open log tree: a copy of the slot's, to be read
+    /// without the commit lock.
+    pub(crate) checkpoint_need: AtomicU64,
+    /// Data were written since the last flush.
+    pub(crate) data_written: AtomicBool,
+    /// Number of the newest durable record.
+    pub(crate) commit_nr: AtomicU64,
+    /// The seq for the next transaction and the inode numbers that were fetched ahead.
+    pub(crate) numbers: Numbers,
+    /// Inodes made less deleted by this mount.
+    pub(crate) inode_delta: Mutex<i64>,
+    pub(crate) read_only: bool,
+}
+
+impl Store {
+    /// Cluster locks of these inodes. At most a handful: they are taken in inode order and kept until the result is
+    /// dropped. Not to be called while holding other locks or in a transaction.
+    pub fn lock(&self, inos: &[(u64, LockMode)]) -> Result<Locks<'_>> {
+        Locks::acquire(self, false, inos)
+    }
+
+    /// The rename lock, then those of the inodes.
+    pub fn lock_rename(&self, inos: &[(u64, LockMode)]) -> Result<Locks<'_>> {
+        Locks::acquire(self, true, inos)
+    }
+
+    /// The device, for data.
+    pub fn device(&self) -> &dyn BlockDevice {
+        &**self.reader.device
+    }
+
+    /// Where the volume's regions are.
+    pub fn geometry(&self) -> &Geometry {
+        &self.reader.geometry
+    }
+
+    /// The volume's number.
+    pub fn fsid(&self) -> u64 {
+        self.reader.cache.fsid()
+    }
+
+    /// This mount's number.
+    pub fn rid(&self) -> u64 {
+        self.identity.rid
+    }
+
+    /// Whether nothing may be changed.
+    pub fn read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// The wall clock, for timestamps.
+    pub fn now(&self) -> Timespec {
+        time::real_now()
+    }
+
+    /// Data were written to the device: the next commit flushes before it.
+    pub fn note_data_written(&self) {
+        self.data_written.store(true, Ordering::Release);
+    }
+
+    /// Nothing can go on; everybody who waits learns it.
+    pub(crate) fn fail(&self, why: &'static str) {
+        self.trans.fail(why);
+        self.lock_table.wake();
+        self.worker.wake();
+    }
+
+    /// Has the worker look now.
+    pub(crate) fn wake_worker(&self) {
+        self.worker.wake();
+    }
+
+    /// The server merged log trees of this mount: they are read no more, and a checkpoint frees their blocks.
+    pub(crate) fn logs_merged(&self) -> Result<()> {
+        let through = self.reader.refresh()?;
+        let mut slot = self.slot.lock();
+        slot.note_merged(through);
+        if slot.has_merged() {
+            self.commit_locked(&mut slot, Wish::default())?;
+        }
+        Ok(())
+    }
+
+    /// Finalizes the open log tree if it has items: nothing changes, so it can be merged.
+    pub(crate) fn finalize_idle(&self) -> Result<()> {
+        let mut slot = self.slot.lock();
+        if slot.has_items() {
+            self.commit_locked(&mut slot, Wish { finalize: true, ..Wish::default() })?;
+        }
+        Ok(())
+    }
+
+    /// Gives a run back that was not used.
+    pub fn unreserve_data(&self, run: DataRun) {
+        if self.space.unreserve_data(run).is_err() {
+            self.trans.fail("data space that was not reserved was given back");
+        }
+    }
+}

@@ -1,0 +1,427 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Getting space, seqs and inode numbers from the server, ahead of need where possible.
+//!
+//! Hand-overs of space are taken strictly in order, so one request is under way at a time (`supply` lock). What was
+//! taken can be used after the next commit, which names the hand-over.
+
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::time::Duration;
+
+use scoutfs_btree::space::{SpaceError, SpaceExtent, SpaceKind};
+use scoutfs_env::Vec;
+use scoutfs_env::sync::Mutex;
+use scoutfs_env::time::{self, Mono};
+use scoutfs_format::le::{U32, U64};
+use scoutfs_format::msg::{
+    HandOverHeader, HandOverTaken, InosReply, MSG_INOS, MSG_RENEW, MSG_SEQ, MSG_SPACE, MSG_SPACE_GIVE,
+    MSG_SPACE_TAKEN, MSG_STATFS, RenewReply, SeqReply, SeqRequest, SpaceRequest, StatfsReply,
+};
+use scoutfs_format::server_item::HandOverExtent;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::commit::Wish;
+use super::slot::checkpoint_blocks;
+use super::{DataRun, Store};
+use crate::error::{Error, Result};
+
+/// How long to wait for merges to give space back before the volume counts as full.
+const FULL_ATTEMPTS: u32 = 40;
+/// Between two of these attempts.
+const FULL_PAUSE: Duration = Duration::from_millis(25);
+
+/// What was fetched ahead, and what the worker must tell the server.
+pub(crate) struct Numbers {
+    next_seq: Mutex<Option<u64>>,
+    /// Inode numbers: those of directories, and all others.
+    inos: [Mutex<Batch>; 2],
+    /// One space request at a time.
+    supply: Mutex<()>,
+    /// Hand-overs up to this number are durably taken, and the server was told.
+    taken: AtomicU64,
+    told_taken: AtomicU64,
+    /// A log tree was finalized and the server was not told.
+    finalized: AtomicBool,
+    /// More space of the kind should be asked for.
+    low: [AtomicBool; 2],
+    /// End of the lease, in nanoseconds of the monotonic clock.
+    lease_end: AtomicU64,
+    lease_ms: u64,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Batch {
+    next: u64,
+    left: u64,
+}
+
+/// Space and inodes of the volume.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StatFs {
+    /// Metadata blocks of 64 KiB, in zones of that kind.
+    pub total_meta: u64,
+    /// Of them free.
+    pub free_meta: u64,
+    /// Kept for commits and deletes.
+    pub reserved_meta: u64,
+    /// Data blocks of 4 KiB, in zones of that kind.
+    pub total_data: u64,
+    /// Of them free.
+    pub free_data: u64,
+    /// Of the free ones, those that the server holds.
+    pub server_free_meta: u64,
+    /// Of the free ones, those that the server holds.
+    pub server_free_data: u64,
+    /// Blocks of 4 KiB in zones that have no kind yet.
+    pub unassigned: u64,
+    /// Inodes.
+    pub inodes: u64,
+}
+
+impl Numbers {
+    pub fn new(taken: u64, lease_ms: u64, now: Mono) -> Self {
+        Numbers {
+            next_seq: Mutex::new(None),
+            inos: [Mutex::new(Batch::default()), Mutex::new(Batch::default())],
+            supply: Mutex::new(()),
+            taken: AtomicU64::new(taken),
+            told_taken: AtomicU64::new(taken),
+            finalized: AtomicBool::new(false),
+            low: [AtomicBool::new(true), AtomicBool::new(true)],
+            lease_end: AtomicU64::new(now.saturating_add(Duration::from_millis(lease_ms)).as_ns()),
+            lease_ms,
+        }
+    }
+
+    /// How long a lease is.
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.lease_ms)
+    }
+
+    /// A prefetched seq that is too low is thrown away.
+    pub fn drop_seq_below(&self, seq: u64) {
+        let mut next = self.next_seq.lock();
+        if next.is_some_and(|n| n < seq) {
+            *next = None;
+        }
+    }
+
+    /// A commit made hand-overs up to `taken` durable, and perhaps finalized a log tree.
+    pub fn note_committed(&self, taken: u64, finalized: bool) {
+        self.taken.fetch_max(taken, Ordering::AcqRel);
+        if finalized {
+            self.finalized.store(true, Ordering::Release);
+        }
+    }
+}
+
+fn parse<T: FromBytes>(payload: &[u8]) -> Result<T> {
+    T::read_from_bytes(payload).map_err(|_| Error::Shutdown("an answer of the server has a wrong length"))
+}
+
+impl Store {
+    /// A seq from the server.
+    pub(super) fn fetch_seq(&self) -> Result<u64> {
+        let request = SeqRequest { closed_below: U64::new(self.trans.seq()) };
+        let reply: SeqReply = parse(&self.client.request(MSG_SEQ, request.as_bytes())?)?;
+        Ok(reply.seq.get())
+    }
+
+    /// The seq of the next transaction: the one that was fetched ahead if it still is good.
+    pub(super) fn next_seq(&self) -> Result<u64> {
+        if let Some(seq) = self.numbers.next_seq.lock().take()
+            && self.trans.accepts(seq)
+        {
+            return Ok(seq);
+        }
+        self.fetch_seq()
+    }
+
+    /// Fetches the next seq ahead, when the mount is busy.
+    pub(crate) fn prefetch_seq(&self) -> Result<()> {
+        if !self.trans.used() || self.numbers.next_seq.lock().is_some() {
+            return Ok(());
+        }
+        let seq = self.fetch_seq()?;
+        *self.numbers.next_seq.lock() = Some(seq);
+        Ok(())
+    }
+
+    /// A never used inode number. Directories and other files draw from batches of their own. May ask the
+    /// server: call it before locking.
+    pub fn new_ino(&self, directory: bool) -> Result<u64> {
+        let mut batch = self.numbers.inos[usize::from(directory)].lock();
+        if batch.left == 0 {
+            let reply: InosReply = parse(&self.client.request(MSG_INOS, &[])?)?;
+            *batch = Batch { next: reply.first.get(), left: reply.count.get() };
+        }
+        let ino = batch.next;
+        batch.next += 1;
+        batch.left = batch.left.checked_sub(1).ok_or(Error::NoSpace)?;
+        Ok(ino)
+    }
+
+    /// Metadata blocks that the next checkpoint may need, with `bytes` more of items.
+    fn meta_need(&self, bytes: usize) -> u64 {
+        // The transaction is bounded; two of them can be on their way.
+        let open = (2 * self.tuning.max_trans_bytes).saturating_add(bytes) as u64;
+        self.checkpoint_need.load(Ordering::Relaxed).saturating_add(checkpoint_blocks(0, open))
+    }
+
+    /// Waits until the next checkpoint surely has its metadata blocks. The privileged may use the reserve.
+    pub(super) fn ensure_meta(&self, bytes: usize, privileged: bool) -> Result<()> {
+        let mut attempts = 0;
+        loop {
+            let need = self.meta_need(bytes);
+            let (free, pending, reserve) = {
+                let space = self.space.lock();
+                (
+                    space.free_blocks(SpaceKind::Meta),
+                    space.pending_blocks(SpaceKind::Meta),
+                    space.reserve_blocks(),
+                )
+            };
+            let want = if privileged { need } else { need.saturating_add(reserve) };
+            if free >= want {
+                if free < want.saturating_add(need) {
+                    self.numbers.low[SpaceKind::Meta as usize].store(true, Ordering::Relaxed);
+                }
+                return Ok(());
+            }
+            if free + pending >= want && pending > 0 {
+                self.commit(Wish::default())?;
+                continue;
+            }
+            if self.request_space(SpaceKind::Meta, want.saturating_add(need))? {
+                self.commit(Wish::default())?;
+                continue;
+            }
+            // What is left is in log trees that can be merged: they give their blocks back.
+            attempts += 1;
+            if attempts > FULL_ATTEMPTS {
+                return Err(Error::NoSpace);
+            }
+            self.commit(Wish { finalize: true, ..Wish::default() })?;
+            self.tell_server()?;
+            time::sleep(FULL_PAUSE);
+        }
+    }
+
+    /// Takes free data blocks in memory only: a run of 1 to `want_blocks`, near `near` if possible. Waits for the server when
+    /// there are none; [`Error::NoSpace`] when there are none anywhere.
+    pub fn reserve_data(&self, want_blocks: u64, near: Option<u64>) -> Result<DataRun> {
+        let mut attempts = 0;
+        loop {
+            self.trans.check()?;
+            if let Some(run) = self.space.reserve_data(want_blocks.max(1), near)? {
+                let free = self.space.lock().free_blocks(SpaceKind::Data);
+                if free < self.space_chunk(SpaceKind::Data) / 2 {
+                    self.numbers.low[SpaceKind::Data as usize].store(true, Ordering::Relaxed);
+                }
+                return Ok(run);
+            }
+            let pending = self.space.lock().pending_blocks(SpaceKind::Data);
+            if pending > 0 || self.request_space(SpaceKind::Data, want_blocks)? {
+                self.commit(Wish::default())?;
+                continue;
+            }
+            // Metadata blocks that are not needed can become data.
+            attempts += 1;
+            if attempts > FULL_ATTEMPTS || !self.give_back(SpaceKind::Meta)? {
+                return Err(Error::NoSpace);
+            }
+        }
+    }
+
+    /// Blocks to ask for at once.
+    fn space_chunk(&self, kind: SpaceKind) -> u64 {
+        let bytes = (self.geometry().volume_bytes() / 64).clamp(1 << 20, 1 << 30);
+        match kind {
+            SpaceKind::Meta => bytes / scoutfs_format::BLOCK_SIZE as u64,
+            SpaceKind::Data => bytes / scoutfs_format::SECTOR_SIZE as u64,
+        }
+    }
+
+    /// Asks the server for space. False says that it has none. What came can be used after a commit.
+    pub(crate) fn request_space(&self, kind: SpaceKind, blocks: u64) -> Result<bool> {
+        let _one = self.numbers.supply.lock();
+        let request = SpaceRequest {
+            blocks: U64::new(blocks.max(self.space_chunk(kind))),
+            kind: U32::new(kind.to_raw().into()),
+            pad: U32::ZERO,
+        };
+        let payload = match self.client.request(MSG_SPACE, request.as_bytes()) {
+            Ok(payload) => payload,
+            Err(Error::NoSpace) => return Ok(false),
+            Err(e) => return Err(e),
+        };
+        let bad = Error::Shutdown("a hand-over of the server makes no sense");
+        let (header, rest) = HandOverHeader::read_from_prefix(&payload).map_err(|_| bad.clone())?;
+        if header.nr_extents.get() == 0 {
+            return Ok(false);
+        }
+        let given = <[HandOverExtent]>::ref_from_bytes(rest).map_err(|_| bad.clone())?;
+        if given.len() != header.nr_extents.get() as usize {
+            return Err(bad);
+        }
+        let mut extents = Vec::with_capacity(given.len())?;
+        for e in given {
+            let kind = SpaceKind::from_raw(e.kind).ok_or_else(|| bad.clone())?;
+            extents.push(SpaceExtent::new(kind, e.start.get(), e.len.get().into()))?;
+        }
+        self.space.lock().take(header.number.get(), &extents)?;
+        Ok(true)
+    }
+
+    /// Gives free blocks of a kind back to the server, all but what is needed soon. False when there are none to give.
+    pub(crate) fn give_back(&self, kind: SpaceKind) -> Result<bool> {
+        let keep = match kind {
+            SpaceKind::Meta => self.meta_need(0).saturating_mul(2),
+            SpaceKind::Data => self.space_chunk(kind),
+        };
+        let mut gave = false;
+        {
+            let mut space = self.space.lock();
+            let mut extents = Vec::new();
+            let kept = keep.saturating_add(if kind == SpaceKind::Meta { space.reserve_blocks() } else { 0 });
+            while extents.len() < 64 {
+                let spare = space.free_blocks(kind).saturating_sub(kept);
+                if spare == 0 {
+                    break;
+                }
+                extents.reserve(1)?;
+                match space.alloc_to_give(kind, spare.min(u32::MAX.into())) {
+                    Ok(extent) => extents.push(SpaceExtent::new(kind, extent.start, extent.len))?,
+                    Err(SpaceError::NoSpace { .. } | SpaceError::Reserved { .. }) => break,
+                    Err(e) => return Err(e.into()),
+                }
+            }
+            if !extents.is_empty() {
+                space.give(&extents)?;
+                gave = true;
+            }
+        }
+        if gave {
+            self.commit(Wish::default())?;
+            self.tell_server()?;
+        }
+        Ok(gave)
+    }
+
+    /// Tells the server what is durable: hand-overs that were taken and given, finalized log trees.
+    pub(crate) fn tell_server(&self) -> Result<()> {
+        let commit_nr = self.commit_nr.load(Ordering::Acquire);
+        let taken = self.numbers.taken.load(Ordering::Acquire);
+        if taken > self.numbers.told_taken.load(Ordering::Acquire) {
+            let message = HandOverTaken { number: U64::new(taken), commit_nr: U64::new(commit_nr) };
+            self.client.request(MSG_SPACE_TAKEN, message.as_bytes())?;
+            self.numbers.told_taken.fetch_max(taken, Ordering::AcqRel);
+        }
+        loop {
+            let mut payload = Vec::new();
+            if let Some((number, extents)) = self.space.lock().given().next() {
+                let header = HandOverHeader {
+                    number: U64::new(number),
+                    nr_extents: U32::new(extents.len() as u32),
+                    pad: U32::ZERO,
+                };
+                payload.extend_from_slice(header.as_bytes())?;
+                for e in extents {
+                    let extent = HandOverExtent {
+                        start: U64::new(e.extent.start),
+                        len: U32::new(e.extent.len as u32),
+                        kind: e.kind.to_raw(),
+                        pad: [0; 3],
+                    };
+                    payload.extend_from_slice(extent.as_bytes())?;
+                }
+            }
+            if payload.is_empty() {
+                break;
+            }
+            let reply: HandOverTaken = parse(&self.client.request(MSG_SPACE_GIVE, &payload)?)?;
+            self.space.lock().forget_given(reply.number.get())?;
+        }
+        if self.numbers.finalized.swap(false, Ordering::AcqRel)
+            && let Err(e) = self.tell_finalized(commit_nr)
+        {
+            self.numbers.finalized.store(true, Ordering::Release);
+            return Err(e);
+        }
+        Ok(())
+    }
+
+    fn tell_finalized(&self, commit_nr: u64) -> Result<()> {
+        use scoutfs_format::msg::{CommitNumber, MSG_FINALIZED};
+        let message = CommitNumber {
+            slot: U32::new(self.identity.slot),
+            pad: U32::ZERO,
+            epoch: U64::new(self.identity.epoch),
+            commit_nr: U64::new(commit_nr),
+        };
+        self.client.request(MSG_FINALIZED, message.as_bytes()).map(|_| ())
+    }
+
+    /// Gets what is low, ahead of need. For the worker.
+    pub(crate) fn refill(&self) -> Result<()> {
+        let mut got = false;
+        for kind in SpaceKind::ALL {
+            if self.numbers.low[kind as usize].swap(false, Ordering::Relaxed) {
+                let enough = match kind {
+                    SpaceKind::Meta => self.meta_need(0).saturating_mul(2),
+                    SpaceKind::Data => self.space_chunk(kind) / 2,
+                };
+                let (free, pending) = {
+                    let space = self.space.lock();
+                    (space.free_blocks(kind), space.pending_blocks(kind))
+                };
+                if free + pending < enough {
+                    got |= self.request_space(kind, enough)?;
+                }
+            }
+        }
+        if got {
+            self.commit(Wish::default())?;
+        }
+        self.tell_server()
+    }
+
+    /// Asks for the lease to go on. It runs from when this was sent.
+    pub(crate) fn renew(&self) -> Result<()> {
+        let sent = time::mono_now();
+        let reply: RenewReply = parse(&self.client.request(MSG_RENEW, &[])?)?;
+        if reply.epoch.get() != self.identity.epoch {
+            return Err(Error::Shutdown("the mount was fenced"));
+        }
+        let end = sent.saturating_add(Duration::from_millis(self.numbers.lease_ms)).as_ns();
+        self.numbers.lease_end.fetch_max(end, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Fails when the lease has ended and the leader does not confirm that this mount's epoch still stands.
+    pub(super) fn check_lease(&self) -> Result<()> {
+        if time::mono_now().as_ns() < self.numbers.lease_end.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.renew()
+    }
+
+    /// Space and inodes of the volume.
+    pub fn statfs(&self) -> Result<StatFs> {
+        let reply: StatfsReply = parse(&self.client.request(MSG_STATFS, &[])?)?;
+        let space = self.space.lock();
+        let own = |kind| space.free_blocks(kind) + space.pending_blocks(kind) + space.held_blocks(kind);
+        let zone_blocks = self.geometry().zone_data_blocks();
+        let delta = *self.inode_delta.lock();
+        Ok(StatFs {
+            total_meta: reply.total_meta.get(),
+            free_meta: reply.free_meta.get() + own(SpaceKind::Meta),
+            reserved_meta: space.reserve_blocks(),
+            total_data: reply.total_data.get(),
+            free_data: reply.free_data.get() + own(SpaceKind::Data),
+            server_free_meta: reply.free_meta.get(),
+            server_free_data: reply.free_data.get(),
+            unassigned: reply.free_zones.get().saturating_mul(zone_blocks),
+            inodes: reply.inodes.get().saturating_add(delta).max(0) as u64,
+        })
+    }
+}

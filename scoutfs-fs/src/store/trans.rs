@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The transaction that is open now: who is in it, and what it is numbered.
+//!
+//! Operations enter ([`Trans::enter`]) and leave; a commit closes the transaction when nobody is in it, opens the
+//! next one at once, and then writes the closed one while operations go on in the next.
+//!
+//! What must hold:
+//!
+//! - The versions of one key strictly increase in the order of its writes. An operation writes with the highest
+//!   of the transaction's seq and every write version that the mount was granted; the next transaction's seq is
+//!   above all of them, for a seq that was fetched before a grant is thrown away.
+//! - Nobody waits for anything while in the transaction, so closing never waits long.
+//!
+//! Locking: one mutex, a leaf. It is never held over IO or messages.
+
+use core::time::Duration;
+
+use scoutfs_env::sync::{Condvar, Mutex};
+
+use crate::error::{Error, Result};
+
+/// See the module.
+pub(crate) struct Trans {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    /// Seq of the open transaction.
+    seq: u64,
+    /// Highest write version that was granted to this mount.
+    granted: u64,
+    /// Operations in the transaction.
+    holders: u32,
+    /// A commit waits for them; nobody enters.
+    closing: bool,
+    /// Items and bytes that the operations in it, and those before, may have made at most.
+    promised_bytes: usize,
+    /// Inodes made less deleted in it.
+    inode_delta: i64,
+    /// Whether an operation entered since it was opened.
+    used: bool,
+    /// All transactions with lower seqs are durable, and this one.
+    durable_seq: u64,
+    /// Set when the mount cannot go on.
+    failed: Option<&'static str>,
+}
+
+/// A transaction that was closed.
+pub(crate) struct Closed {
+    /// Its seq.
+    pub seq: u64,
+    /// Highest version that was written in it.
+    pub max_version: u64,
+    /// Inodes made less deleted in it.
+    pub inode_delta: i64,
+}
+
+impl Trans {
+    /// Opens the first transaction.
+    pub fn new(seq: u64) -> Self {
+        Trans {
+            state: Mutex::new(State {
+                seq,
+                granted: 0,
+                holders: 0,
+                closing: false,
+                promised_bytes: 0,
+                inode_delta: 0,
+                used: false,
+                durable_seq: 0,
+                failed: None,
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Enters the open transaction, waiting while one is being closed. Gives its seq and the version to write with.
+    ///
+    /// `Ok(None)` says that the transaction is full (`limit_bytes`): commit, then try again.
+    pub fn enter(&self, bytes: usize, limit_bytes: usize) -> Result<Option<(u64, u64)>> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(why) = state.failed {
+                return Err(Error::Shutdown(why));
+            }
+            if !state.closing {
+                break;
+            }
+            state = self.changed.wait(state);
+        }
+        let promised = state.promised_bytes.saturating_add(bytes);
+        if promised > limit_bytes && state.promised_bytes > 0 {
+            return Ok(None);
+        }
+        state.promised_bytes = promised;
+        state.holders += 1;
+        state.used = true;
+        Ok(Some((state.seq, state.seq.max(state.granted))))
+    }
+
+    /// Leaves the transaction.
+    pub fn leave(&self) {
+        let mut state = self.state.lock();
+        state.holders -= 1;
+        if state.holders == 0 && state.closing {
+            drop(state);
+            self.changed.notify_all();
+        }
+    }
+
+    /// Notes a write version that was granted; only then may the lock be used.
+    pub fn note_granted(&self, version: u64) {
+        let mut state = self.state.lock();
+        state.granted = state.granted.max(version);
+    }
+
+    /// Whether `seq` may become the next transaction.
+    pub fn accepts(&self, seq: u64) -> bool {
+        let state = self.state.lock();
+        seq > state.seq.max(state.granted)
+    }
+
+    /// Counts inodes; called by an operation in the transaction.
+    pub fn add_inodes(&self, delta: i64) {
+        let mut state = self.state.lock();
+        state.inode_delta = state.inode_delta.saturating_add(delta);
+    }
+
+    /// Waits until nobody is in the transaction and keeps everybody out until [`Trans::open`].
+    pub fn close(&self) -> Closed {
+        let mut state = self.state.lock();
+        while state.closing {
+            state = self.changed.wait(state);
+        }
+        state.closing = true;
+        while state.holders > 0 {
+            state = self.changed.wait(state);
+        }
+        Closed {
+            seq: state.seq,
+            max_version: state.seq.max(state.granted),
+            inode_delta: state.inode_delta,
+        }
+    }
+
+    /// Opens the next transaction after [`Trans::close`]. `seq` must be accepted (see [`Trans::accepts`]); grants that
+    /// came in between are re-checked: false says that the seq is too low by now and another is needed.
+    pub fn open(&self, seq: u64) -> bool {
+        let mut state = self.state.lock();
+        if seq <= state.seq.max(state.granted) {
+            return false;
+        }
+        state.seq = seq;
+        state.closing = false;
+        state.promised_bytes = 0;
+        state.inode_delta = 0;
+        state.used = false;
+        drop(state);
+        self.changed.notify_all();
+        true
+    }
+
+    /// Goes on with the same transaction after [`Trans::close`].
+    pub fn reopen(&self) {
+        self.state.lock().closing = false;
+        self.changed.notify_all();
+    }
+
+    /// Seq of the open transaction.
+    pub fn seq(&self) -> u64 {
+        self.state.lock().seq
+    }
+
+    /// Whether an operation entered the open transaction.
+    pub fn used(&self) -> bool {
+        self.state.lock().used
+    }
+
+    /// The transaction `seq` and all before it are durable.
+    pub fn note_durable(&self, seq: u64) {
+        let mut state = self.state.lock();
+        state.durable_seq = state.durable_seq.max(seq);
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Whether the transaction `seq` is durable.
+    pub fn is_durable(&self, seq: u64) -> bool {
+        self.state.lock().durable_seq >= seq
+    }
+
+    /// Nothing may go on; everybody who waits learns it.
+    pub fn fail(&self, why: &'static str) {
+        let mut state = self.state.lock();
+        if state.failed.is_none() {
+            state.failed = Some(why);
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Fails once the mount has.
+    pub fn check(&self) -> Result<()> {
+        match self.state.lock().failed {
+            Some(why) => Err(Error::Shutdown(why)),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits up to `timeout` for any change of the state.
+    pub fn wait_change(&self, timeout: Duration) {
+        let state = self.state.lock();
+        let _ = self.changed.wait_timeout(state, timeout);
+    }
+}

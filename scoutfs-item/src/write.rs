@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Creating, updating and deleting items.
+//!
+//! Each write has a version, and makes the item dirty with it. `reader` and `bounds` as with lookups: what must be known
+//! is read if it is not. Values come in parts, which are stored one after the other.
+
+use scoutfs_env::Vec;
+use scoutfs_format::Key;
+use scoutfs_format::tree::MAX_VALUE_LEN;
+
+use crate::cache::{Bounds, ItemCache, ItemReader, check_bounds};
+use crate::error::{ItemError, Misuse};
+use crate::page::{Item, Items, Usage, Write};
+use crate::pages::Page;
+
+/// How a write finds what it must know.
+type Source<'a> = (&'a dyn ItemReader, Bounds);
+
+/// What became of an attempt to write.
+enum Attempt {
+    /// It was carried out, or refused.
+    Done(Result<(), ItemError>),
+    /// The page that begins here is full.
+    Full(Key),
+    /// The key is unknown.
+    Unknown,
+}
+
+impl ItemCache {
+    /// Creates an item, which must not exist ([`ItemError::Exists`]).
+    pub fn create(
+        &self,
+        reader: &dyn ItemReader,
+        bounds: Bounds,
+        key: Key,
+        version: u64,
+        value: &[&[u8]],
+    ) -> Result<(), ItemError> {
+        self.write(Some((reader, bounds)), key, version, Write::Create(value))
+    }
+
+    /// Creates or replaces an item without reading whether it exists.
+    pub fn create_force(&self, key: Key, version: u64, value: &[&[u8]]) -> Result<(), ItemError> {
+        self.write(None, key, version, Write::CreateForce(value))
+    }
+
+    /// Replaces the value of an item, which must exist ([`ItemError::NotFound`]).
+    pub fn update(
+        &self,
+        reader: &dyn ItemReader,
+        bounds: Bounds,
+        key: Key,
+        version: u64,
+        value: &[&[u8]],
+    ) -> Result<(), ItemError> {
+        self.write(Some((reader, bounds)), key, version, Write::Update(value))
+    }
+
+    /// Deletes an item, which must exist ([`ItemError::NotFound`]).
+    pub fn delete(
+        &self,
+        reader: &dyn ItemReader,
+        bounds: Bounds,
+        key: Key,
+        version: u64,
+    ) -> Result<(), ItemError> {
+        self.write(Some((reader, bounds)), key, version, Write::Delete)
+    }
+
+    /// Deletes an item without reading whether it exists; writes a tombstone when that is unknown.
+    pub fn delete_force(&self, key: Key, version: u64) -> Result<(), ItemError> {
+        self.write(None, key, version, Write::DeleteForce)
+    }
+
+    /// Makes an item, which must exist ([`ItemError::NotFound`]), dirty as it is. Until the transaction ends,
+    /// [`delete_dirty`](Self::delete_dirty) and [`update_dirty`](Self::update_dirty) of it cannot fail.
+    pub fn dirty(
+        &self,
+        reader: &dyn ItemReader,
+        bounds: Bounds,
+        key: Key,
+        version: u64,
+    ) -> Result<(), ItemError> {
+        self.write(Some((reader, bounds)), key, version, Write::Dirty)
+    }
+
+    /// Deletes an item that this transaction has made dirty, or written. Fails only for a caller that breaks this.
+    pub fn delete_dirty(&self, key: Key, version: u64) -> Result<(), Misuse> {
+        self.change_dirty(key, |items| items.delete_dirty(key, version))
+    }
+
+    /// Updates an item that this transaction has made dirty, or written, with a value that is not longer than the one
+    /// it has. Fails only for a caller that breaks this.
+    pub fn update_dirty(&self, key: Key, version: u64, value: &[&[u8]]) -> Result<(), Misuse> {
+        self.change_dirty(key, |items| items.update_dirty(key, version, value))
+    }
+
+    fn write(
+        &self,
+        source: Option<Source<'_>>,
+        key: Key,
+        version: u64,
+        write: Write<'_>,
+    ) -> Result<(), ItemError> {
+        if write.value_len() > MAX_VALUE_LEN {
+            return Err(ItemError::Misuse(Misuse::ValueTooLong { key, len: write.value_len() }));
+        }
+        if let Some((_, bounds)) = &source {
+            check_bounds(bounds, key)?;
+        }
+        let mut _kept;
+        loop {
+            match (self.try_write(key, version, &write), source) {
+                (Attempt::Done(result), _) => return result,
+                (Attempt::Full(first), _) => self.split_full(&first, &write)?,
+                (Attempt::Unknown, Some((reader, bounds))) => {
+                    _kept = self.fill(reader, &bounds, key)?;
+                }
+                (Attempt::Unknown, None) => {
+                    if self.write_unknown(key, version, &write)? {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn try_write(&self, key: Key, version: u64, write: &Write<'_>) -> Attempt {
+        let map = self.map.read();
+        let Some((first, page)) = map.covering(&key) else {
+            return Attempt::Unknown;
+        };
+        let mut items = page.items.lock();
+        if items.is_full(write.added_bytes(), self.limits.page_bytes) {
+            return Attempt::Full(first);
+        }
+        items.referenced = true;
+        let before = items.usage();
+        if !items.is_dirty() && self.dirty_pages.lock().insert(first, ()).is_err() {
+            return Attempt::Done(Err(ItemError::NoMemory));
+        }
+        let result = items.write(key, version, write);
+        self.settle(first, before, &items);
+        Attempt::Done(result)
+    }
+
+    fn change_dirty(
+        &self,
+        key: Key,
+        change: impl FnOnce(&mut Items) -> Result<(), Misuse>,
+    ) -> Result<(), Misuse> {
+        let map = self.map.read();
+        let Some((first, page)) = map.covering(&key) else {
+            return Err(Misuse::NotDirty { key });
+        };
+        let mut items = page.items.lock();
+        let before = items.usage();
+        let result = change(&mut items);
+        self.settle(first, before, &items);
+        result
+    }
+
+    /// After a change of a page that is in the set of dirty pages.
+    fn settle(&self, first: Key, before: Usage, items: &Items) {
+        if !items.is_dirty() {
+            self.dirty_pages.lock().remove(&first);
+        }
+        self.totals.replace(before, items.usage());
+    }
+
+    /// Splits a page, if it is still there and full.
+    fn split_full(&self, first: &Key, write: &Write<'_>) -> Result<(), ItemError> {
+        let mut map = self.map.write();
+        let Some(page) = map.page_mut(first) else {
+            return Ok(());
+        };
+        let items = page.items.get_mut();
+        if items.is_full(write.added_bytes(), self.limits.page_bytes)
+            && let Some(at) = items.middle()
+        {
+            self.split_page(&mut map, first, at)?;
+        }
+        Ok(())
+    }
+
+    /// Writes an item where nothing is known, into a page of its own. False if something has become known.
+    fn write_unknown(&self, key: Key, version: u64, write: &Write<'_>) -> Result<bool, ItemError> {
+        let mut items = Vec::with_capacity(1)?;
+        items.push(Item::forced(key, version, write)?)?;
+        let page = Page::new(key, Items::new(items), true);
+
+        let mut map = self.map.write();
+        if map.covering(&key).is_some() {
+            return Ok(false);
+        }
+        let mut dirty_pages = self.dirty_pages.lock();
+        dirty_pages.insert(key, ())?;
+        if let Err(error) = self.insert_page(&mut map, key, page) {
+            dirty_pages.remove(&key);
+            return Err(error.into());
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Cluster locks: feeds the lock machine and sends what it says.
+//!
+//! A new server grants nothing until every member that it found live has been reclaimed; mounts that live on report what
+//! they hold. A mount that does not answer a revoke for [`REVOKE_LIMIT`] is fenced, though it renews its lease.
+
+use core::time::Duration;
+
+use scoutfs_env::time::Mono;
+use scoutfs_env::log;
+use scoutfs_format::msg::{LockMessage, MSG_LOCK, STATUS_INVALID, STATUS_OK};
+use scoutfs_lock::{LockError, LockServer, Message, ServerOutput};
+
+use super::{Answer, Handled, Outgoing, Refusal, Server, bytes_of};
+use crate::error::ServerError;
+
+/// How long a mount may take to answer a revoke.
+pub const REVOKE_LIMIT: Duration = Duration::from_secs(60);
+/// How often to look for mounts that take longer.
+const REVOKE_CHECK: Duration = Duration::from_secs(5);
+
+/// See the module.
+pub(crate) struct Locks {
+    server: LockServer<u64>,
+    next_check: Mono,
+}
+
+impl Locks {
+    /// Generations of a term are above those of all terms before.
+    pub fn new(term: u64) -> Self {
+        Locks { server: LockServer::new(term << 32), next_check: Mono::ZERO }
+    }
+}
+
+impl Server {
+    /// A mount wants a lock, or gives one back. The answer is a grant.
+    pub(super) fn lock_request(&mut self, now: Mono, from: u64, id: u64, raw: LockMessage) -> Handled {
+        let handled = Message::from_raw(&raw)
+            .and_then(|message| self.locks.server.handle_request(from, id, &message));
+        match handled {
+            Ok(()) => {
+                self.send_locks(now)?;
+                Ok(Answer::Later)
+            }
+            Err(LockError::NoMemory(_)) => Err(Refusal::Stop(ServerError::NoMemory)),
+            Err(e) => {
+                log::warn!("scoutfs server: mount {from:016x}: {e}");
+                Err(Refusal::Status(STATUS_INVALID))
+            }
+        }
+    }
+
+    /// A mount answers a revoke.
+    pub(super) fn lock_answer(
+        &mut self,
+        now: Mono,
+        slot: u32,
+        from: u64,
+        raw: LockMessage,
+    ) -> Result<(), ServerError> {
+        if let Some(member) = self.members.get_mut(slot) {
+            member.note_commit(raw.commit_nr.get());
+        }
+        let handled = Message::from_raw(&raw)
+            .and_then(|message| self.locks.server.handle_answer(from, &message));
+        match handled {
+            Ok(()) => self.send_locks(now),
+            Err(LockError::NoMemory(_)) => Err(ServerError::NoMemory),
+            Err(e) => {
+                log::warn!("scoutfs server: mount {from:016x}: {e}");
+                Ok(())
+            }
+        }
+    }
+
+    /// A mount holds no lock any more, and waits for none.
+    pub(super) fn locks_left(&mut self, rid: u64) {
+        self.locks.server.handle_client_gone(rid);
+    }
+
+    /// Ends recovery when every member that held locks under a former server is gone.
+    pub(super) fn locks_recover(&mut self) {
+        if self.locks.server.is_recovering() && !self.members.live().any(|m| m.unknown_below > 0) {
+            self.locks.server.finish_recovery();
+        }
+    }
+
+    /// Sends what the lock machine has to say, and looks for revokes that take too long.
+    pub(super) fn lock_tick(&mut self, now: Mono) -> Result<(), ServerError> {
+        self.locks_recover();
+        if now >= self.locks.next_check {
+            self.locks.next_check = now.saturating_add(REVOKE_CHECK);
+            let overdue = self.locks.server.overdue(now, REVOKE_LIMIT);
+            if let Some(slot) = overdue.and_then(|rid| self.members.live_slot(rid)) {
+                log::warn!("scoutfs server: mount slot {slot} does not give a lock back");
+                self.expel(slot, false)?;
+            }
+        }
+        self.send_locks(now)
+    }
+
+    fn send_locks(&mut self, now: Mono) -> Result<(), ServerError> {
+        while let Some(output) = self.locks.server.poll_output(now) {
+            match output {
+                ServerOutput::Grant { client, token, grant } => {
+                    // Drawn now: higher than all that former holders have used.
+                    let version = if grant.needs_version() { self.take_seq()? } else { 0 };
+                    let payload = bytes_of(&grant.into_message(version).to_raw())?;
+                    let (to, kind, id, status) = (client, MSG_LOCK, token, STATUS_OK);
+                    self.send(Outgoing { to, kind, response: true, status, id, payload }, false);
+                }
+                ServerOutput::Revoke { client, message } => {
+                    self.request(client, MSG_LOCK, &message.to_raw(), false)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Which log is merged when, and what becomes of the pieces.
+//!
+//! One piece is out at a time. A live member's logs are merged when they are finalized; those of a member that is gone or
+//! fenced all are, the last one with the tail. The logs of a slot are merged in their order, slots take turns. The
+//! commit that publishes a piece publishes how far the merge has come, too, and with the last piece names the log as
+//! merged, so a merge goes on after a crash where its last published piece ended.
+//!
+//! # When a tombstone may be dropped
+//!
+//! A deletion in the fs tree hides older items of its key in logs. It may be dropped when its version is below the
+//! lowest version that any log may hold that is not *durably named as merged*: the **floor**.
+//!
+//! - The log that is being merged counts as well. Its items behind the present piece are not yet merged, but deletions
+//!   in the leaf that the piece ends in would be dropped with the rest; and until the super block names the log as
+//!   merged, readers still read all of it.
+//! - Open logs and tails count through the lowest version that they promise ever to hold.
+//! - A mount that has no log yet, or opens one with a seq that it fetched long ago, does not count. Were it to write an
+//!   item older than a deletion of the same key that was merged, it would have held the key's lock before the
+//!   deletion's writer; it gave the lock up only after its commit, so its record was there when the rings were
+//!   read for the floor, after the deletion's record. So the floor is made from rings that are read after the log's
+//!   own record was, once for each log.
+//! - A slot that cannot be read makes the floor 0.
+//!
+//! Deletions for which the floor rises too late, when their leaf has been written, stay until something else touches the
+//! leaf. When many are there, a *sweep* goes through the fs tree and writes their leaves anew.
+
+use core::time::Duration;
+
+use scoutfs_btree::{Error, Limit};
+use scoutfs_env::time::Mono;
+use scoutfs_env::{OrdMap, Vec, log};
+use scoutfs_format::Key;
+use scoutfs_format::le::U64;
+use scoutfs_format::msg::{CommitNumber, MSG_MERGED, MergedLogs};
+use scoutfs_format::ring::{LOG_FINALIZED, LogTree};
+use scoutfs_format::server_item::{MEMBER_LIVE, MergeItem};
+
+use super::{Answer, Handled, Server};
+use crate::error::ServerError;
+use crate::merge_job::{MergeJob, MergeResult, Piece, Work};
+
+/// Changes that a piece applies at most.
+const MAX_CHANGES: u64 = 100_000;
+/// After a piece has failed, and between sweeps.
+const RETRY: Duration = Duration::from_secs(10);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+/// Fewer tombstones than this are left alone.
+const SWEEP_TOMBSTONES: u64 = 4096;
+
+/// What a piece is part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Log { slot: u32, nr: u64 },
+    Sweep,
+}
+
+/// See the module.
+pub(crate) struct Merges {
+    /// Where the merge, or what follows it, goes on: by slot and log number.
+    pub progress: OrdMap<(u32, u64), Key>,
+    /// The piece that is out.
+    out: Option<(u64, Target)>,
+    next_id: u64,
+    last_slot: u32,
+    /// The floor that was found for a target.
+    floor: Option<(Target, u64)>,
+    /// Where the sweep goes on.
+    sweep_from: Option<Key>,
+    next_sweep: Mono,
+    /// The floor of the last sweep.
+    swept_floor: u64,
+    not_before: Mono,
+}
+
+impl Merges {
+    pub fn new(progress: OrdMap<(u32, u64), Key>) -> Self {
+        Merges {
+            progress,
+            out: None,
+            next_id: 0,
+            last_slot: 0,
+            floor: None,
+            sweep_from: None,
+            next_sweep: Mono::ZERO,
+            swept_floor: 0,
+            not_before: Mono::ZERO,
+        }
+    }
+
+    /// Something changed: there may be work before the time that was set.
+    pub fn wake(&mut self) {
+        self.not_before = Mono::ZERO;
+    }
+
+    /// Whether a piece of a merge of this slot is out.
+    pub fn is_out(&self, slot: u32) -> bool {
+        matches!(self.out, Some((_, Target::Log { slot: s, .. })) if s == slot)
+    }
+}
+
+impl Server {
+    /// A mount has finalized log trees.
+    pub(super) fn finalized(&mut self, slot: u32, _commit: CommitNumber) -> Handled {
+        let state = self.read_member(slot)?;
+        self.merges.wake();
+        // It may not know yet what was merged before.
+        let through = self.members.get(slot).map_or(0, |m| m.merged_through());
+        if state.is_some_and(|state| state.logs().any(|log| log.nr.get() <= through)) {
+            self.tell_merged(slot)?;
+        }
+        Ok(Answer::Now(Vec::new()))
+    }
+
+    fn tell_merged(&mut self, slot: u32) -> Result<(), ServerError> {
+        let Some(member) = self.members.get(slot).filter(|m| m.is(MEMBER_LIVE)) else {
+            return Ok(());
+        };
+        let (rid, through) = (member.rid(), member.item.merged_through);
+        let after_commit = self.dirty();
+        self.request(rid, MSG_MERGED, &MergedLogs { through }, after_commit)
+    }
+
+    /// Blocks that a piece is lent.
+    pub(super) fn merge_blocks(&self) -> u64 {
+        // See `Limit::max_blocks`.
+        let completing = 4 * (u64::from(self.sb.fs_root.height) + 2);
+        completing + (self.total_meta() / 32).clamp(16, 256)
+    }
+
+    /// The next log to merge: the lowest of a slot, slots in turn.
+    fn next_log(&self) -> Option<(u32, LogTree)> {
+        let mergeable = |slot: u32| {
+            let member = self.members.get(slot).filter(|m| !m.broken)?;
+            let state = member.state.as_ref()?;
+            let log = state.logs().find(|log| log.nr.get() > member.merged_through())?;
+            let finalized = log.flags.get() & LOG_FINALIZED != 0;
+            (finalized || !member.is(MEMBER_LIVE)).then_some((slot, log))
+        };
+        let slots = || self.members.in_use().map(|m| m.slot);
+        let after = slots().filter(|&slot| slot > self.merges.last_slot);
+        let before = slots().filter(|&slot| slot <= self.merges.last_slot);
+        after.chain(before).find_map(mergeable)
+    }
+
+    fn wants_sweep(&self, now: Mono) -> bool {
+        self.merges.sweep_from.is_some()
+            || (self.sb.tombstones.get() >= SWEEP_TOMBSTONES && now >= self.merges.next_sweep)
+    }
+
+    /// When [`poll_job`](Self::poll_job) may have something.
+    pub(super) fn next_merge(&self, now: Mono) -> Mono {
+        if self.merges.out.is_some() {
+            Mono::MAX
+        } else if self.next_log().is_some() || self.wants_sweep(now) {
+            now.max(self.merges.not_before)
+        } else if self.sb.tombstones.get() >= SWEEP_TOMBSTONES {
+            self.merges.next_sweep
+        } else {
+            Mono::MAX
+        }
+    }
+
+    /// A piece of a merge to be run, by any thread; then tell [`job_done`](Self::job_done). One at a time.
+    pub fn poll_job(&mut self, now: Mono) -> Option<MergeJob> {
+        if !self.is_running() || self.merges.out.is_some() || now < self.merges.not_before {
+            return None;
+        }
+        match self.make_job(now) {
+            Ok(job) => job,
+            Err(e) => {
+                self.stop(e);
+                None
+            }
+        }
+    }
+
+    fn make_job(&mut self, now: Mono) -> Result<Option<MergeJob>, ServerError> {
+        let (target, work) = match self.next_log() {
+            Some((slot, log)) => {
+                let nr = log.nr.get();
+                let state = self.members.get(slot).and_then(|m| m.state.as_ref());
+                // The tail belongs to the last log that the newest record names.
+                let tail = state
+                    .filter(|state| state.last_log_nr() == nr)
+                    .and_then(|state| state.tail.clone());
+                (Target::Log { slot, nr }, Work::Merge { log_root: log.root, tail })
+            }
+            None if self.wants_sweep(now) => (Target::Sweep, Work::Sweep),
+            None => return Ok(None),
+        };
+        let floor = match self.merges.floor {
+            Some((of, floor)) if of == target => floor,
+            _ => {
+                let floor = self.tombstone_floor()?;
+                self.merges.floor = Some((target, floor));
+                floor
+            }
+        };
+        let from = match target {
+            Target::Log { slot, nr } => {
+                self.merges.progress.get(&(slot, nr)).copied().unwrap_or(Key::MIN)
+            }
+            Target::Sweep => {
+                self.merges.next_sweep = now.saturating_add(SWEEP_INTERVAL);
+                if self.merges.sweep_from.is_none() && floor <= self.merges.swept_floor {
+                    self.merges.floor = None;
+                    return Ok(None);
+                }
+                self.merges.sweep_from.unwrap_or(Key::MIN)
+            }
+        };
+        let completing = 4 * (u64::from(self.sb.fs_root.height) + 2);
+        let spare = self.work.usable.blocks().saturating_sub(self.commit_reserve());
+        let lent = spare.min(self.merge_blocks());
+        if lent < completing + 4 {
+            // A commit brings more, if there is more.
+            self.super_dirty |= !self.work.pending.is_empty() || self.work_deficit() > 0;
+            self.merges.not_before = now.saturating_add(RETRY / 10);
+            return Ok(None);
+        }
+        let trans_seq = self.take_seq()?;
+        let blocks = self.work.lend(lent)?;
+        self.merges.next_id += 1;
+        let id = self.merges.next_id;
+        self.merges.out = Some((id, target));
+        Ok(Some(MergeJob {
+            id,
+            work,
+            fs_root: self.sb.fs_root,
+            from,
+            tombstone_floor: floor,
+            limit: Limit { max_changes: MAX_CHANGES, max_blocks: lent - completing },
+            blocks,
+            trans_seq,
+        }))
+    }
+
+    /// The lowest version that any log may hold that is not merged. Reads all rings.
+    fn tombstone_floor(&mut self) -> Result<u64, ServerError> {
+        let mut slots = Vec::new();
+        for member in self.members.in_use() {
+            slots.push((member.slot, member.is(MEMBER_LIVE)))?;
+        }
+        let mut floor = u64::MAX;
+        for (slot, live) in slots {
+            if live {
+                match self.try_read_member(slot) {
+                    Ok(_) => {}
+                    Err(ServerError::NoMemory) => return Err(ServerError::NoMemory),
+                    Err(e) => {
+                        log::warn!("scoutfs server: tombstones are kept: {e}");
+                        return Ok(0);
+                    }
+                }
+            }
+            let Some(member) = self.members.get(slot) else {
+                continue;
+            };
+            if member.broken {
+                return Ok(0);
+            }
+            if let Some(state) = &member.state {
+                // What the durable super block calls merged is read by nobody.
+                let logs = state.logs().filter(|log| log.nr.get() > member.merged_through());
+                floor = logs.map(|log| log.min_version.get()).fold(floor, u64::min);
+            }
+        }
+        Ok(floor)
+    }
+
+    /// What came of a piece. It counts only if it is the one that is out.
+    pub fn job_done(&mut self, now: Mono, result: MergeResult) {
+        let Some((id, target)) = self.merges.out.filter(|_| self.is_running()) else {
+            return;
+        };
+        if id != result.id {
+            return;
+        }
+        self.merges.out = None;
+        let done = match result.outcome {
+            Ok(piece) => self.accept(target, piece),
+            Err(e) => self.refuse(now, target, e),
+        };
+        if let Err(e) = done.and_then(|()| self.commit_if_large()) {
+            self.stop(e);
+        }
+    }
+
+    fn accept(&mut self, target: Target, piece: Piece) -> Result<(), ServerError> {
+        self.work.end_loan(&piece.used)?;
+        for blkno in piece.freed {
+            self.work.free(blkno)?;
+            self.cache.drop_block(blkno);
+        }
+        self.sb.fs_root = piece.fs_root;
+        let tombstones = self.sb.tombstones.get().saturating_add_signed(piece.tombstones_delta);
+        self.sb.tombstones = U64::new(tombstones);
+        self.super_dirty = true;
+        match target {
+            Target::Log { slot, nr } => {
+                if let Some(next) = piece.next {
+                    self.set_progress(slot, nr, next)?;
+                } else {
+                    self.clear_progress(slot, nr)?;
+                    self.merges.last_slot = slot;
+                    if let Some(member) = self.members.get_mut(slot) {
+                        member.item.merged_through = U64::new(nr);
+                    }
+                    self.note_member(slot)?;
+                    self.tell_merged(slot)?;
+                    self.merges.floor = None;
+                }
+            }
+            Target::Sweep => {
+                self.merges.sweep_from = piece.next;
+                if piece.next.is_none()
+                    && let Some((_, floor)) = self.merges.floor.take()
+                {
+                    self.merges.swept_floor = floor;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, now: Mono, target: Target, e: Error) -> Result<(), ServerError> {
+        // Nothing refers to what was written.
+        self.work.end_loan(&[])?;
+        self.merges.floor = None;
+        self.merges.not_before = now.saturating_add(RETRY);
+        // Nobody else frees what is being merged, nor the fs tree.
+        let e = e.stale_to_corrupt();
+        log::error!("scoutfs server: cannot merge {target:?}: {e}");
+        if let (Target::Log { slot, .. }, Error::Corrupt(_)) = (target, &e)
+            && let Some(member) = self.members.get_mut(slot)
+        {
+            member.broken = true;
+        }
+        Ok(())
+    }
+
+    /// The piece that is out will not come back.
+    pub(super) fn end_job(&mut self) -> Result<(), ServerError> {
+        if self.merges.out.take().is_some() {
+            self.work.end_loan(&[])?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_progress(&mut self, slot: u32, nr: u64, next: Key) -> Result<(), ServerError> {
+        self.changes.put(Key::merge(slot, nr), &MergeItem { next: next.to_raw() })?;
+        self.merges.progress.insert((slot, nr), next)?;
+        Ok(())
+    }
+
+    pub(super) fn clear_progress(&mut self, slot: u32, nr: u64) -> Result<(), ServerError> {
+        if self.merges.progress.remove(&(slot, nr)).is_some() {
+            self.changes.delete(Key::merge(slot, nr))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,406 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The server: one struct, owned by one thread, that does its IO inside its own methods.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | this | [`Server`], its life, and which handler gets which message |
+//! | `open` | taking over what the leader before left |
+//! | `commit` | one super block write for all that was handled |
+//! | `work` | the working set: blocks that the server itself may allocate |
+//! | `changes` | changes of the server's tree since the last commit |
+//! | `free_space` | free blocks and zones that nobody has been given |
+//! | `members` | joining, leaving, leases, fencing |
+//! | `seqs` | seqs and inode numbers |
+//! | `horizon` | rounds that find how far the change index is complete |
+//! | `hand_over` | space to and from mounts |
+//! | `merges` | which log is merged when, and what becomes of the pieces |
+//! | `reclaim` | taking back what a mount that is gone has left |
+//! | `locks` | cluster locks |
+//!
+//! # What must hold
+//!
+//! - An answer that promises something is released by the commit that makes it durable, not before.
+//! - All state that must survive is an item of the server's tree or a field of the super block, and is changed in
+//!   memory and noted for the next commit in one go. When that fails half-way (no memory, or books that do not add up)
+//!   the server stops, and what is durable decides.
+//! - No handler waits for a mount.
+
+mod changes;
+mod commit;
+mod free_space;
+mod hand_over;
+mod horizon;
+mod locks;
+mod members;
+mod merges;
+mod open;
+mod reclaim;
+mod seqs;
+mod work;
+
+#[cfg(test)]
+mod tests;
+
+use core::time::Duration;
+
+use scoutfs_btree::{BlockCache, Error as TreeError};
+use scoutfs_env::device::BlockDevice;
+use scoutfs_env::time::Mono;
+use scoutfs_env::{AllocError, Arc, Box, OrdMap, Vec, log};
+use scoutfs_format::BlockRef;
+use scoutfs_format::geometry::Geometry;
+use scoutfs_format::le::{I64, U32, U64};
+use scoutfs_format::msg::{
+    MAX_PAYLOAD, MSG_COMMIT_BELOW, MSG_FINALIZED, MSG_HORIZON, MSG_INOS, MSG_JOIN, MSG_LEAVE, MSG_LOCK,
+    MSG_RENEW, MSG_RESPONSE, MSG_SEQ, MSG_SEQ_CLOSED, MSG_SPACE, MSG_SPACE_GIVE, MSG_SPACE_TAKEN,
+    MSG_STATFS, MessageHeader, STATUS_AGAIN, STATUS_CORRUPT, STATUS_INVALID, STATUS_IO,
+    STATUS_NO_MEMORY, STATUS_NOT_MEMBER, STATUS_OK, StatfsReply,
+};
+use scoutfs_format::voter::{ProcessId, SuperBlock};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::error::ServerError;
+use changes::Changes;
+use free_space::FreeSpace;
+use horizon::Horizon;
+use members::Members;
+use merges::Merges;
+use seqs::Counters;
+use work::WorkSet;
+
+pub(crate) use free_space::{first_block, zone_blocks, zone_extent};
+pub(crate) use work::tree_error;
+
+/// How long a mount may go on without a renewal, from the moment it asked for the last one.
+pub const LEASE: Duration = Duration::from_secs(10);
+/// How much longer the server waits before it takes a mount for dead: for clocks that differ and messages that travel.
+pub const LEASE_MARGIN: Duration = Duration::from_secs(5);
+
+/// Knows which processes are certainly dead.
+pub trait DeathOracle {
+    /// Whether the process can never write again: its machine was seen rebooted, or the process seen gone, by the machine
+    /// itself; an agent or the administrator said so. False when that is not known.
+    fn is_dead(&self, process: &ProcessId) -> bool;
+}
+
+/// A message to a mount.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// The mount's rid.
+    pub to: u64,
+    /// `MSG_*`.
+    pub kind: u8,
+    /// Whether it answers the request `id` of the mount; otherwise it is a request of the server.
+    pub response: bool,
+    /// `STATUS_*`; 0 in requests.
+    pub status: u16,
+    /// The request's id. The server numbers its own requests.
+    pub id: u64,
+    /// What follows the header.
+    pub payload: Vec<u8>,
+}
+
+/// What the elected node runs for all mounts. See the module.
+pub struct Server {
+    dev: Arc<Box<dyn BlockDevice>>,
+    cache: Arc<BlockCache>,
+    geometry: Geometry,
+    voter: u32,
+    /// The next super block.
+    sb: SuperBlock,
+    /// The last one that is durable.
+    durable: SuperBlock,
+    /// Whether the next super block differs from the durable one in more than what `changes` and `work` tell.
+    super_dirty: bool,
+    changes: Changes,
+    work: WorkSet,
+    /// The blocks of the durable list of the working set.
+    work_list: Vec<BlockRef>,
+    /// Seq of the blocks that the server writes, and the next one's number.
+    block_seq: u64,
+    block_counter: u32,
+    free: FreeSpace,
+    quarantined: Vec<open::Quarantine>,
+    members: Members,
+    counters: Counters,
+    horizon: Horizon,
+    merges: Merges,
+    reclaiming: Option<reclaim::Reclaiming>,
+    locks: locks::Locks,
+    /// May be sent.
+    ready: OrdMap<u64, Outgoing>,
+    ready_next: u64,
+    /// May be sent after the next commit.
+    waiting: Vec<Outgoing>,
+    request_id: u64,
+    failed: Option<ServerError>,
+    stopped: bool,
+}
+
+/// What a handler gives.
+enum Answer {
+    /// May be sent at once.
+    Now(Vec<u8>),
+    /// May be sent when what was handled is durable.
+    Durable(Vec<u8>),
+    /// Comes later, by another way.
+    Later,
+}
+
+/// Why a request is refused.
+enum Refusal {
+    /// Tell the mount.
+    Status(u16),
+    /// The server's own state is in doubt: it stops.
+    Stop(ServerError),
+}
+
+impl From<ServerError> for Refusal {
+    fn from(e: ServerError) -> Self {
+        Refusal::Stop(e)
+    }
+}
+
+impl From<AllocError> for Refusal {
+    fn from(_: AllocError) -> Self {
+        Refusal::Stop(ServerError::NoMemory)
+    }
+}
+
+type Handled = Result<Answer, Refusal>;
+
+/// The status that tells of an error.
+fn status_of(e: &ServerError) -> u16 {
+    match e {
+        ServerError::Io(_) | ServerError::Tree(TreeError::Io(_)) => STATUS_IO,
+        ServerError::NoMemory | ServerError::Tree(TreeError::NoMemory) => STATUS_NO_MEMORY,
+        ServerError::Stopped => STATUS_IO,
+        _ => STATUS_CORRUPT,
+    }
+}
+
+/// The payload as a structure.
+fn parse<T: FromBytes>(payload: &[u8]) -> Result<T, Refusal> {
+    T::read_from_bytes(payload).map_err(|_| Refusal::Status(STATUS_INVALID))
+}
+
+fn bytes_of<T: IntoBytes + Immutable>(value: &T) -> Result<Vec<u8>, AllocError> {
+    Vec::from_slice(value.as_bytes())
+}
+
+impl Server {
+    /// A message of the mount `from` (its rid): a request, or the answer to a request of the server.
+    ///
+    /// A request is answered exactly once, by [`poll_message`](Self::poll_message), now or after a
+    /// [`commit`](Self::commit) or what else it needs.
+    pub fn handle(&mut self, now: Mono, from: u64, header: &MessageHeader, payload: &[u8]) {
+        if header.flags & MSG_RESPONSE != 0 {
+            if self.is_running()
+                && let Err(e) = self.handle_answer(now, from, header, payload)
+            {
+                self.stop(e);
+            }
+            return;
+        }
+        let handled = if self.is_running() {
+            self.handle_request(now, from, header, payload)
+        } else if self.failed.is_some() {
+            Err(Refusal::Status(STATUS_IO))
+        } else {
+            Err(Refusal::Status(STATUS_AGAIN))
+        };
+        let (status, answer) = match handled {
+            Ok(answer) => (STATUS_OK, answer),
+            Err(Refusal::Status(status)) => (status, Answer::Now(Vec::new())),
+            Err(Refusal::Stop(e)) => {
+                let status = status_of(&e);
+                self.stop(e);
+                (status, Answer::Now(Vec::new()))
+            }
+        };
+        let (payload, durable) = match answer {
+            Answer::Now(payload) => (payload, false),
+            Answer::Durable(payload) => (payload, true),
+            Answer::Later => return,
+        };
+        let (kind, id) = (header.kind, header.id.get());
+        let message = Outgoing { to: from, kind, response: true, status, id, payload };
+        self.send(message, durable && self.dirty());
+    }
+
+    fn handle_request(
+        &mut self,
+        now: Mono,
+        from: u64,
+        header: &MessageHeader,
+        payload: &[u8],
+    ) -> Handled {
+        debug_assert!(payload.len() <= MAX_PAYLOAD);
+        if header.kind == MSG_JOIN {
+            return self.join(now, from, parse(payload)?);
+        }
+        let Some(slot) = self.members.live_slot(from) else {
+            return Err(Refusal::Status(STATUS_NOT_MEMBER));
+        };
+        let id = header.id.get();
+        match header.kind {
+            MSG_SEQ => self.seq(slot, parse(payload)?),
+            MSG_SEQ_CLOSED => self.seq_closed(slot, parse(payload)?),
+            MSG_INOS => self.inos(),
+            MSG_SPACE => self.space(slot, id, parse(payload)?),
+            MSG_SPACE_TAKEN => self.space_taken(slot, parse(payload)?),
+            MSG_SPACE_GIVE => self.space_give(slot, payload),
+            MSG_LOCK => self.lock_request(now, from, id, parse(payload)?),
+            MSG_HORIZON => self.horizon_request(from, id),
+            MSG_STATFS => self.statfs(),
+            MSG_RENEW => self.renew(now, slot),
+            MSG_LEAVE => self.leave(slot, parse(payload)?),
+            MSG_FINALIZED => self.finalized(slot, parse(payload)?),
+            _ => Err(Refusal::Status(STATUS_INVALID)),
+        }
+    }
+
+    /// The answer to a request of the server. Answers that make no sense, or come from strangers, are ignored: who does
+    /// not answer in time is fenced anyway.
+    fn handle_answer(
+        &mut self,
+        now: Mono,
+        from: u64,
+        header: &MessageHeader,
+        payload: &[u8],
+    ) -> Result<(), ServerError> {
+        let Some(slot) = self.members.live_slot(from) else {
+            return Ok(());
+        };
+        if header.status.get() != STATUS_OK {
+            return Ok(());
+        }
+        match header.kind {
+            MSG_COMMIT_BELOW => match FromBytes::read_from_bytes(payload) {
+                Ok(commit) => self.committed_below(slot, from, commit),
+                Err(_) => Ok(()),
+            },
+            MSG_LOCK => match FromBytes::read_from_bytes(payload) {
+                Ok(message) => self.lock_answer(now, slot, from, message),
+                Err(_) => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    fn statfs(&self) -> Handled {
+        let zones = self.geometry.nr_zones();
+        let (meta_zones, free_zones) = (self.free.meta_zones, self.free.empty_zones());
+        let data_zones = zones.saturating_sub(meta_zones).saturating_sub(free_zones);
+        let free = |kind| self.free.of(kind).blocks();
+        Ok(Answer::Now(bytes_of(&StatfsReply {
+            total_meta: U64::new(meta_zones * self.geometry.zone_meta_blocks()),
+            total_data: U64::new(data_zones * self.geometry.zone_data_blocks()),
+            free_meta: U64::new(free(scoutfs_btree::space::SpaceKind::Meta)),
+            free_data: U64::new(free(scoutfs_btree::space::SpaceKind::Data)),
+            free_zones: U64::new(free_zones),
+            inodes: I64::new(i64::try_from(self.sb.inodes.get()).unwrap_or(i64::MAX)),
+            super_seq: self.durable.seq,
+        })?))
+    }
+
+    /// A bounded step of what goes on without messages: leases that ran out, taking back what mounts have left, keeping
+    /// counters and the working set ahead of their use.
+    pub fn tick(&mut self, now: Mono) {
+        if !self.is_running() {
+            return;
+        }
+        let done = self
+            .check_leases(now)
+            .and_then(|()| self.reclaim_step())
+            .and_then(|()| self.lock_tick(now))
+            .and_then(|()| self.keep_ahead());
+        if let Err(e) = done {
+            self.stop(e);
+        }
+    }
+
+    /// When [`tick`](Self::tick) has something to do at the latest; [`Mono::MAX`] is never.
+    pub fn next_wakeup(&self, now: Mono) -> Mono {
+        if !self.is_running() {
+            return Mono::MAX;
+        }
+        if self.dirty() || self.can_reclaim() {
+            return now;
+        }
+        self.next_lease_end().min(self.next_merge(now))
+    }
+
+    /// The next message to send.
+    pub fn poll_message(&mut self) -> Option<Outgoing> {
+        self.ready.pop_first().map(|(_, message)| message)
+    }
+
+    /// The error that stopped the server.
+    pub fn failed(&self) -> Option<&ServerError> {
+        self.failed.as_ref()
+    }
+
+    /// The super block as it was last made durable.
+    pub fn super_block(&self) -> &SuperBlock {
+        &self.durable
+    }
+
+    /// Its term.
+    pub fn term(&self) -> u64 {
+        self.sb.term.get()
+    }
+
+    fn is_running(&self) -> bool {
+        self.failed.is_none() && !self.stopped
+    }
+
+    /// Something went wrong that leaves the state in memory in doubt. What waits for a commit that will not come is
+    /// refused.
+    fn stop(&mut self, e: ServerError) {
+        log::error!("scoutfs server: {e}");
+        let status = status_of(&e);
+        if self.failed.is_none() {
+            self.failed = Some(e);
+        }
+        let waiting = core::mem::take(&mut self.waiting);
+        for message in waiting {
+            if message.response {
+                self.send(Outgoing { status, payload: Vec::new(), ..message }, false);
+            }
+        }
+    }
+
+    /// Queues a message, to be sent now or after the next commit. Without memory the message is lost, as on a
+    /// network, and the server stops.
+    fn send(&mut self, message: Outgoing, after_commit: bool) {
+        let queued = if after_commit {
+            self.waiting.push(message)
+        } else {
+            self.ready_next += 1;
+            self.ready.insert(self.ready_next, message).map(drop)
+        };
+        if queued.is_err() && self.failed.is_none() {
+            self.failed = Some(ServerError::NoMemory);
+        }
+    }
+
+    /// Sends a request of the server.
+    fn request<T: IntoBytes + Immutable>(
+        &mut self,
+        to: u64,
+        kind: u8,
+        payload: &T,
+        after_commit: bool,
+    ) -> Result<(), ServerError> {
+        self.request_id += 1;
+        let (id, payload) = (self.request_id, bytes_of(payload)?);
+        self.send(Outgoing { to, kind, response: false, status: STATUS_OK, id, payload }, after_commit);
+        Ok(())
+    }
+}
+
+/// A slot as stored in messages.
+fn slot_le(slot: u32) -> U32 {
+    U32::new(slot)
+}

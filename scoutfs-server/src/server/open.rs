@@ -1,0 +1,369 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Taking over what the leader before left.
+//!
+//! The first thing a new leader writes is the newest state under its own term, so that nothing the old one may still
+//! write counts. The old leader's working set is taken over when it is known to write no more: it left cleanly, its voter
+//! slot was given to this leader (which confirmed the death of its owner), or its process is dead. Otherwise the set goes
+//! into quarantine, and this leader takes another one.
+
+use core::mem::offset_of;
+
+use scoutfs_btree::space::{Extent, SpaceKind, read_list};
+use scoutfs_btree::{BlockCache, Cursor, Error as TreeError};
+use scoutfs_env::crc32c::crc32c;
+use scoutfs_env::device::BlockDevice;
+use scoutfs_env::time::Mono;
+use scoutfs_env::{Arc, Box, IoBuf, OrdMap, Vec, log};
+use scoutfs_format::geometry::Geometry;
+use scoutfs_format::key::{
+    KIND_FREE, KIND_HAND_OVER, KIND_MEMBER, KIND_MERGE, KIND_QUARANTINE, ZONE_SERVER,
+};
+use scoutfs_format::le::U64;
+use scoutfs_format::server_item::{
+    FreeItem, MEMBER_FREE, MEMBER_LIVE, MergeItem, QuarantineItem,
+};
+use scoutfs_format::space::{ENTRY_FREE, SPACE_META};
+use scoutfs_format::voter::{
+    MAGIC_QUORUM, ProcessId, QuorumBlock, SUPER_CLEAN, SuperBlock, VOTER_FREE,
+};
+use scoutfs_format::{Key, SECTOR_SIZE};
+use zerocopy::FromBytes;
+
+use super::changes::Changes;
+use super::free_space::FreeSpace;
+use super::hand_over::parse_part;
+use super::horizon::Horizon;
+use super::members::{HandOver, MemberState, Members};
+use super::merges::Merges;
+use super::seqs::Counters;
+use super::work::WorkSet;
+use super::{DeathOracle, Server, locks};
+use crate::error::ServerError;
+use crate::roots::parse_member;
+use crate::super_block::{ValidSuper, write_super_after};
+
+/// Metadata blocks that a former leader may still write.
+pub(crate) struct Quarantine {
+    pub extent: Extent,
+    pub term: u64,
+    pub process: ProcessId,
+}
+
+/// All items of a server's tree, parsed and checked one by one.
+pub(crate) struct ServerItems {
+    pub free: FreeSpace,
+    pub quarantined: Vec<Quarantine>,
+    pub members: Members,
+    /// Progress by slot and log number.
+    pub progress: OrdMap<(u32, u64), Key>,
+}
+
+impl ServerItems {
+    /// Reads the tree. `unknown_below` is for the members, see [`MemberState`].
+    pub fn read(
+        cache: &BlockCache,
+        geometry: &Geometry,
+        sb: &SuperBlock,
+        now: Mono,
+        unknown_below: u64,
+    ) -> Result<ServerItems, ServerError> {
+        let mut items = ServerItems {
+            free: FreeSpace::new(*geometry, sb.meta_zones.get()),
+            quarantined: Vec::new(),
+            members: Members::default(),
+            progress: OrdMap::new(),
+        };
+        // Members first: hand-overs and progress are theirs, and sort before them.
+        for pass in [KIND_MEMBER, 0] {
+            let mut cursor = Cursor::new(cache, sb.server_root, Key::MIN);
+            while let Some(item) = cursor.peek()? {
+                let key = item.key;
+                if key.zone != ZONE_SERVER {
+                    return Err(ServerError::Item { key, what: "not of the server's zone" });
+                }
+                if pass == KIND_MEMBER {
+                    if key.kind == KIND_MEMBER {
+                        let member = parse_member(geometry, &item)?;
+                        items.members.insert(MemberState::new(member, now, unknown_below))?;
+                    }
+                } else {
+                    items.item(key, item.value)?;
+                }
+                cursor.advance();
+            }
+        }
+        Ok(items)
+    }
+
+    fn item(&mut self, key: Key, value: &[u8]) -> Result<(), ServerError> {
+        let bad = |what| ServerError::Item { key, what };
+        let length = || bad("wrong length");
+        let slot = || u32::try_from(key.first).map_err(|_| bad("no such mount slot"));
+        match key.kind {
+            KIND_MEMBER => {}
+            KIND_FREE => {
+                let item = FreeItem::read_from_bytes(value).map_err(|_| length())?;
+                let code = u8::try_from(key.first).unwrap_or(0);
+                if key != Key::free(code, key.second) {
+                    return Err(bad("unknown kind of space"));
+                }
+                self.free.load(code, Extent::new(key.second, item.len.get()))?;
+            }
+            KIND_QUARANTINE => {
+                let item = QuarantineItem::read_from_bytes(value).map_err(|_| length())?;
+                if key != Key::quarantine(SPACE_META, key.second) {
+                    return Err(bad("unknown kind of space"));
+                }
+                let extent = Extent::new(key.second, item.len.get());
+                self.free.check(SpaceKind::Meta, extent)?;
+                let (term, process) = (item.term.get(), item.process);
+                self.quarantined.push(Quarantine { extent, term, process })?;
+            }
+            KIND_HAND_OVER => {
+                let slot = slot()?;
+                let extents = parse_part(key, value)?;
+                let member = self.members.get_mut(slot).ok_or(bad("no such member"))?;
+                match member.hand_overs.get_mut(&key.second) {
+                    Some(hand_over) if hand_over.parts == key.third => {
+                        hand_over.parts += 1;
+                        hand_over.extents.extend_from_slice(&extents)?;
+                    }
+                    None if key.third == 0 => {
+                        let hand_over = HandOver { extents, parts: 1, told: false };
+                        member.hand_overs.insert(key.second, hand_over)?;
+                    }
+                    _ => return Err(bad("a part of a hand-over is missing")),
+                }
+            }
+            KIND_MERGE => {
+                let slot = slot()?;
+                let item = MergeItem::read_from_bytes(value).map_err(|_| length())?;
+                self.members.get(slot).ok_or(bad("no such member"))?;
+                self.progress.insert((slot, key.second), item.next.get())?;
+            }
+            _ => return Err(bad("unknown kind of item")),
+        }
+        Ok(())
+    }
+}
+
+/// The free blocks and the blocks of a working set's list.
+pub(crate) fn read_work(
+    cache: &BlockCache,
+    sb: &SuperBlock,
+) -> Result<(Vec<Extent>, Vec<scoutfs_format::BlockRef>), ServerError> {
+    let mut extents = Vec::new();
+    let mut wrong = None;
+    let blocks = read_list(cache, &sb.work, |entry| {
+        if entry.kind != SPACE_META || entry.state != ENTRY_FREE {
+            wrong = Some(entry.start.get());
+        }
+        Ok(extents.push(Extent::new(entry.start.get(), entry.len.get().into()))?)
+    })?;
+    match wrong {
+        Some(start) => Err(ServerError::Work { start }),
+        None => Ok((extents, blocks)),
+    }
+}
+
+impl Server {
+    /// Begins to serve as the winner of `term`, from the newest super block, writing to the copies of `voter`.
+    ///
+    /// Writes the newest state under `term` before anything else. Members that are known to be dead, or that have left,
+    /// are gone; the others have a lease and its margin to be heard of. More waits for [`commit`](Self::commit).
+    pub fn open(
+        dev: Arc<Box<dyn BlockDevice>>,
+        cache: Arc<BlockCache>,
+        sb: ValidSuper,
+        voter: u32,
+        term: u64,
+        dead: &dyn DeathOracle,
+        now: Mono,
+    ) -> Result<Server, ServerError> {
+        let geometry = sb.geometry;
+        let old = sb.sb;
+        if cache.fsid() != old.id.fsid.get() {
+            let (expected, found) = (cache.fsid(), old.id.fsid.get());
+            return Err(ServerError::OtherVolume { expected, found });
+        }
+        if term <= old.term.get() {
+            return Err(ServerError::Term { term, newest: old.term.get() });
+        }
+        if voter >= geometry.nr_voters() {
+            return Err(ServerError::Voter { voter, nr_voters: geometry.nr_voters() });
+        }
+        let mut counters = Counters::new(&old);
+        let items = ServerItems::read(&cache, &geometry, &old, now, counters.next_seq)
+            .map_err(settled)?;
+        let (work_extents, work_list) = read_work(&cache, &old).map_err(settled)?;
+        let leader = old_leader(&**dev, &geometry, &sb, voter, dead)?;
+
+        let mut new = old;
+        new.term = U64::new(term);
+        new.flags = U64::new(old.flags.get() & !SUPER_CLEAN);
+        counters.raise_bounds(&mut new);
+        // What was read may be another host's writes that are not durable yet.
+        dev.flush()?;
+        let newest_copy = if sb.voter == voter { sb.copy } else { 1 };
+        write_super_after(&**dev, voter, newest_copy, &mut new)?;
+        let block_seq = counters.next_seq;
+        counters.next_seq += 1;
+
+        let mut server = Server {
+            dev,
+            cache,
+            geometry,
+            voter,
+            sb: new,
+            durable: new,
+            super_dirty: false,
+            changes: Changes::new(),
+            work: WorkSet::default(),
+            work_list,
+            block_seq,
+            block_counter: 0,
+            free: items.free,
+            quarantined: items.quarantined,
+            members: items.members,
+            counters,
+            horizon: Horizon::default(),
+            merges: Merges::new(items.progress),
+            reclaiming: None,
+            locks: locks::Locks::new(term),
+            ready: OrdMap::new(),
+            ready_next: 0,
+            waiting: Vec::new(),
+            request_id: 0,
+            failed: None,
+            stopped: false,
+        };
+        server.take_over_work(work_extents, leader, old.term.get())?;
+        server.take_over_members(dead)?;
+        Ok(server)
+    }
+
+    /// `leader` is `None` when it writes no more.
+    fn take_over_work(
+        &mut self,
+        extents: Vec<Extent>,
+        leader: Option<ProcessId>,
+        old_term: u64,
+    ) -> Result<(), ServerError> {
+        for &extent in &extents {
+            self.free.check(SpaceKind::Meta, extent)?;
+        }
+        let Some(process) = leader else {
+            for extent in extents {
+                self.work.usable.insert(extent)?;
+            }
+            return Ok(());
+        };
+        log::warn!("scoutfs server: the leader of term {old_term} is not known to be dead");
+        for extent in extents {
+            let item =
+                QuarantineItem { len: U64::new(extent.len), term: U64::new(old_term), process };
+            self.changes.put(Key::quarantine(SPACE_META, extent.start), &item)?;
+            self.quarantined.push(Quarantine { extent, term: old_term, process })?;
+        }
+        // Free blocks that no durable super block has named as anyone's working set: the first commit writes to them
+        // and names the rest.
+        self.balance_work()?;
+        self.work.commit_done()?;
+        Ok(())
+    }
+
+    /// Reads the slots of all members; those that left or are dead are gone.
+    fn take_over_members(&mut self, dead: &dyn DeathOracle) -> Result<(), ServerError> {
+        let mut slots = Vec::new();
+        for member in self.members.iter().filter(|m| !m.is(MEMBER_FREE)) {
+            slots.push(member.slot)?;
+        }
+        for slot in slots {
+            let Some(member) = self.members.get(slot) else {
+                continue;
+            };
+            let (live, is_dead) =
+                (member.is(MEMBER_LIVE), dead.is_dead(&member.item.process));
+            match self.try_read_member(slot) {
+                Ok(state) => {
+                    let left = state.is_some_and(|state| state.ring.newest().is_clean());
+                    if live && (left || is_dead) {
+                        self.expel(slot, is_dead)?;
+                    }
+                }
+                Err(ServerError::NoMemory) => return Err(ServerError::NoMemory),
+                Err(e) => {
+                    log::error!("scoutfs server: {e}");
+                    if let Some(member) = self.members.get_mut(slot) {
+                        member.broken = true;
+                    }
+                }
+            }
+        }
+        self.confirm_deaths(dead)?;
+        self.locks_recover();
+        Ok(())
+    }
+
+    /// Space in quarantine whose former leader is dead is free.
+    pub(super) fn release_quarantine(&mut self, dead: &dyn DeathOracle) -> Result<(), ServerError> {
+        let mut at = 0;
+        while let Some(quarantine) = self.quarantined.get(at) {
+            if !dead.is_dead(&quarantine.process) {
+                at += 1;
+                continue;
+            }
+            let extent = quarantine.extent;
+            self.changes.delete(Key::quarantine(SPACE_META, extent.start))?;
+            self.free.add(SpaceKind::Meta, extent, &mut self.changes)?;
+            self.quarantined.swap_remove(at);
+        }
+        Ok(())
+    }
+}
+
+/// Nobody else changes the server's tree while a new server reads it, so a stale block is a damaged one.
+fn settled(e: ServerError) -> ServerError {
+    match e {
+        ServerError::Tree(e) => ServerError::Tree(TreeError::stale_to_corrupt(e)),
+        e => e,
+    }
+}
+
+/// The process of the old leader, if it may still write.
+fn old_leader(
+    dev: &dyn BlockDevice,
+    geometry: &Geometry,
+    sb: &ValidSuper,
+    voter: u32,
+    dead: &dyn DeathOracle,
+) -> Result<Option<ProcessId>, ServerError> {
+    if sb.sb.flags.get() & SUPER_CLEAN != 0 || sb.voter == voter {
+        return Ok(None);
+    }
+    let mut newest: Option<QuorumBlock> = None;
+    let mut buf = IoBuf::zeroed(SECTOR_SIZE)?;
+    for copy in 0..2 {
+        if dev.read(geometry.quorum_block_offset(sb.voter, copy), &mut buf).is_err() {
+            continue;
+        }
+        const COVERED: usize = offset_of!(QuorumBlock, magic);
+        let crc = crc32c(buf.get(COVERED..).unwrap_or_default());
+        if let Ok((block, _)) = QuorumBlock::read_from_prefix(&buf)
+            && block.crc.get() == crc
+            && block.magic.get() == MAGIC_QUORUM
+            && block.fsid == sb.sb.id.fsid
+            && block.voter.get() == sb.voter
+            && newest.is_none_or(|n| block.write_nr.get() > n.write_nr.get())
+        {
+            newest = Some(block);
+        }
+    }
+    Ok(match newest {
+        // Its owner left cleanly, its writes behind it.
+        Some(block) if block.state.get() == VOTER_FREE => None,
+        Some(block) if dead.is_dead(&block.process) => None,
+        Some(block) => Some(block.process),
+        None => Some(ProcessId::default()),
+    })
+}

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What the habits need on a machine, and how they run programs.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The project's root folder.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the project").to_path_buf()
+}
+
+/// Runs a program in the project's root, shows the call, and fails when it does.
+pub fn run(program: impl AsRef<OsStr>, arguments: &[&str]) -> Result<(), String> {
+    let program = program.as_ref();
+    let shown = Path::new(program).file_name().unwrap_or(program).to_string_lossy();
+    println!("$ {shown} {}", arguments.join(" "));
+    let status = Command::new(program)
+        .args(arguments)
+        .current_dir(root())
+        .stdin(Stdio::null())
+        .status()
+        .map_err(|e| format!("{shown}: {e}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{shown} {} ended with {status}", arguments.join(" "))) }
+}
+
+/// The cargo that runs this.
+pub fn cargo() -> String {
+    std::env::var("CARGO").unwrap_or_else(|_| "cargo".into())
+}
+
+/// Whether a program is on the PATH.
+fn have(program: &str) -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+}
+
+/// Programs that the tests use, and the Debian packages that hold them.
+const PROGRAMS: &[(&str, &str)] = &[
+    ("cc", "gcc"),
+    ("ld", "binutils"),
+    ("git", "git"),
+    ("tar", "tar"),
+    ("mount", "mount"),
+    ("losetup", "mount"),
+    ("ip", "iproute2"),
+    ("diff", "diffutils"),
+    ("setfattr", "attr"),
+];
+
+/// Installs what is missing, by apt.
+pub fn install() -> Result<(), String> {
+    let mut packages: Vec<_> =
+        PROGRAMS.iter().filter(|(program, _)| !have(program)).map(|(_, package)| *package).collect();
+    packages.dedup();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    need_root()?;
+    run("apt-get", &["update", "-qq"])?;
+    let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
+    arguments.extend(packages);
+    run("apt-get", &arguments)
+}
+
+/// Mounting needs root.
+pub fn need_root() -> Result<(), String> {
+    let status = std::fs::read_to_string("/proc/self/status").map_err(|e| format!("/proc/self/status: {e}"))?;
+    let root = status
+        .lines()
+        .find_map(|l| l.strip_prefix("Uid:"))
+        .and_then(|l| l.split_whitespace().nth(1))
+        .is_some_and(|uid| uid == "0");
+    if root { Ok(()) } else { Err("this mounts filesystems: run it as root".into()) }
+}

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `cargo xtask test`: every check and test.
+
+use crate::setup;
+
+/// Runs them, the quick ones first.
+pub fn run() -> Result<(), String> {
+    setup::need_root()?;
+    setup::install()?;
+    let cargo = setup::cargo();
+    setup::run(&cargo, &["fmt", "--all", "--check"])?;
+    setup::run(&cargo, &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    // The programs under test are built as users build them.
+    setup::run(&cargo, &["build", "--release", "--package", "scoutfs-utils"])?;
+    setup::run(&cargo, &["test", "--workspace"])
+}
