@@ -41,11 +41,11 @@ pub mod tree;
 #[cfg(test)]
 mod testing;
 
-pub use block::{Block, BlockCache, BlockSpace, NewBlock};
+pub use block::{Block, BlockCache, BlockSpace, NewBlock, WriteBatch};
 pub use error::{CorruptKind, Corruption, Error, StaleBlock};
-pub use forest::{ForestRoots, LogSource, RangeItems, Tail, TailItem, read_range};
+pub use forest::{ForestRoots, LogSource, RangeItems, Tail, TailItem, TailSource, read_range};
 pub use merge::{MergeStep, merge_step};
 pub use tree::{
-    Applied, ApplyStats, ChangeSource, Cursor, FreeCursor, Item, ItemGuard, Leaf, Limit, Node,
-    OwnedItem, Rule, apply, free_tree, leaf, lookup, next, walk,
+    Applied, ApplyStats, ChangeSource, Cursor, FreeCursor, Item, ItemGuard, Leaf, Limit, Node, OwnedItem,
+    Place, Rule, SliceSource, Visitor, apply, free_tree, leaf, lookup, next, walk,
 };

@@ -47,6 +47,8 @@ layout! {
 
     /// Names a process on a machine, so that the machine itself can confirm its death.
     pub struct ProcessId {
+        /// The machine: stays the same over reboots, and no two machines have the same.
+        pub machine_id: [u8; 16],
         /// Random for each boot of the machine.
         pub boot_id: [u8; 16],
         /// Process id; 0 for the kernel.

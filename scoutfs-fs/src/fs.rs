@@ -86,3 +86,10 @@ impl Fs {
         self.table.for_each_idle(|state| self.drop_reservation(state));
     }
 }
+
+#[cfg(test)]
+mod fault;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+pub(crate) mod testing;

@@ -22,8 +22,8 @@ const BATCH_BYTES: usize = 4096;
 /// A batch of a scan has at most this many items.
 const BATCH_ITEMS: usize = 64;
 
-/// Reads committed items, those of this mount's own transactions that [`ItemCache::take_dirty`] has handed over
-/// among them.
+/// Reads committed items, those of this mount's own transactions that [`ItemCache::take_dirty`] has handed
+/// over among them.
 pub trait ItemReader {
     /// All items, without deletions, of a range around `key` and in `low..=high`, in ascending order.
     fn read_range(&self, key: Key, low: Key, high: Key) -> Result<RangeItems, Error>;
@@ -118,9 +118,9 @@ impl ItemCache {
         }
     }
 
-    /// Calls `f` with key, value and version of the first item in `from..=last`. Items beyond the bounds are not
-    /// looked for. `f` must be short and must not call the cache. If others write to the range meanwhile, it is the
-    /// first only of those items that were there all the time.
+    /// Calls `f` with key, value and version of the first item in `from..=last`. Items beyond the bounds are
+    /// not looked for. `f` must be short and must not call the cache. An item that others create in the range
+    /// meanwhile may be passed over.
     pub fn next<R>(
         &self,
         reader: &dyn ItemReader,
@@ -157,7 +157,8 @@ impl ItemCache {
         }
     }
 
-    /// Calls `f` with key, value and version of the last item in `first..=from`, as [`next`](Self::next) does.
+    /// Calls `f` with key, value and version of the last item in `first..=from`, as [`next`](Self::next)
+    /// does.
     pub fn prev<R>(
         &self,
         reader: &dyn ItemReader,
@@ -194,10 +195,10 @@ impl ItemCache {
         }
     }
 
-    /// Calls `f` with key, value and version of each item in `from..=last`, ascending, until it breaks; what it
-    /// broke with is returned. Items beyond the bounds are not looked for. `f` runs without locks, on copies that are
-    /// made in small batches; it may call the cache, and writes behind the item that it is called with may be seen
-    /// or not.
+    /// Calls `f` with key, value and version of each item in `from..=last`, ascending, until it breaks; what
+    /// it broke with is returned. Items beyond the bounds are not looked for. `f` runs without locks, on
+    /// copies that are made in small batches; it may call the cache, and writes behind the item that it is
+    /// called with may be seen or not.
     pub fn for_each<B>(
         &self,
         reader: &dyn ItemReader,
@@ -254,8 +255,8 @@ impl ItemCache {
         }
     }
 
-    /// Reads what is around an unknown key, unless somebody else has done so. What was filled is not evicted while
-    /// the returned value lives, so that the caller gets to see it.
+    /// Reads what is around an unknown key, unless somebody else has done so. What was filled is not evicted
+    /// while the returned value lives, so that the caller gets to see it.
     pub(crate) fn fill(
         &self,
         reader: &dyn ItemReader,

@@ -85,8 +85,8 @@ pub enum Misuse {
         /// Last key that the lock covers.
         last: Key,
     },
-    /// The reader gave a range that does not hold the key or goes beyond what was asked for, or items that do not
-    /// ascend in it.
+    /// The reader gave a range that does not hold the key or goes beyond what was asked for, or items that do
+    /// not ascend in it.
     #[error("asked for {key}, the reader gave {first} to {last}: it or an item is out of place")]
     BadRead {
         /// The key that was asked for.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Giving memory back, and dropping a range whose cluster lock goes.
 //!
-//! Eviction goes round in key order, as the hand of a clock: a page that was used since the hand last came by stays
-//! for another round.
+//! Eviction goes round in key order, as the hand of a clock: a page that was used since the hand last came by
+//! stays for another round.
 
 use scoutfs_env::AllocError;
 use scoutfs_format::Key;
@@ -44,8 +44,8 @@ impl ItemCache {
     }
 
     /// Forgets all about `first..=last`, and perhaps about some keys next to it. Nothing in it may be dirty
-    /// ([`ItemError::DirtyInvalidate`]). Reads that are going on in it start again. Memory can be short only if a
-    /// page that the range cuts is dirty in the rest.
+    /// ([`ItemError::DirtyInvalidate`]). Reads that are going on in it start again. Memory can be short only
+    /// if a page that the range cuts is dirty in the rest.
     pub fn invalidate(&self, first: Key, last: Key) -> Result<(), ItemError> {
         let mut map = self.map.write();
         let mut at = Some(first);
@@ -79,8 +79,8 @@ impl ItemCache {
         before.saturating_sub(self.bytes())
     }
 
-    /// Called after `nr_pages` pages were added or became clean: if the cache is over its limit, gives up about as many,
-    /// if there are.
+    /// Called after `nr_pages` pages were added or became clean: if the cache is over its limit, gives up
+    /// about as many, if there are.
     pub(crate) fn keep_limit(&self, nr_pages: usize) {
         self.evict(self.limits.cache_bytes, nr_pages.saturating_mul(2).saturating_add(PAGES_AT_ONCE));
     }
@@ -119,7 +119,8 @@ impl ItemCache {
         }
     }
 
-    /// Makes sure that no page has keys on both sides of `at`: splits the page that has if it is dirty, else drops it.
+    /// Makes sure that no page has keys on both sides of `at`: splits the page that has if it is dirty, else
+    /// drops it.
     fn cut(&self, map: &mut PageMap, at: Key) -> Result<(), AllocError> {
         let Some((first, _)) = map.covering(&at).filter(|(first, _)| *first != at) else {
             return Ok(());

@@ -2,9 +2,9 @@
 //! The item cache: what one mount knows of the items, and what it has changed and not committed yet.
 //!
 //! A *page* covers a range of keys and holds all items in it. A key in a page without an item is known to be
-//! absent; a key in no page is unknown and is read through the caller's [`ItemReader`] when somebody asks. Changes make
-//! items *dirty*. [`ItemCache::take_dirty`] closes a transaction: it hands the dirty items over for the commit
-//! and makes them clean. Clean pages can go at any time.
+//! absent; a key in no page is unknown and is read through the caller's [`ItemReader`] when somebody asks.
+//! Changes make items *dirty*. [`ItemCache::take_dirty`] closes a transaction: it hands the dirty items over
+//! for the commit and makes them clean. Clean pages can go at any time.
 //!
 //! | module | what |
 //! | --- | --- |
@@ -22,30 +22,31 @@
 //! - Pages never overlap, and first <= last in each. The items of a page ascend and lie in its range.
 //! - A dirty item's page is never dropped.
 //! - What was read is only put where there is no page: what the cache has is as new or newer.
-//! - While a read is going on, no page that overlaps the range being read is evicted. So the read cannot bring back
-//!   what was there before a write that was committed meanwhile: the page written to is still there. A page that must
-//!   go, because its range is invalidated, makes the read start again.
-//! - Versions of one key ascend. A write with a version that is lower than that of the item it replaces, or equal
-//!   to it when another transaction wrote that, is refused with [`Misuse::VersionTooLow`].
-//! - A deletion leaves a tombstone in the transaction, unless it is certain that no tree has the item: it was created
-//!   where its absence was known, in the same transaction.
-//! - **Dirty first.** There is no undo. After [`ItemCache::dirty`] an item can be deleted, or replaced with a value that
-//!   is no longer, without allocating, so without failing, until the transaction ends.
+//! - While a read is going on, no page that overlaps the range being read is evicted. So the read cannot
+//!   bring back what was there before a write that was committed meanwhile: the page written to is still
+//!   there. A page that must go, because its range is invalidated, makes the read start again.
+//! - Versions of one key ascend. A write with a version that is lower than that of the item it replaces, or
+//!   equal to it when another transaction wrote that, is refused with [`Misuse::VersionTooLow`].
+//! - A deletion leaves a tombstone in the transaction, unless it is certain that no tree has the item: it was
+//!   created where its absence was known, in the same transaction.
+//! - **Dirty first.** There is no undo. After [`ItemCache::dirty`] an item can be deleted, or replaced with a
+//!   value that is no longer, without allocating, so without failing, until the transaction ends.
 //!
-//! Who calls must hold the cluster lock that covers the keys, keep [`ItemCache::take_dirty`] out while several writes have
-//! to be in one transaction, and give each write the version that design says it has.
+//! Who calls must hold the cluster lock that covers the keys, keep [`ItemCache::take_dirty`] out while
+//! several writes have to be in one transaction, and give each write a version as section 5 of the design says.
 //!
 //! # Locking
 //!
 //! In this order, none of them during a read of the device:
 //!
 //! 1. the map of pages, a read-write lock: shared by all that look or change items in a page; exclusive for
-//!    adding, splitting and dropping pages, and for the whole of `take_dirty`, which thus sees each write wholly or not;
+//!    adding, splitting and dropping pages, and for the whole of `take_dirty`, which thus sees each write
+//!    wholly or not;
 //! 2. a mutex for each page: its items. Nobody holds two. Not needed by who has the map exclusively;
 //! 3. the set of dirty pages;
 //! 4. the list of reads going on.
 //!
-//! Callers' functions run under 1 and 2 (1 for that of `take_dirty`), and must not call the cache; that of
+//! Callers' functions run under 1 and 2 (1 and 3 for that of `take_dirty`), and must not call the cache; that of
 //! [`ItemCache::for_each`] runs under none.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -69,7 +70,7 @@ pub use cache::{Bounds, ItemCache, ItemReader, Limits};
 pub use error::{ItemError, Misuse};
 pub use evict::RangeState;
 
-/// Places of this crate's locks in the lock order.
+/// Places of this crate's locks in the lock order. Locks that callers' functions take rank higher than all.
 mod rank {
     pub(crate) const MAP: u16 = 500;
     pub(crate) const PAGE: u16 = 510;

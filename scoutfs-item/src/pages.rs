@@ -150,8 +150,9 @@ impl ItemCache {
         }
     }
 
-    /// Splits the page that begins at `first` before `at`, which must lie after `first` in the page. The two halves cover
-    /// all that the page did: the space between items says that keys are absent, and may not get lost.
+    /// Splits the page that begins at `first` before `at`, which must lie after `first` in the page. The two
+    /// halves cover all that the page did: the space between items says that keys are absent, and may not get
+    /// lost.
     pub(crate) fn split_page(&self, map: &mut PageMap, first: &Key, at: Key) -> Result<(), AllocError> {
         // What may fail comes first.
         map.pages.reserve(1)?;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Reads that are going on.
 //!
-//! A slow read may see the trees as they were before a local write that is committed, and whose page is evicted,
-//! before the read ends. What it read must not get into the cache then. So each read is registered with the range
-//! that it may fill; see the crate's head for what that range is protected from.
+//! A slow read may see the trees as they were before a local write that is committed, and whose page is
+//! evicted, before the read ends. What it read must not get into the cache then. So each read is registered
+//! with the range that it may fill; see the crate's head for what that range is protected from.
 
 use scoutfs_env::sync::Mutex;
 use scoutfs_env::{AllocError, Vec};
@@ -39,8 +39,8 @@ impl Reads {
         Reads(Mutex::with_rank(List { next_id: 0, reads: Vec::new() }, rank::READS))
     }
 
-    /// Registers a read of low..=high. The caller holds the map, so that no page of the range can come and go between
-    /// its finding no page there and this.
+    /// Registers a read of low..=high. The caller holds the map, so that no page of the range can come and go
+    /// between its finding no page there and this.
     pub(crate) fn begin(&self, low: Key, high: Key) -> Result<Reading<'_>, AllocError> {
         let mut list = self.0.lock();
         let id = list.next_id;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Creating, updating and deleting items.
 //!
-//! Each write has a version, and makes the item dirty with it. `reader` and `bounds` as with lookups: what must be known
-//! is read if it is not. Values come in parts, which are stored one after the other.
+//! Each write has a version, and makes the item dirty with it. `reader` and `bounds` as with lookups: what
+//! must be known is read if it is not. Values come in parts, which are stored one after the other.
 
 use scoutfs_env::Vec;
 use scoutfs_format::Key;
@@ -39,7 +39,8 @@ impl ItemCache {
         self.write(Some((reader, bounds)), key, version, Write::Create(value))
     }
 
-    /// Creates or replaces an item without reading whether it exists.
+    /// Creates or replaces an item without reading whether it exists. Meant for items that are not looked up:
+    /// if it was unknown the cache forgets it when it is committed.
     pub fn create_force(&self, key: Key, version: u64, value: &[&[u8]]) -> Result<(), ItemError> {
         self.write(None, key, version, Write::CreateForce(value))
     }
@@ -84,13 +85,14 @@ impl ItemCache {
         self.write(Some((reader, bounds)), key, version, Write::Dirty)
     }
 
-    /// Deletes an item that this transaction has made dirty, or written. Fails only for a caller that breaks this.
+    /// Deletes an item that this transaction has made dirty, or written. Fails only for a caller that breaks
+    /// this.
     pub fn delete_dirty(&self, key: Key, version: u64) -> Result<(), Misuse> {
         self.change_dirty(key, |items| items.delete_dirty(key, version))
     }
 
-    /// Updates an item that this transaction has made dirty, or written, with a value that is not longer than the one
-    /// it has. Fails only for a caller that breaks this.
+    /// Updates an item that this transaction has made dirty, or written, with a value that is not longer than
+    /// the one it has. Fails only for a caller that breaks this.
     pub fn update_dirty(&self, key: Key, version: u64, value: &[&[u8]]) -> Result<(), Misuse> {
         self.change_dirty(key, |items| items.update_dirty(key, version, value))
     }

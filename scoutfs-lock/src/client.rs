@@ -575,7 +575,9 @@ impl<T: Copy> LockClient<T> {
             && requested.to_send
         {
             requested.to_send = false;
-            return Some(Output::Request(Message { mode: requested.mode, ..message }));
+            requested.floor = self.newest_generation;
+            let generation = self.newest_generation;
+            return Some(Output::Request(Message { mode: requested.mode, generation, ..message }));
         }
         let at = lock.waiters.iter().rposition(|w| w.acquired)?;
         let waiter = lock.waiters.remove(at);

@@ -48,6 +48,8 @@ mod ready;
 mod server;
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod tests;
 
 pub use client::{Acquire, Cancel, Granted, LockClient, Output, Revoked, Ticket};
 pub use error::LockError;

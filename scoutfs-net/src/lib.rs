@@ -27,8 +27,8 @@ extern crate std;
 pub mod address;
 pub mod connection;
 pub mod frame;
-//pub mod quorum;
+pub mod quorum;
 
 pub use connection::{Connection, ConnectionError, Event, Hello, RequestId};
 pub use frame::{Decoder, Frame, FrameError};
-//pub use quorum::{Timing, Voter, VoterBlock};
+pub use quorum::{Timing, Voter, VoterBlock};

@@ -8,7 +8,7 @@
 //! | [`roots`] | slots, super block and members, read in the order that readers need |
 //! | [`server`] | [`Server`]: members, seqs, space, locks, horizons, merges and reclaiming, in one owner struct |
 //! | [`merge_job`] | a piece of a merge, which any thread may run |
-//! | [`audit`] | proof that each block of a volume has exactly one owner |
+//! | `audit` | (tests) proof that each block of a volume has exactly one owner |
 //! | [`error`] | [`ServerError`] |
 //!
 //! # What must hold
@@ -30,7 +30,8 @@
 #[cfg(test)]
 extern crate std;
 
-pub mod audit;
+#[cfg(test)]
+mod audit;
 pub mod error;
 pub mod merge_job;
 pub mod mkfs;

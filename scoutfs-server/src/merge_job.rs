@@ -114,9 +114,9 @@ impl MergeJob {
         {
             let leaf = leaf(cache, &self.fs_root, &from)?;
             // One deletion is enough to have the leaf written.
-            let old = leaf.iter().find(|item| {
-                item.key >= from && item.deletion && item.version < self.tombstone_floor
-            });
+            let old = leaf
+                .iter()
+                .find(|item| item.key >= from && item.deletion && item.version < self.tombstone_floor);
             if let Some(item) = old {
                 deletions.push(item.to_owned()?)?;
             }

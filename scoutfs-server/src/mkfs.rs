@@ -11,10 +11,10 @@ use scoutfs_env::device::BlockDevice;
 use scoutfs_env::{Arc, Box, IoBuf, Vec};
 use scoutfs_format::geometry::{Geometry, RESERVED_BYTES};
 use scoutfs_format::le::{U32, U64};
-use scoutfs_format::voter::{SUPER_CLEAN, SuperBlock};
-use scoutfs_format::{BlockRef, Key};
 use scoutfs_format::server_item::FreeItem;
 use scoutfs_format::space::{SPACE_META, SPACE_ZONES};
+use scoutfs_format::voter::{SUPER_CLEAN, SuperBlock};
+use scoutfs_format::{BlockRef, Key};
 
 use crate::error::ServerError;
 use crate::server::work_entry;
@@ -80,10 +80,7 @@ impl BlockSpace for FirstBlocks {
 /// Makes a volume and returns its super block, whose leader has "left cleanly".
 ///
 /// The device must be at least as large as the geometry says, and nobody may use it.
-pub fn create_volume(
-    dev: &Arc<Box<dyn BlockDevice>>,
-    new: &NewVolume,
-) -> Result<SuperBlock, ServerError> {
+pub fn create_volume(dev: &Arc<Box<dyn BlockDevice>>, new: &NewVolume) -> Result<SuperBlock, ServerError> {
     let g = &new.geometry;
     invalidate_supers(&**dev)?;
     wipe(&**dev, RESERVED_BYTES, g.zones_offset())?;
@@ -95,7 +92,7 @@ pub fn create_volume(
         end: g.first_meta_block() + meta_zones * g.zone_meta_blocks(),
         counter: 0,
     };
-    let mut build = |space: &mut FirstBlocks, items: &[OwnedItem], rule: Rule| {
+    let build = |space: &mut FirstBlocks, items: &[OwnedItem], rule: Rule| {
         let mut source = SliceSource::new(items);
         let empty = scoutfs_format::tree::TreeRoot::EMPTY;
         apply(&cache, space, &empty, &mut source, &rule, Limit::NONE).map(|applied| applied.root)

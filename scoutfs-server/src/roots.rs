@@ -192,8 +192,7 @@ fn read_some(
 fn still_counts(state: &SlotState, member: &MemberItem) -> bool {
     state.epoch() == member.epoch.get()
         && (member.state.get() == MEMBER_LIVE
-            || (member.state.get() != MEMBER_FREE
-                && state.commit_nr() == member.frozen_commit_nr.get()))
+            || (member.state.get() != MEMBER_FREE && state.commit_nr() == member.frozen_commit_nr.get()))
 }
 
 /// The bytes of a slot's ring, or `None` when no frame of the volume is in it.
@@ -205,9 +204,9 @@ fn read_ring(
 ) -> Result<Option<IoBuf>, ServerError> {
     let mut bytes = IoBuf::zeroed(RING_BYTES)?;
     dev.read(geometry.slot_offset(slot), &mut bytes)?;
-    let used = bytes.chunks_exact(SECTOR_SIZE).any(|frame| {
-        FrameHeader::ref_from_prefix(frame).is_ok_and(|(head, _)| head.fsid.get() == fsid)
-    });
+    let used = bytes
+        .chunks_exact(SECTOR_SIZE)
+        .any(|frame| FrameHeader::ref_from_prefix(frame).is_ok_and(|(head, _)| head.fsid.get() == fsid));
     Ok(used.then_some(bytes))
 }
 
@@ -219,9 +218,7 @@ pub fn read_slot(
     member: &Member,
 ) -> Result<Option<SlotState>, ServerError> {
     match read_ring(dev, geometry, fsid, member.slot)? {
-        Some(mut bytes) => {
-            parse_or_read_again(dev, geometry, fsid, member.slot, &mut bytes, member)
-        }
+        Some(mut bytes) => parse_or_read_again(dev, geometry, fsid, member.slot, &mut bytes, member),
         None => Ok(None),
     }
 }

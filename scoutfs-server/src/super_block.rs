@@ -102,29 +102,24 @@ pub enum SuperError {
 
 /// Reads the newest super block.
 ///
-/// Copies that are torn or damaged are passed over as long as one is valid. Errors: see [`SuperError`]; when
+/// Copies that are torn, damaged or unreadable are passed over as long as one is valid. Errors: see [`SuperError`]; when
 /// no copy is valid, what is wrong with the first that looks like a super block.
 pub fn read_super(dev: &dyn BlockDevice) -> Result<ValidSuper, SuperError> {
-    let mut buf = IoBuf::zeroed(2 * SECTOR_SIZE)?;
     let mut newest: Option<ValidSuper> = None;
     let mut error = SuperError::NotScoutfs;
     for voter in 0..MAX_VOTERS {
-        let nr_voters = newest.map_or(MAX_VOTERS, |n| n.geometry.nr_voters());
-        if voter >= nr_voters {
+        if newest.is_some_and(|newest| voter >= newest.geometry.nr_voters()) {
             break;
         }
-        if let Err(e) = read_copies(dev, voter, &mut buf) {
-            error = worse(error, e);
-            continue;
-        }
-        for (copy, bytes) in (0..).zip(buf.as_chunks::<SECTOR_SIZE>().0) {
-            match parse_copy(bytes, voter, copy, dev.size_bytes()) {
+        for copy in 0..2 {
+            match read_copy(dev, voter, copy) {
                 Ok(found) => {
                     let order = |v: &ValidSuper| (v.sb.term.get(), v.sb.seq.get());
                     if newest.as_ref().is_none_or(|n| order(&found) > order(n)) {
                         newest = Some(found);
                     }
                 }
+                Err(SuperError::NoMemory(e)) => return Err(e.into()),
                 Err(e) => error = worse(error, e),
             }
         }
@@ -132,33 +127,14 @@ pub fn read_super(dev: &dyn BlockDevice) -> Result<ValidSuper, SuperError> {
     newest.ok_or(error)
 }
 
-/// Reads one copy (0 or 1) of a voter's super block, for those who look at all of them.
+/// Reads and checks one copy (0 or 1) of a voter slot.
 pub fn read_copy(dev: &dyn BlockDevice, voter: u32, copy: u32) -> Result<ValidSuper, SuperError> {
     let mut buf = IoBuf::zeroed(SECTOR_SIZE)?;
     dev.read(super_offset(voter, copy), &mut buf)?;
-    let bytes = buf.first_chunk::<SECTOR_SIZE>().ok_or(SuperError::NotScoutfs)?;
-    parse_copy(bytes, voter, copy, dev.size_bytes())
-}
-
-/// Both copies of a voter; when the device cannot read both at once, each alone, so that one bad sector does not
-/// hide the other copy.
-fn read_copies(dev: &dyn BlockDevice, voter: u32, buf: &mut IoBuf) -> Result<(), SuperError> {
-    if dev.read(super_offset(voter, 0), buf).is_ok() {
-        return Ok(());
+    match buf.first_chunk::<SECTOR_SIZE>() {
+        Some(bytes) => parse_copy(bytes, voter, copy, dev.size_bytes()),
+        None => Err(SuperError::NotScoutfs),
     }
-    let mut result = Err(None);
-    for (copy, bytes) in (0..).zip(buf.as_chunks_mut::<SECTOR_SIZE>().0) {
-        match dev.read(super_offset(voter, copy), bytes) {
-            Ok(()) => result = Ok(()),
-            Err(e) => {
-                bytes.fill(0);
-                if result.is_err() {
-                    result = Err(Some(e));
-                }
-            }
-        }
-    }
-    result.map_err(|e: Option<IoError>| e.map_or(SuperError::NotScoutfs, SuperError::Io))
 }
 
 /// The first error that says more than "not scoutfs" is the one to report.
@@ -189,16 +165,13 @@ fn parse_copy(
     if sb.crc.get() != found_crc {
         return Err(SuperError::Crc { voter, copy, stored_crc: sb.crc.get(), found_crc });
     }
-    let geometry = Geometry::from_raw(&sb.geometry)
-        .map_err(|error| SuperError::Geometry { voter, copy, error })?;
+    let geometry =
+        Geometry::from_raw(&sb.geometry).map_err(|error| SuperError::Geometry { voter, copy, error })?;
     if voter >= geometry.nr_voters() {
         return Err(SuperError::Voter { voter, nr_voters: geometry.nr_voters() });
     }
     if geometry.volume_bytes() > device_bytes {
-        return Err(SuperError::DeviceTooSmall {
-            volume_bytes: geometry.volume_bytes(),
-            device_bytes,
-        });
+        return Err(SuperError::DeviceTooSmall { volume_bytes: geometry.volume_bytes(), device_bytes });
     }
     Ok(ValidSuper { sb, geometry, voter, copy })
 }
@@ -231,11 +204,7 @@ fn seal(sb: &mut SuperBlock) -> Result<IoBuf, AllocError> {
 /// crc. For a slot whose two copies are equal, as they are after the first write of a term.
 ///
 /// After an error it is not known which state a reader finds; only a new read tells.
-pub fn write_super(
-    dev: &dyn BlockDevice,
-    voter: u32,
-    sb: &mut SuperBlock,
-) -> Result<(), SuperError> {
+pub fn write_super(dev: &dyn BlockDevice, voter: u32, sb: &mut SuperBlock) -> Result<(), SuperError> {
     write_super_after(dev, voter, 1, sb)
 }
 

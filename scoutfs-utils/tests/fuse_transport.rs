@@ -13,6 +13,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -23,8 +24,8 @@ use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, StatxFlags, XattrFlags};
 use rustix::io::Errno;
 use scoutfs_utils::fuse::loopdev::{LoopDevice, LoopOptions, backing_file};
 use scoutfs_utils::fuse::{
-    InitFlags, MountKind, MountOptions, Notifier, Session, SessionError, SessionOptions, ThreadOptions,
-    UnmountMode, unmount,
+    InitFlags, MountFlags, MountKind, MountOptions, Notifier, Session, SessionError, SessionOptions,
+    ThreadOptions, UnmountMode, unmount,
 };
 
 /// Nothing in here takes longer; what does, hangs.
@@ -580,6 +581,82 @@ fn names_that_are_not_text_arrive_unchanged() {
     fs::write(m.place.mnt().join(&name), b"x").unwrap();
     let found: Vec<_> = fs::read_dir(m.place.mnt()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(found, [name]);
+}
+
+/// Given to the child of the test below: where it mounts.
+const CHILD_PLACE: &str = "FUSE_TRANSPORT_CHILD_PLACE";
+
+/// Not a test of its own: the child of the next one. Mounts, and unmounts with a `destroy` that does not return.
+#[test]
+#[ignore = "is run by another test"]
+fn child_that_is_killed_while_it_unmounts() {
+    let Some(path) = std::env::var_os(CHILD_PLACE) else { return };
+    let place = std::mem::ManuallyDrop::new(Place(path.into()));
+    let device = LoopDevice::attach(&place.volume(), LoopOptions::default()).unwrap();
+    let kind = MountKind::Block { device: device.path().to_owned(), block_size: 4096 };
+    let knobs = Knobs { destroy_delay: Duration::from_secs(3600), ..Knobs::default() };
+    let session = Session::mount(Arc::new(Memfs::new(knobs)), &options(kind, place.mnt())).unwrap();
+    let _server = std::thread::spawn(move || session.run());
+    // The parent looks at the mount before it says go.
+    std::io::stdin().read_exact(&mut [0]).unwrap();
+    let _ = unmount(&place.mnt(), UnmountMode::IfIdle);
+}
+
+/// A child that is killed in any case.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+    }
+}
+
+/// Aborts the FUSE connection of a loop device, whatever state it is in.
+fn abort_connection(place: &Place, device: &Path) {
+    let number = rustix::fs::stat(device).unwrap().st_rdev;
+    let id = (libc::major(number) << 20) | libc::minor(number);
+    rustix::mount::mount("none", place.mnt(), "fusectl", MountFlags::empty(), None).unwrap();
+    let _ = fs::write(place.mnt().join(id.to_string()).join("abort"), "1");
+    rustix::mount::unmount(place.mnt(), rustix::mount::UnmountFlags::DETACH).unwrap();
+}
+
+#[test]
+fn a_process_that_is_killed_while_it_unmounts_ends_and_so_does_its_mount() {
+    if !is_possible() {
+        return;
+    }
+    let place = Place::new();
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "child_that_is_killed_while_it_unmounts"])
+        .env(CHILD_PLACE, &place.0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn();
+    let mut child = Killed(child.unwrap());
+    let volume = place.volume();
+    let attached = || {
+        let devices = fs::read_dir("/dev").unwrap().map(|entry| entry.unwrap().path());
+        let mut loops = devices.filter(|path| path.to_string_lossy().starts_with("/dev/loop"));
+        loops.find(|path| backing_file(path).is_ok_and(|file| file.as_ref() == Some(&volume)))
+    };
+    let mounted = || fs::read_to_string("/proc/mounts").unwrap().contains(place.mnt().to_str().unwrap());
+    wait_until("the mount", || attached().is_some() && mounted());
+    let device = attached().unwrap();
+    child.0.stdin.as_ref().unwrap().write_all(&[1]).unwrap();
+    wait_until("the unmount", || !mounted());
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(child.0.try_wait().unwrap(), None, "destroy has not returned");
+    child.0.kill().unwrap();
+    let begin = Instant::now();
+    while child.0.try_wait().unwrap().is_none() {
+        if begin.elapsed() > Duration::from_secs(10) {
+            // Otherwise a sync would hang on this machine from now on.
+            abort_connection(&place, &device);
+            panic!("the process hangs in its unmount");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    wait_until("the loop device's end", || attached().is_none());
 }
 
 /// Whether this kernel is at least the given version.

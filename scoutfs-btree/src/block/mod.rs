@@ -29,5 +29,5 @@ mod tests;
 
 pub use batch::WriteBatch;
 pub use buffer::{Block, NewBlock};
-pub use cache::{BlockCache, RANK_BLOCK_CACHE};
+pub use cache::{BlockCache, CacheStats, RANK_BLOCK_CACHE};
 pub use space::BlockSpace;

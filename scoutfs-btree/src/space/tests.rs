@@ -135,6 +135,113 @@ fn held_blocks_are_free_after_a_crash() {
     assert_eq!(space.release_held(blocks(SpaceKind::Data, 0, 2)), error);
 }
 
+/// 400 data blocks, of which every second one is in use and the others are held.
+fn alternately_used_and_held() -> MountSpace {
+    let mut space = mount_with(&[blocks(SpaceKind::Data, 0, 400)]);
+    assert_eq!(space.alloc_data(400, None).unwrap().len, 400);
+    for n in 0..200 {
+        space.use_held(blocks(SpaceKind::Data, 2 * n, 1)).unwrap();
+    }
+    commit(&mut space);
+    space
+}
+
+#[test]
+fn what_is_held_can_be_released_without_memory() {
+    let mut space = alternately_used_and_held();
+    alloc_fault::fail_after(0);
+    let released = (0..200).try_for_each(|n| space.release_held(blocks(SpaceKind::Data, 2 * n + 1, 1)));
+    alloc_fault::clear();
+    assert_eq!(released, Ok(()));
+    assert_eq!(space.free_blocks(SpaceKind::Data), 200);
+}
+
+#[test]
+fn freeing_many_pieces_at_once_is_all_or_nothing() {
+    let mut failures = 0;
+    for nth in 0.. {
+        let mut space = alternately_used_and_held();
+        for n in 0..200 {
+            space.use_held(blocks(SpaceKind::Data, 2 * n + 1, 1)).unwrap();
+        }
+        alloc_fault::fail_after(nth);
+        let result = space.free_data(base(SpaceKind::Data), 400);
+        let tripped = alloc_fault::tripped();
+        alloc_fault::clear();
+        let found = (space.free_blocks(SpaceKind::Data), space.pending_blocks(SpaceKind::Data));
+        if !tripped {
+            assert_eq!((result, found), (Ok(()), (200, 200)));
+            break;
+        }
+        assert_eq!((result, found), (Err(SpaceError::NoMemory), (0, 0)));
+        failures += 1;
+    }
+    assert!(failures > 5, "{failures}");
+}
+
+#[test]
+fn giving_and_taking_many_pieces_at_once_is_all_or_nothing() {
+    let pieces: Vec<_> = (0..100).map(|n| blocks(SpaceKind::Data, 4 * n + 1, 1)).collect();
+    type Op<'a> = &'a dyn Fn(&mut MountSpace) -> Result<(), SpaceError>;
+    let ops: [Op<'_>; 3] =
+        [&|space| space.give(&pieces).map(drop), &|space| space.forget_given(1), &|space| {
+            space.take(2, &pieces)
+        }];
+    let counts = |space: &MountSpace| {
+        (space.held_blocks(SpaceKind::Data), space.pending_blocks(SpaceKind::Data), space.given().count())
+    };
+    let after = [(100, 0, 0), (100, 0, 0), (100, 100, 0)];
+    for nr in 0..ops.len() {
+        for nth in 0.. {
+            let mut space = alternately_used_and_held();
+            for op in &ops[..nr] {
+                op(&mut space).unwrap();
+                commit(&mut space);
+            }
+            let before = counts(&space);
+            alloc_fault::fail_after(nth);
+            let result = ops[nr](&mut space);
+            let tripped = alloc_fault::tripped();
+            alloc_fault::clear();
+            if !tripped {
+                assert_eq!((result, counts(&space)), (Ok(()), after[nr]));
+                break;
+            }
+            assert_eq!((result, counts(&space)), (Err(SpaceError::NoMemory), before));
+            // What failed can be done again.
+            assert_eq!(ops[nr](&mut space), Ok(()));
+            assert_eq!(counts(&space), after[nr]);
+        }
+    }
+}
+
+#[test]
+fn forgetting_one_of_two_interleaved_hand_overs_is_all_or_nothing() {
+    let pieces = |odd: u64| -> Vec<_> { (0..100).map(|n| blocks(SpaceKind::Data, 2 * n + odd, 1)).collect() };
+    let mut failures = 0;
+    for nth in 0.. {
+        let mut space = mount_with(&[blocks(SpaceKind::Data, 0, 200)]);
+        space.alloc_data(200, None).unwrap();
+        space.give(&pieces(0)).unwrap();
+        space.give(&pieces(1)).unwrap();
+        commit(&mut space);
+        alloc_fault::fail_after(nth);
+        let result = space.forget_given(1);
+        let tripped = alloc_fault::tripped();
+        alloc_fault::clear();
+        assert_eq!(result, if tripped { Err(SpaceError::NoMemory) } else { Ok(()) });
+        let first = if tripped { 1 } else { 2 };
+        assert!(space.given().map(|(number, _)| number).eq(first..=2));
+        space.forget_given(2).unwrap();
+        space.take(2, &[blocks(SpaceKind::Data, 0, 200)]).unwrap();
+        if !tripped {
+            break;
+        }
+        failures += 1;
+    }
+    assert!(failures > 1, "{failures}");
+}
+
 #[test]
 fn the_reserve_is_for_the_privileged() {
     let mut space = mount_with(&[blocks(SpaceKind::Meta, 0, 5)]);
@@ -687,7 +794,12 @@ impl Model {
         }
         assert_eq!(result, Ok(()));
         self.checkpoint_set(at, State::Free);
-        self.closing.as_mut().unwrap().checkpoint_used.retain(|&used| used != at);
+        let closing = self.closing.as_mut().unwrap();
+        if closing.checkpoint_used.contains(&at) {
+            // As if the checkpoint had never had it: from now on others may.
+            closing.checkpoint_used.retain(|&used| used != at);
+            closing.undo.retain(|&(changed, _)| changed != at);
+        }
     }
 
     fn make_list(&mut self, max_inline: usize) {

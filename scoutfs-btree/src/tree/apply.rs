@@ -65,10 +65,7 @@ pub fn apply(
         Some(top) => pass.tree(&top)?,
         None => pass.leaf(&Items::new(&[], 0), Key::MAX)?,
     }
-    let (mut root, is_old) = pass.out.finish()?;
-    if is_old {
-        root = pass.lower(root)?;
-    }
+    let root = pass.out.finish()?;
     let mut stats = pass.stats;
     stats.changes = pass.batch.taken();
     stats.blocks_written = pass.out.written();
@@ -197,25 +194,5 @@ impl Pass<'_> {
             }
         }
         self.out.push_items(items, kept, end)
-    }
-
-    /// While the root, which is a node of the old tree, has one child: makes the child the root.
-    fn lower(&mut self, root: TreeRoot) -> Result<TreeRoot, Error> {
-        let mut root = root;
-        while root.height > 1
-            && let Some(place) = Place::of_root(&root)?
-        {
-            let node = Node::read(self.cache, &place)?;
-            if node.len() > 1 {
-                break;
-            }
-            self.out.free(&root.block)?;
-            root = TreeRoot {
-                block: node.child(0, place.last).block,
-                height: root.height - 1,
-                ..TreeRoot::EMPTY
-            };
-        }
-        Ok(root)
     }
 }

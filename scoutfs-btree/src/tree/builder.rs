@@ -134,3 +134,44 @@ impl Builder {
         self.block
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(nr_items: u64) -> Builder {
+        let mut node = Builder::new(Key::MIN).unwrap();
+        for n in 0..nr_items {
+            let value = [n as u8 + 1; 50];
+            let item =
+                Item { key: Key::inode(n), version: n, deletion: false, value: &value[..n as usize % 50] };
+            assert!(node.push(&item));
+        }
+        node
+    }
+
+    /// No byte of an item that went elsewhere stays behind.
+    #[test]
+    fn a_shortened_node_is_one_that_was_never_longer() {
+        for keep in [0, 1, 7, 100] {
+            let mut node = filled(100);
+            node.truncate(keep);
+            assert_eq!(node.used(), filled(keep as u64).used());
+            assert_eq!(node.finish(0).bytes(), filled(keep as u64).finish(0).bytes());
+        }
+    }
+
+    #[test]
+    fn a_run_of_items_is_the_same_as_each_item() {
+        let all = filled(100);
+        for (start, end) in [(0, 100), (0, 0), (50, 51), (51, 99), (99, 100)] {
+            let mut one_by_one = filled(9);
+            let mut at_once = filled(9);
+            for index in start..end {
+                assert!(one_by_one.push(&all.items().get(index)));
+            }
+            assert_eq!(at_once.push_run(&all.items(), start, end), end);
+            assert_eq!(at_once.finish(0).bytes(), one_by_one.finish(0).bytes());
+        }
+    }
+}

@@ -116,12 +116,16 @@ impl Rule {
 pub struct Limit {
     /// Changes to apply.
     pub max_changes: u64,
-    /// No further change is applied once this many blocks are written or begun. Completing the tree then takes
-    /// up to four more for each level.
+    /// No further change is applied once this many blocks are written or begun. Completing the tree takes up to
+    /// [`SLACK_PER_LEVEL`](Self::SLACK_PER_LEVEL) more for each level, a new one on top included.
     pub max_blocks: u64,
 }
 
 impl Limit {
+    /// Blocks of each level by which `max_blocks` may be passed: what the last change began, the rest of the nodes that it
+    /// took apart, and a neighbour to join.
+    pub const SLACK_PER_LEVEL: u64 = 6;
+
     /// All at once.
     pub const NONE: Limit = Limit { max_changes: u64::MAX, max_blocks: u64::MAX };
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Nodes: the one check of their structure, and reading them.
 //!
-//! [`verify`] is called once, when a node has been read from the device. All that is found wrong there is an error; what
+//! `verify` is called once, when a node has been read from the device. All that is found wrong there is an error; what
 //! is read of a [`Node`] afterwards cannot fail and is not checked again.
 
 use core::ops::Range;
@@ -285,4 +285,106 @@ fn verify_child(index: u32, value: &[u8], geometry: &Geometry) -> Result<(), Cor
     let child = BlockRef::read_from_bytes(value).unwrap_or(BlockRef::NONE);
     let blkno = child.blkno.get();
     if geometry.has_meta_block(blkno) { Ok(()) } else { Err(CorruptKind::Child { index, blkno }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use scoutfs_format::le::{U16, U32, U64};
+    use scoutfs_format::tree::MAX_VALUE_LEN;
+    use std::vec::Vec;
+    use zerocopy::{FromZeros, IntoBytes};
+
+    fn geometry() -> Geometry {
+        Geometry::new(64 << 20, 1).unwrap()
+    }
+
+    /// A node whose values have these lengths, laid out as they have to be; in a parent they are all the same child.
+    fn node(level: u8, lens: &[usize], change: impl FnOnce(&mut NodeHeader, &mut [ItemHeader])) -> Vec<u8> {
+        let mut bytes = std::vec![0; BLOCK_SIZE];
+        let mut header = NodeHeader::new_zeroed();
+        header.nr_items = U32::new(lens.len() as u32);
+        header.value_bytes = U32::new(lens.iter().sum::<usize>() as u32);
+        header.level = level;
+        let child = BlockRef::new(geometry().first_meta_block(), 1, 1);
+        let mut end = BLOCK_SIZE;
+        let mut items = Vec::new();
+        for (n, len) in (0..).zip(lens) {
+            let mut item = ItemHeader::new_zeroed();
+            item.key = Key::inode(n).to_raw();
+            item.val_len = U16::new(*len as u16);
+            if *len > 0 && *len <= end {
+                end -= len;
+                item.val_off = U16::new(end as u16);
+                if level > 0 {
+                    bytes[end..end + len].copy_from_slice(&child.as_bytes()[..*len]);
+                }
+            }
+            items.push(item);
+        }
+        change(&mut header, &mut items);
+        bytes[..ITEMS_START].copy_from_slice(header.as_bytes());
+        let end = ITEMS_START + items.len() * ITEM_SIZE;
+        bytes[ITEMS_START..end].copy_from_slice(items.as_bytes());
+        bytes
+    }
+
+    #[test]
+    fn sound_nodes_are_accepted() {
+        for node in [
+            node(0, &[0], |_, _| ()),
+            node(0, &[10, 0, 4096], |_, _| ()),
+            node(0, &[0; MAX_ITEMS], |_, _| ()),
+            node(0, &[MAX_VALUE_LEN; 15], |_, _| ()),
+            node(1, &[24; 909], |_, _| ()),
+            node(0, &[0], |_, items| items[0].flags = ITEM_DELETION),
+        ] {
+            assert_eq!(verify(&node, &geometry()), Ok(()));
+        }
+    }
+
+    #[test]
+    fn each_broken_invariant_is_named() {
+        let max = MAX_ITEMS as u32;
+        let state =
+            |level, flags, version, len| CorruptKind::ItemState { index: 0, level, flags, version, len };
+        for (node, kind) in [
+            (node(0, &[], |_, _| ()), CorruptKind::ItemCount { found: 0, max }),
+            (
+                node(0, &[1], |header, _| header.nr_items = U32::new(max + 1)),
+                CorruptKind::ItemCount { found: max + 1, max },
+            ),
+            (
+                node(0, &[1, 1], |_, items| items[1].key = items[0].key),
+                CorruptKind::KeyOrder { index: 1, previous: Key::inode(0), key: Key::inode(0) },
+            ),
+            (
+                node(0, &[1, 1], |_, items| items[1].val_off = items[0].val_off),
+                CorruptKind::ValueOffset { index: 1, expected: 65534, found: 65535 },
+            ),
+            (
+                node(0, &[0], |_, items| items[0].val_off = U16::new(9)),
+                CorruptKind::ValueOffset { index: 0, expected: 0, found: 9 },
+            ),
+            (node(0, &[4097], |_, _| ()), CorruptKind::ValueLen { index: 0, len: 4097, max: 4096 }),
+            (
+                node(0, &[MAX_VALUE_LEN; 17], |_, _| ()),
+                CorruptKind::ValueSpace { index: 15, len: 4096, free: 3216 },
+            ),
+            (
+                node(0, &[3], |header, _| header.value_bytes = U32::new(4)),
+                CorruptKind::ValueBytes { counted: 4, found: 3 },
+            ),
+            (node(0, &[1], |_, items| items[0].flags = ITEM_DELETION), state(0, 1, 0, 1)),
+            (node(0, &[1], |_, items| items[0].flags = 2), state(0, 2, 0, 1)),
+            (node(1, &[24], |_, items| items[0].flags = ITEM_DELETION), state(1, 1, 0, 24)),
+            (node(1, &[24], |_, items| items[0].version = U64::new(3)), state(1, 0, 3, 24)),
+            (node(1, &[23], |_, _| ()), state(1, 0, 0, 23)),
+        ] {
+            assert_eq!(verify(&node, &geometry()), Err(kind));
+        }
+        let mut outside = node(1, &[24], |_, _| ());
+        outside[BLOCK_SIZE - 24] = 1;
+        assert_eq!(verify(&outside, &geometry()), Err(CorruptKind::Child { index: 0, blkno: 1 }));
+    }
 }

@@ -114,8 +114,8 @@ impl<'a> Output<'a> {
         Ok(true)
     }
 
-    /// Writes what is left. Returns the root, and whether it is a node of the old tree.
-    pub(super) fn finish(&mut self) -> Result<(TreeRoot, bool), Error> {
+    /// Writes what is left and returns the root. When the top level has one item only, that is the root.
+    pub(super) fn finish(&mut self) -> Result<TreeRoot, Error> {
         let mut level = 0;
         while let Some(this) = self.levels.get_mut(level) {
             let held = this.held.take();
@@ -129,11 +129,11 @@ impl<'a> Output<'a> {
                     if level > 0 && items.len() == 1 {
                         let child = BlockRef::read_from_bytes(items.value(0));
                         self.batch.finish()?;
-                        return Ok((root(child.unwrap_or(BlockRef::NONE), height), true));
+                        return Ok(root(child.unwrap_or(BlockRef::NONE), height));
                     }
                     let block = self.write(level, top)?;
                     self.batch.finish()?;
-                    return Ok((root(block, height + 1), false));
+                    return Ok(root(block, height + 1));
                 }
                 (held, filling) => {
                     for node in [held, filling].into_iter().flatten() {
@@ -143,7 +143,7 @@ impl<'a> Output<'a> {
             }
             level += 1;
         }
-        Ok((TreeRoot::EMPTY, false))
+        Ok(TreeRoot::EMPTY)
     }
 
     fn push(&mut self, level: usize, item: &Item<'_>) -> Result<(), Error> {

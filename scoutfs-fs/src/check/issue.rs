@@ -167,6 +167,13 @@ macro_rules! issue_kinds {
                     $( IssueKind::$name { .. } => stringify!($name) ),*
                 }
             }
+
+            /// Its numbers, each with its name.
+            pub fn for_each_field(&self, each: &mut dyn FnMut(&'static str, &dyn fmt::Display)) {
+                match self {
+                    $( IssueKind::$name $({ $($field),* })? => { $( $( each(stringify!($field), $field); )* )? } ),*
+                }
+            }
         }
     };
 }
@@ -201,9 +208,9 @@ issue_kinds! {
     /// The ring of a member is damaged.
     #[error("{problem}")]
     Slot { problem: SlotProblem }
-    /// The ring of a member cannot be read.
+    /// The device cannot read it.
     #[error("{error}")]
-    SlotIo { error: IoError }
+    Io { error: IoError }
     /// What the mount wrote down of its space contradicts itself.
     #[error("its space: {error}")]
     SlotSpace { error: SpaceError }
@@ -303,9 +310,12 @@ issue_kinds! {
     /// The change index lacks the inode.
     #[error("index {index} has no entry for its seq {seq}")]
     NoIndexEntry { index: u8, seq: u64 }
-    /// An entry of the change index that no inode stands behind.
-    #[error("the entry is for seq {seq}, the inode's is {found:?}")]
-    IndexSeq { seq: u64, found: Option<u64> }
+    /// An entry of the change index for a seq that its inode does not have.
+    #[error("the entry is for seq {seq}, the inode's is {found}")]
+    IndexSeq { seq: u64, found: u64 }
+    /// An entry of the change index for an inode that does not exist.
+    #[error("the entry is for seq {seq} of an inode that does not exist")]
+    IndexWithoutInode { seq: u64 }
     /// No links, but no orphan item.
     #[error("it has no links and no orphan item")]
     NoOrphanItem

@@ -48,13 +48,13 @@ use scoutfs_env::device::BlockDevice;
 use scoutfs_env::{AllocError, Arc, Box};
 use scoutfs_format::geometry::Geometry;
 use scoutfs_format::voter::SuperBlock;
-use scoutfs_server::super_block::{SuperError, read_super};
+use scoutfs_server::super_block::{SuperError, ValidSuper, read_super};
 
 pub use issue::{Issue, IssueKind, Place, TreeId};
 pub use owners::Owner;
 pub use supers::{QuorumState, read_quorum};
 
-use owners::Owners;
+use owners::{Finding, Owners};
 
 /// Blocks that are kept in memory: 64 MiB.
 const CACHE_BLOCKS: usize = 1024;
@@ -141,7 +141,7 @@ pub fn check(
         shared_nodes: 0,
         tree_items: 0,
     };
-    checker.run()?;
+    checker.run(found)?;
     Ok(checker.summary)
 }
 
@@ -162,11 +162,11 @@ struct Checker<'a> {
 }
 
 impl Checker<'_> {
-    fn run(&mut self) -> Result<(), CheckError> {
+    fn run(&mut self, found: ValidSuper) -> Result<(), CheckError> {
         let before = self.fingerprint()?;
         self.check_supers()?;
         self.check_quorum_blocks()?;
-        let roots = self.check_space()?;
+        let roots = self.check_space(found)?;
         if self.summary.items_checked {
             self.check_items(&roots)?;
         } else {
@@ -188,23 +188,17 @@ impl Checker<'_> {
     /// Blocks without owner, and what zones hold.
     fn check_gaps(&mut self) {
         let Checker { owners, report, summary, .. } = self;
-        let mut tell = |kind, place| {
+        let found = owners.finish(&mut |finding| {
+            let (kind, place) = match finding {
+                Finding::Lost { kind, start, len } => (IssueKind::NoOwner, Place::Blocks { kind, start, len }),
+                Finding::TwoKinds { zone } => (IssueKind::ZoneOfTwoKinds, Place::Zone { zone }),
+            };
             summary.issues += 1;
             report(Issue { kind, place });
-        };
-        let mut mixed = scoutfs_env::Vec::new();
-        let mut lost_memory = false;
-        let found = owners.finish(
-            &mut |kind, start, len| tell(IssueKind::NoOwner, Place::Blocks { kind, start, len }),
-            &mut |zone| lost_memory |= mixed.push(zone).is_err(),
-        );
-        for zone in &mixed {
-            tell(IssueKind::ZoneOfTwoKinds, Place::Zone { zone: *zone });
-        }
+        });
         let counted = self.sb.meta_zones.get();
         if found != counted {
             self.issue(IssueKind::MetaZoneCount { counted, found }, Place::Volume);
         }
-        let _ = lost_memory;
     }
 }

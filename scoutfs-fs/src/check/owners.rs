@@ -163,63 +163,68 @@ impl Owners {
         self.runs.iter().map(|(&last, &(first, kind, owner))| Run { first, last, kind, owner })
     }
 
-    /// Calls `gap` with each run of blocks of the zones that nobody owns, with the kind of its neighbours in the
-    /// zone if they have one, and `mixed` with each zone that holds both kinds. Returns the number of zones that hold
-    /// metadata.
-    pub fn finish(&self, gap: &mut dyn FnMut(SpaceKind, u64, u64), mixed: &mut dyn FnMut(u64)) -> u64 {
+    /// Tells of blocks of the zones that nobody owns, and of zones that hold both kinds. Returns the number of zones that
+    /// hold metadata.
+    pub fn finish(&self, tell: &mut dyn FnMut(Finding)) -> u64 {
         let (base, end) = (self.geometry.first_data_block(), self.geometry.end_data_block());
         let blocks = self.geometry.zone_data_blocks();
-        let zone = |sector: u64| (sector - base) / blocks;
+        let zone_of = |sector: u64| (sector - base) / blocks;
         let mut at = base;
         let mut before: Option<Run> = None;
+        // The last zone of the runs so far, and whether it holds metadata and data.
+        let mut newest: Option<(u64, [bool; 2])> = None;
         let mut meta_zones = 0;
-        // The newest zone that has a kind, and whether it was told of already.
-        let mut newest: Option<(u64, SpaceKind, bool)> = None;
-        let mut gap_at = |first: u64, end: u64, before: Option<Run>, after: Option<Run>| {
-            let in_zone = |run: &Run, sector: u64, edge: u64| zone(sector) == zone(edge) && run.kind.is_some();
-            let kind = (before.filter(|run| in_zone(run, run.last, first)))
-                .or(after.filter(|run| in_zone(run, run.first, end - 1)))
-                .and_then(|run| run.kind)
-                .filter(|&kind| first.is_multiple_of(sectors(Some(kind))) && end.is_multiple_of(sectors(Some(kind))))
-                .unwrap_or(SpaceKind::Data);
-            let unit = sectors(Some(kind));
-            gap(kind, first / unit, (end - first) / unit);
-        };
         for run in self.iter() {
             if at < run.first {
-                gap_at(at, run.first, before, Some(run));
+                tell(self.gap(at, run.first, before, Some(run)));
             }
             at = run.last + 1;
             before = Some(run);
             let Some(kind) = run.kind else { continue };
-            let (first_zone, last_zone) = (zone(run.first), zone(run.last));
-            let mut new_zones = last_zone - first_zone + 1;
-            if let Some((known, known_kind, told)) = newest.filter(|&(known, ..)| known == first_zone) {
-                if known_kind != kind && !told {
-                    mixed(known);
-                }
-                if known_kind == SpaceKind::Meta || kind == known_kind {
-                    new_zones -= 1;
-                }
-                if first_zone == last_zone {
-                    let kind_now = if known_kind == SpaceKind::Meta { known_kind } else { kind };
-                    newest = Some((known, kind_now, told || known_kind != kind));
-                    if kind == SpaceKind::Meta {
-                        meta_zones += new_zones;
-                    }
-                    continue;
-                }
+            let (first_zone, last_zone) = (zone_of(run.first), zone_of(run.last));
+            let (zone, mut holds) = newest.unwrap_or((first_zone, [false; 2]));
+            let is_new = zone != first_zone;
+            if is_new {
+                holds = [false; 2];
+            }
+            let held = holds;
+            holds[kind as usize] = true;
+            if held != holds && holds == [true; 2] {
+                tell(Finding::TwoKinds { zone: first_zone });
             }
             if kind == SpaceKind::Meta {
-                meta_zones += new_zones;
+                meta_zones += last_zone - first_zone + u64::from(!held[SpaceKind::Meta as usize]);
             }
-            newest = Some((last_zone, kind, false));
+            if last_zone > first_zone {
+                holds = [kind == SpaceKind::Meta, kind == SpaceKind::Data];
+            }
+            newest = Some((last_zone, holds));
         }
         if at < end {
-            gap_at(at, end, before, None);
+            tell(self.gap(at, end, before, None));
         }
         meta_zones
     }
+
+    /// Blocks without owner, as blocks of the kind of a neighbour in the same zone, if they have one.
+    fn gap(&self, first: u64, end: u64, before: Option<Run>, after: Option<Run>) -> Finding {
+        let base = self.geometry.first_data_block();
+        let zone_of = |sector: u64| (sector - base) / self.geometry.zone_data_blocks();
+        let before = before.filter(|run| zone_of(run.last) == zone_of(first)).and_then(|run| run.kind);
+        let after = after.filter(|run| zone_of(run.first) == zone_of(end - 1)).and_then(|run| run.kind);
+        let run = Run { first, last: end - 1, kind: before.or(after), owner: Owner::Files };
+        let (kind, start, len) = blocks(&run);
+        Finding::Lost { kind, start, len }
+    }
+}
+
+/// What is wrong with all owners together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Finding {
+    /// Blocks that nobody owns.
+    Lost { kind: SpaceKind, start: u64, len: u64 },
+    /// A zone that holds metadata and data.
+    TwoKinds { zone: u64 },
 }
 
 /// A run as blocks of its kind.
@@ -276,15 +281,15 @@ mod tests {
             }
             let mut gaps = std::vec![false; model.len()];
             let mut mixed = Vec::new();
-            let meta_zones = owners.finish(
-                &mut |kind, start, len| {
+            let meta_zones = owners.finish(&mut |finding| match finding {
+                Finding::Lost { kind, start, len } => {
                     let unit = sectors(Some(kind));
                     for block in start * unit..(start + len) * unit {
                         gaps[(block - base) as usize] = true;
                     }
-                },
-                &mut |zone| mixed.push(zone),
-            );
+                }
+                Finding::TwoKinds { zone } => mixed.push(zone),
+            });
             let mut expected_mixed = Vec::new();
             let mut expected_meta = 0;
             for (nr, blocks) in model.chunks(zone as usize).enumerate() {

@@ -113,7 +113,7 @@ impl Checker<'_> {
                     QuorumState::Damaged { stored, computed } if both => {
                         self.issue(IssueKind::QuorumChecksum { stored, computed }, place);
                     }
-                    QuorumState::Unreadable(error) => self.issue(IssueKind::SlotIo { error }, place),
+                    QuorumState::Unreadable(error) => self.issue(IssueKind::Io { error }, place),
                     QuorumState::Damaged { .. } => self.summary.torn += 1,
                 }
             }

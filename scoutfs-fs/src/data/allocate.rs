@@ -125,7 +125,7 @@ impl Fs {
             let mut change = Change::new(&hold);
             change.inode(&mut new, Touch::Data)?;
             remap.prepare(&mut change, &mut new)?;
-            remap.finish(&hold, new.ino);
+            remap.finish(self.store(), &hold, new.ino);
             change.finish(&[&new]);
             *inode = new;
         }
@@ -151,7 +151,7 @@ impl Fs {
             }
             let hole_end = found.map_or(end, |e| e.first.min(end));
             let run = self.reserve_run(locks, state, inode, block, hole_end - block)?;
-            let extent = Extent { first: block, len: run.len(), blkno: run.start(), flags: EXTENT_UNWRITTEN };
+            let extent = Extent { first: block, len: run.len, blkno: run.start, flags: EXTENT_UNWRITTEN };
             let mut new = inode.clone();
             self.map_run(locks, &mut new, extent, run, Touch::Meta)?;
             *inode = new;

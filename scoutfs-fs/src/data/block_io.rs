@@ -5,7 +5,7 @@
 //! the device wants it. The rest goes through a buffer of bounded size.
 
 use scoutfs_env::IoBuf;
-use scoutfs_env::device::{BlockDevice as _, IO_ALIGN};
+use scoutfs_env::device::IO_ALIGN;
 
 use crate::data::extent::Extent;
 use crate::data::state::DataState;

@@ -5,7 +5,6 @@
 //! sort are one. The inode's `online_blocks` is the sum of the blocks that its extents have here.
 
 use scoutfs_env::Vec;
-use scoutfs_env::device::BlockDevice as _;
 use scoutfs_format::Key;
 use scoutfs_format::item::{EXTENT_OFFLINE, EXTENT_UNWRITTEN, ExtentItem, MAX_FILE_BYTES};
 use scoutfs_format::key::KIND_EXTENT;
@@ -16,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::inode::change::Change;
 use crate::inode::record::{DATA_BLOCK_BYTES, Inode};
-use crate::store::{Hold, Locks};
+use crate::store::{Hold, Locks, Store};
 
 /// The last logical block that a file can have.
 pub(crate) const MAX_BLOCK: u64 = (MAX_FILE_BYTES - 1) / DATA_BLOCK_BYTES;
@@ -184,7 +183,6 @@ impl Remap {
 
     /// Takes the steps that can fail, and counts the inode's blocks.
     pub fn prepare(&self, change: &mut Change<'_, '_>, inode: &mut Inode) -> Result<()> {
-        change.hold().reserve_free_data(self.freed.len())?;
         for old in &self.old {
             match Self::find(&self.new, old.end()) {
                 Some(new) if new == old => {}
@@ -201,16 +199,18 @@ impl Remap {
     }
 
     /// Takes the steps that cannot fail; the change must be finished, too.
-    pub fn finish(&self, hold: &Hold<'_>, ino: u64) {
+    pub fn finish(&self, store: &Store, hold: &Hold<'_>, ino: u64) {
         for new in &self.new {
             if Self::find(&self.old, new.end()).is_some_and(|old| old != new) {
                 hold.update_dirty(new.key(ino), &[new.item().as_bytes()]);
             }
         }
         for (start, len) in &self.freed {
-            // Room for them was reserved.
-            let freed = hold.free_data(*start, *len);
-            debug_assert!(freed.is_ok());
+            if let Err(error) = hold.free_data(*start, *len) {
+                // The extents are gone already: what is left of this transaction must not become durable.
+                scoutfs_env::error!("inode {ino}: {len} data blocks at {start} were not freed: {error}");
+                store.fail("data blocks could not be freed");
+            }
         }
     }
 }

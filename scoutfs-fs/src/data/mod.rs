@@ -34,3 +34,6 @@ mod truncate;
 mod write;
 
 pub use allocate::AllocateMode;
+
+#[cfg(test)]
+mod tests;

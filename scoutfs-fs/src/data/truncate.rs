@@ -86,7 +86,7 @@ impl Fs {
         let mut change = Change::new(&hold);
         change.inode(&mut new, Touch::Data)?;
         remap.prepare(&mut change, &mut new)?;
-        remap.finish(&hold, new.ino);
+        remap.finish(self.store(), &hold, new.ino);
         change.finish(&[&new]);
         *inode = new;
         Ok(remap.next)

@@ -112,7 +112,7 @@ impl Fs {
         let hole_end = found.map_or(u64::MAX, |e| e.first);
         let run = self.reserve_run(locks, state, inode, block, end_block.min(hole_end) - block)?;
         let extent =
-            Extent { first: block, len: run.len(), blkno: run.start(), flags: EXTENT_UNWRITTEN };
+            Extent { first: block, len: run.len, blkno: run.start, flags: EXTENT_UNWRITTEN };
         let data = within(&extent, offset, data);
         self.write_hole(locks, state, inode, extent, offset, data, run)
     }
@@ -142,7 +142,7 @@ impl Fs {
         change.inode(&mut new, Touch::Data)?;
         if let Some(remap) = &remap {
             remap.prepare(&mut change, &mut new)?;
-            remap.finish(&hold, new.ino);
+            remap.finish(self.store(), &hold, new.ino);
         }
         change.finish(&[&new]);
         *inode = new;
@@ -192,7 +192,7 @@ impl Fs {
             let mut change = Change::new(&hold);
             change.inode(inode, touch)?;
             remap.prepare(&mut change, inode)?;
-            remap.finish(&hold, inode.ino);
+            remap.finish(self.store(), &hold, inode.ino);
             change.finish(&[inode]);
             Ok(hold)
         };
@@ -244,17 +244,14 @@ impl Fs {
         let near = before.filter(|e| e.blkno != 0).map(|e| e.blkno + e.len);
         let size_blocks = inode.size().div_ceil(DATA_BLOCK_BYTES);
         let appends = block >= size_blocks;
-        if let Some(mut run) = state.reserved.take() {
-            if appends && near == Some(run.start()) {
-                if run.len() > want {
-                    state.reserved = Some(run.split_off(want));
-                }
-                return Ok(run);
+        if let Some(run) = state.reserved.take() {
+            if appends && near == Some(run.start) {
+                return Ok(keep_rest(state, run, want));
             }
             self.store().unreserve_data(run);
         }
         let ahead = if appends && size_blocks >= MIN_AHEAD_BLOCKS { size_blocks.min(MAX_AHEAD_BLOCKS) } else { 0 };
-        let mut run = match self.store().reserve_data(want + ahead, near) {
+        let run = match self.store().reserve_data(want + ahead, near) {
             Err(Error::NoSpace) => {
                 // What is set aside for other files is not used.
                 self.drop_reservations();
@@ -262,10 +259,7 @@ impl Fs {
             }
             other => other?,
         };
-        if run.len() > want {
-            state.reserved = Some(run.split_off(want));
-        }
-        Ok(run)
+        Ok(keep_rest(state, run, want))
     }
 
     /// Finishes a truncation that a crash interrupted.
@@ -284,6 +278,16 @@ impl Fs {
         let mut inode = self.load(&locks, pin.ino)?;
         self.finish_truncate_locked(&locks, &mut inode)
     }
+}
+
+/// The first `want` blocks of a run, or all; the rest is set aside.
+fn keep_rest(state: &mut DataState, mut run: DataRun, want: u64) -> DataRun {
+    if run.len <= want {
+        return run;
+    }
+    let front = run.split_off_front(want);
+    state.reserved = Some(run);
+    front
 }
 
 /// The part of `data` at `offset` that the extent has room for.

@@ -147,6 +147,7 @@ impl Fs {
         }
         let item = InodeItem {
             next_dir_pos: U64::new(if is_dir { FIRST_DIR_POS } else { 0 }),
+            next_xattr_id: U64::new(1),
             atime: now,
             mtime: now,
             ctime: now,

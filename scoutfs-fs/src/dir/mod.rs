@@ -33,3 +33,6 @@ mod rename;
 pub use create::NewInode;
 pub use readdir::DirEntry;
 pub use rename::RenameFlags;
+
+#[cfg(test)]
+mod tests;

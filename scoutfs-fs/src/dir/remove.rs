@@ -33,10 +33,9 @@ impl Fs {
         let dir_pin = self.pin(dir)?;
         loop {
             let ino = self.peek(dir, name)?.ok_or(Error::NotFound)?.ino;
-            let pin = match self.pin(ino) {
+            let Some(pin) = self.pin_live(ino)? else {
                 // It was unlinked since, and is being deleted.
-                Err(Error::StaleHandle) => continue,
-                pin => pin?,
+                continue;
             };
             let locks = self.store().lock(&[(dir, LockMode::Write), (ino, LockMode::Write)])?;
             let _guards = write_all([Some(&dir_pin), Some(&pin), None, None]);

@@ -91,12 +91,14 @@ impl Fs {
                 None if exchange => return Err(Error::NotFound),
                 _ => {}
             }
-            let pins = [Ok(source), target.ok_or(Error::NotFound)].map(|entry| self.pin(entry?.ino));
             // One that is being deleted was unlinked since.
-            let [Ok(source_pin), target_pin] = pins else {
+            let Some(source_pin) = self.pin_live(source.ino)? else {
                 continue;
             };
-            let target_pin = target_pin.ok();
+            let target_pin = match target {
+                Some(target) => self.pin_live(target.ino)?,
+                None => None,
+            };
             if target.is_some() != target_pin.is_some() {
                 continue;
             }
@@ -193,7 +195,11 @@ impl Fs {
                 return Ok(false);
             }
             let locks = self.store().lock(&[(at, LockMode::Read)])?;
-            at = parent_of(&self.load_dir(&locks, at)?);
+            match Inode::load(&locks, at)? {
+                Some(dir) => at = parent_of(&dir),
+                // Only above a directory that was removed, into which nothing can go.
+                None => return Ok(false),
+            }
         }
         Err(Error::Corrupt { ino: lower, what: "the directories above it form a circle" })
     }

@@ -16,13 +16,24 @@ use crate::inode::change::Change;
 use crate::inode::record::Inode;
 use crate::store::{LockMode, Locks, Need};
 
+/// Leftovers that a scan looks at before it says where to go on.
+const SCAN_INODES: usize = 1024;
 /// Items that one transaction removes at most.
 const STEP_ITEMS: usize = 128;
 
 impl Fs {
-    /// Deletes leftovers: unlinked inodes that nobody uses, at or after number `from`, at most `max` of them.
-    /// Returns where to go on, or `None` when there are no more.
-    pub fn scan_orphans(&self, from: u64, max: usize) -> Result<Option<u64>> {
+    /// Deletes leftovers: unlinked inodes that nobody uses.
+    pub fn scan_orphans(&self) -> Result<()> {
+        let mut from = Some(0);
+        while let Some(first) = from {
+            from = self.scan_some_orphans(first, SCAN_INODES)?;
+        }
+        Ok(())
+    }
+
+    /// Deletes leftovers at or after inode number `from`, at most `max` of them. Returns where to go on, or
+    /// `None` when there are no more.
+    pub fn scan_some_orphans(&self, from: u64, max: usize) -> Result<Option<u64>> {
         let mut next = from;
         for _ in 0..max {
             let Some(ino) = self.store().next_orphan(next)? else {

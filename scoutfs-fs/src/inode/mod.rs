@@ -26,3 +26,6 @@ pub(crate) mod table;
 pub(crate) use attr::INODE_NEED;
 pub use attr::{SetAttr, SetTime};
 pub use record::Attr;
+
+#[cfg(test)]
+mod tests;

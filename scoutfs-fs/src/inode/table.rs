@@ -187,6 +187,15 @@ impl Fs {
         Ok(Pin { fs: self, inode })
     }
 
+    /// As [`Fs::pin`], but `None` when the inode is being deleted.
+    pub(crate) fn pin_live(&self, ino: u64) -> Result<Option<Pin<'_>>> {
+        match self.pin(ino) {
+            Ok(pin) => Ok(Some(pin)),
+            Err(Error::StaleHandle) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Takes references away. With the last one the inode leaves the table, and is deleted if it has no links.
     fn put(&self, ino: u64, change: impl FnOnce(&mut Entry)) {
         let mut shard = self.table.shard(ino).lock();

@@ -70,15 +70,16 @@ impl MountOptions {
 pub struct Mount {
     fs: Fs,
     store: Arc<Store>,
-    threads: Threads,
-    server: Option<ServerHost>,
-    voter: Option<VoterHost>,
+    /// What runs, until it is unmounted.
+    running: Mutex<Running>,
 }
 
-/// The mount's own threads.
-struct Threads {
+#[derive(Default)]
+struct Running {
     receiver: Option<JoinHandle>,
     worker: Option<JoinHandle>,
+    server: Option<ServerHost>,
+    voter: Option<VoterHost>,
 }
 
 impl Mount {
@@ -99,7 +100,9 @@ impl Mount {
         };
         let rid = scoutfs_env::random::u64().max(1);
 
-        let voter = VoterHost::elect(&device, fsid, geometry, rid, address, options.process, oracle)?;
+        let term = first.sb.term.get();
+        let voter =
+            VoterHost::elect(&device, fsid, geometry, rid, address, options.process, term, oracle)?;
         let capacity = options.block_cache_bytes / scoutfs_format::BLOCK_SIZE;
         let cache = Arc::new(BlockCache::new(device.clone(), fsid, geometry, capacity.max(64))?)?;
         // The super block as the last leader left it, now that there is no other.
@@ -118,11 +121,16 @@ impl Mount {
 
         let client = Client::new(mount_end);
         let store = Arc::new(join(device, cache, geometry, fsid, rid, options, client)?)?;
-        let mut threads = Threads { receiver: Some(worker::start_receiver(&store)?), worker: None };
-        let started = start(&store, options, &mut threads);
-        let mount = Mount { fs: Fs::new(store.clone()), store, threads, server: Some(server), voter: Some(voter) };
-        started?;
-        mount.voter.iter().for_each(|v| v.on_lost(&mount.store));
+        voter.on_lost(&store);
+        let running = Running {
+            receiver: Some(worker::start_receiver(&store)?),
+            worker: None,
+            server: Some(server),
+            voter: Some(voter),
+        };
+        let mount = Mount { fs: Fs::new(store.clone()), store, running: Mutex::new(running) };
+        let worker = start(&mount.store, options)?;
+        mount.running.lock().worker = Some(worker);
         if !options.read_only {
             mount.fs.scan_orphans()?;
         }
@@ -134,15 +142,19 @@ impl Mount {
         &self.fs
     }
 
-    /// Makes everything durable and leaves the volume clean.
-    pub fn unmount(mut self) -> Result<()> {
+    /// Makes everything durable and leaves the volume clean. Operations fail from then on. Does nothing the second time.
+    pub fn unmount(&self) -> Result<()> {
+        let mut running = self.running.lock();
+        if running.receiver.is_none() {
+            return Ok(());
+        }
         self.fs.drop_reservations();
         let left = self.leave();
-        self.stop_threads();
-        if let Some(server) = self.server.take() {
+        running.stop_threads(&self.store);
+        if let Some(server) = running.server.take() {
             server.stop();
         }
-        if let Some(voter) = self.voter.take() {
+        if let Some(voter) = running.voter.take() {
             voter.leave();
         }
         left
@@ -161,14 +173,16 @@ impl Mount {
         self.store.client.request(MSG_LEAVE, message.as_bytes())?;
         Ok(())
     }
+}
 
-    fn stop_threads(&mut self) {
-        self.store.worker.stop();
-        if let Some(worker) = self.threads.worker.take() {
+impl Running {
+    fn stop_threads(&mut self, store: &Store) {
+        store.worker.stop();
+        if let Some(worker) = self.worker.take() {
             worker.join();
         }
-        self.store.client.close();
-        if let Some(receiver) = self.threads.receiver.take() {
+        store.client.close();
+        if let Some(receiver) = self.receiver.take() {
             receiver.join();
         }
     }
@@ -177,11 +191,12 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         self.store.fail("the mount is gone");
-        self.stop_threads();
+        let mut running = core::mem::take(&mut *self.running.lock());
         // The server writes no clean state for a mount that did not leave.
-        if let Some(server) = self.server.take() {
+        if let Some(server) = running.server.take() {
             server.abandon();
         }
+        running.stop_threads(&self.store);
     }
 }
 
@@ -254,7 +269,7 @@ fn join(
 }
 
 /// The first record, the first space, and the worker.
-fn start(store: &Arc<Store>, options: &MountOptions, threads: &mut Threads) -> Result<()> {
+fn start(store: &Arc<Store>, options: &MountOptions) -> Result<JoinHandle> {
     store.commit(Wish { always: true, ..Wish::default() })?;
     if !options.read_only {
         let reserve = store.space.lock().reserve_blocks();
@@ -267,6 +282,5 @@ fn start(store: &Arc<Store>, options: &MountOptions, threads: &mut Threads) -> R
         idle: options.idle_interval,
         renew: store.numbers.lease() / 4,
     };
-    threads.worker = Some(worker::start_worker(store, intervals)?);
-    Ok(())
+    worker::start_worker(store, intervals)
 }

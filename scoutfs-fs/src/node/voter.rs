@@ -1,21 +1,273 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! stub
+//! This node's voter slot: the election's machine, its IO and its thread.
+//!
+//! The thread does nothing but the machine's reads and writes, with buffers that it got at the start: it never
+//! waits for memory or for other IO.
+//!
+//! Locking: the store that is told of the end of leadership is behind a mutex of its own, a leaf.
+
 use core::net::SocketAddr;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
+
 use scoutfs_env::device::BlockDevice;
-use scoutfs_env::{Arc, Box};
+use scoutfs_env::sync::Mutex;
+use scoutfs_env::thread::{self, JoinHandle};
+use scoutfs_env::time::{self, Mono};
+use scoutfs_env::{Arc, Box, IoBuf, Vec};
+use scoutfs_format::SECTOR_SIZE;
 use scoutfs_format::geometry::Geometry;
 use scoutfs_format::voter::ProcessId;
+use scoutfs_net::quorum::{Config, Output, Timing, Voter, VoterBlock};
 use scoutfs_server::DeathOracle;
-use crate::error::Result;
+
+use crate::error::{Error, Result};
 use crate::store::Store;
-pub(crate) struct VoterHost { term: u64 }
-impl VoterHost {
-    pub fn elect(device: &Arc<Box<dyn BlockDevice>>, _fsid: u64, _geometry: Geometry, _rid: u64, _address: SocketAddr, _process: ProcessId, _oracle: &dyn DeathOracle) -> Result<VoterHost> {
-        let sb = scoutfs_server::super_block::read_super(&***device).map_err(|e| crate::error::Error::from(scoutfs_server::ServerError::from(e)))?;
-        Ok(VoterHost { term: sb.sb.term.get() + 1 })
+
+/// The thread looks whether to leave at least this often.
+const LONGEST_SLEEP: Duration = Duration::from_millis(50);
+/// After this long without a leader the log says what is waited for.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// This node's voter slot, owned until [`VoterHost::leave`].
+pub(crate) struct VoterHost {
+    slot: u32,
+    term: u64,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle>,
+}
+
+struct Shared {
+    leave: AtomicBool,
+    abandon: AtomicBool,
+    lost: AtomicBool,
+    store: Mutex<Option<Arc<Store>>>,
+}
+
+/// The machine and its IO.
+struct Runner {
+    machine: Voter,
+    device: Arc<Box<dyn BlockDevice>>,
+    fsid: u64,
+    geometry: Geometry,
+    /// Both copies of all voters.
+    sectors: IoBuf,
+    sector: IoBuf,
+    blocks: Vec<Option<VoterBlock>>,
+}
+
+impl Runner {
+    /// Does one piece of work that the machine wants, or sleeps. Gives what the node must know.
+    fn step(&mut self) -> Option<Output> {
+        match self.machine.poll_output() {
+            Some(Output::ReadAll) => self.read(),
+            Some(Output::Write(block)) => self.write(&block),
+            Some(other) => return Some(other),
+            None => {
+                let now = time::mono_now();
+                let due = self.machine.next_wakeup().unwrap_or(Mono::MAX);
+                let sleep = due.saturating_duration_since(now).min(LONGEST_SLEEP);
+                if !sleep.is_zero() {
+                    time::sleep(sleep);
+                }
+                self.machine.handle_timeout(time::mono_now());
+            }
+        }
+        None
     }
-    pub fn slot(&self) -> u32 { 0 }
-    pub fn term(&self) -> u64 { self.term }
-    pub fn on_lost(&self, _store: &Arc<Store>) {}
-    pub fn leave(self) {}
+
+    fn read(&mut self) {
+        let nr_voters = self.geometry.nr_voters();
+        let mut readable = 0;
+        for voter in 0..nr_voters {
+            let mut copies = [false; 2];
+            for copy in 0..2u32 {
+                let at = (voter * 2 + copy) as usize * SECTOR_SIZE;
+                let offset = self.geometry.quorum_block_offset(voter, copy);
+                let read = self.device.read(offset, &mut self.sectors[at..at + SECTOR_SIZE]);
+                copies[copy as usize] = read.is_ok();
+            }
+            let sector = |copy: usize| {
+                let at = (voter as usize * 2 + copy) * SECTOR_SIZE;
+                copies[copy].then(|| &self.sectors[at..at + SECTOR_SIZE])
+            };
+            let newest = VoterBlock::newest([sector(0), sector(1)], self.fsid, voter, nr_voters);
+            if let Err(e) = &newest {
+                scoutfs_env::debug!("voter slot {voter}: {e}");
+            }
+            readable += u32::from(copies[0] || copies[1]);
+            if let Some(block) = self.blocks.get_mut(voter as usize) {
+                *block = newest.ok();
+            }
+        }
+        if readable == 0 {
+            self.machine.handle_io_error(time::mono_now());
+        } else {
+            self.machine.handle_blocks(time::mono_now(), &self.blocks);
+        }
+    }
+
+    fn write(&mut self, block: &VoterBlock) {
+        let offset = self.geometry.quorum_block_offset(block.voter, (block.write_nr & 1) as u32);
+        let written = match block.encode(self.fsid, &mut self.sector) {
+            Ok(()) => self
+                .device
+                .flush()
+                .and_then(|()| self.device.write_durable(offset, &self.sector))
+                .map_err(|e| scoutfs_env::warn!("voter slot {}: {e}", block.voter)),
+            Err(e) => {
+                scoutfs_env::error!("voter slot {}: {e}", block.voter);
+                Err(())
+            }
+        };
+        match written {
+            Ok(()) => self.machine.handle_written(time::mono_now()),
+            Err(()) => self.machine.handle_io_error(time::mono_now()),
+        }
+    }
+
+    /// Tells the machine which owners of slots are dead for certain.
+    fn confirm_deaths(&mut self, oracle: &dyn DeathOracle) {
+        let mut dead: [Option<ProcessId>; 4] = [None; 4];
+        let owners = self.machine.slots().filter(|s| !s.confirmed_dead).filter_map(|s| s.block);
+        let owners = owners.filter(|b| b.owned && oracle.is_dead(&b.process)).map(|b| b.process);
+        for (place, process) in dead.iter_mut().zip(owners) {
+            *place = Some(process);
+        }
+        for process in dead.iter().flatten() {
+            self.machine.set_confirmed_dead(time::mono_now(), process);
+        }
+    }
+}
+
+impl VoterHost {
+    /// Claims a voter slot and waits until this node leads. Says in the log what it waits for.
+    pub fn elect(
+        device: &Arc<Box<dyn BlockDevice>>,
+        fsid: u64,
+        geometry: Geometry,
+        rid: u64,
+        address: SocketAddr,
+        process: ProcessId,
+        super_term: u64,
+        oracle: &dyn DeathOracle,
+    ) -> Result<VoterHost> {
+        let config = Config {
+            nr_voters: geometry.nr_voters(),
+            rid,
+            address,
+            process,
+            seed: scoutfs_env::random::u64(),
+            timing: Timing::DEFAULT,
+        };
+        let mut machine = Voter::new(config).map_err(|_| Error::NoMemory)?;
+        machine.raise_term(super_term);
+        let nr_voters = geometry.nr_voters() as usize;
+        let mut blocks = Vec::new();
+        blocks.resize(nr_voters, None)?;
+        let mut runner = Runner {
+            machine,
+            device: device.clone(),
+            fsid,
+            geometry,
+            sectors: IoBuf::zeroed(nr_voters * 2 * SECTOR_SIZE)?,
+            sector: IoBuf::zeroed(SECTOR_SIZE)?,
+            blocks,
+        };
+        let began = time::mono_now();
+        let mut slot = None;
+        let mut told = false;
+        let term = loop {
+            match runner.step() {
+                Some(Output::BecameLeader { term }) => break term,
+                Some(Output::SlotOwned { voter }) => slot = Some(voter),
+                Some(Output::SlotLost { voter }) => {
+                    scoutfs_env::warn!("voter slot {voter} was lost to another mount");
+                    slot = None;
+                }
+                Some(Output::Standby) => {
+                    scoutfs_env::info!("all voter slots have owners: waiting for one to become free");
+                }
+                _ => {}
+            }
+            runner.confirm_deaths(oracle);
+            if !told && time::mono_now().saturating_duration_since(began) > PATIENCE {
+                told = true;
+                scoutfs_env::info!(
+                    "waiting for a leader: {} of {} voters must be present",
+                    geometry.quorum(),
+                    geometry.nr_voters()
+                );
+            }
+        };
+        let slot = slot.ok_or(Error::Shutdown("elected without a voter slot"))?;
+        let shared = Arc::new(Shared {
+            leave: AtomicBool::new(false),
+            abandon: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
+            store: Mutex::new(None),
+        })?;
+        let for_thread = shared.clone();
+        let thread = thread::spawn("scoutfs-voter", move || beat(runner, &for_thread)).map_err(|_| Error::NoMemory)?;
+        Ok(VoterHost { slot, term, shared, thread: Some(thread) })
+    }
+
+    /// The voter slot.
+    pub fn slot(&self) -> u32 {
+        self.slot
+    }
+
+    /// The term in which this node leads.
+    pub fn term(&self) -> u64 {
+        self.term
+    }
+
+    /// The mount shuts down when leadership ends.
+    pub fn on_lost(&self, store: &Arc<Store>) {
+        *self.shared.store.lock() = Some(store.clone());
+        if self.shared.lost.load(Ordering::Acquire) {
+            store.fail("this node is no longer the leader");
+        }
+    }
+
+    /// Leaves the slot cleanly.
+    pub fn leave(mut self) {
+        self.shared.leave.store(true, Ordering::Release);
+        self.join();
+    }
+
+    fn join(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            thread.join();
+        }
+    }
+}
+
+impl Drop for VoterHost {
+    fn drop(&mut self) {
+        self.shared.abandon.store(true, Ordering::Release);
+        self.join();
+    }
+}
+
+/// Beats until the slot is left.
+fn beat(mut runner: Runner, shared: &Shared) {
+    let mut leaving = false;
+    while !shared.abandon.load(Ordering::Acquire) || leaving {
+        if !leaving && shared.leave.load(Ordering::Acquire) {
+            leaving = true;
+            runner.machine.leave(time::mono_now());
+        }
+        match runner.step() {
+            Some(Output::Left) => return,
+            Some(Output::LostLeadership { .. } | Output::SlotLost { .. }) if !leaving => {
+                shared.lost.store(true, Ordering::Release);
+                scoutfs_env::error!("this node is no longer the leader: the mount shuts down");
+                if let Some(store) = &*shared.store.lock() {
+                    store.fail("this node is no longer the leader");
+                }
+            }
+            _ => {}
+        }
+    }
 }

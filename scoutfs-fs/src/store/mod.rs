@@ -43,6 +43,7 @@ mod supply;
 mod trans;
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::time::Duration;
 
 use scoutfs_env::device::BlockDevice;
 use scoutfs_env::sync::Mutex;
@@ -144,6 +145,16 @@ impl Store {
     /// This mount's number.
     pub fn rid(&self) -> u64 {
         self.identity.rid
+    }
+
+    /// Seq of the newest transaction that is durable.
+    pub fn committed_seq(&self) -> u64 {
+        self.trans.durable_seq()
+    }
+
+    /// How long answers may still be believed without asking: what is left of the lease.
+    pub fn lease_left(&self) -> Duration {
+        self.numbers.lease_left(time::mono_now())
     }
 
     /// Whether nothing may be changed.

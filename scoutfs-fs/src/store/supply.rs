@@ -97,6 +97,11 @@ impl Numbers {
         Duration::from_millis(self.lease_ms)
     }
 
+    /// What is left of the lease.
+    pub fn lease_left(&self, now: Mono) -> Duration {
+        Duration::from_nanos(self.lease_end.load(Ordering::Acquire).saturating_sub(now.as_ns()))
+    }
+
     /// A prefetched seq that is too low is thrown away.
     pub fn drop_seq_below(&self, seq: u64) {
         let mut next = self.next_seq.lock();

@@ -13,8 +13,6 @@
 //!
 //! Locking: one mutex, a leaf. It is never held over IO or messages.
 
-use core::time::Duration;
-
 use scoutfs_env::sync::{Condvar, Mutex};
 
 use crate::error::{Error, Result};
@@ -190,6 +188,11 @@ impl Trans {
         self.state.lock().durable_seq >= seq
     }
 
+    /// Seq of the newest durable transaction.
+    pub fn durable_seq(&self) -> u64 {
+        self.state.lock().durable_seq
+    }
+
     /// Nothing may go on; everybody who waits learns it.
     pub fn fail(&self, why: &'static str) {
         let mut state = self.state.lock();
@@ -206,11 +209,5 @@ impl Trans {
             Some(why) => Err(Error::Shutdown(why)),
             None => Ok(()),
         }
-    }
-
-    /// Waits up to `timeout` for any change of the state.
-    pub fn wait_change(&self, timeout: Duration) {
-        let state = self.state.lock();
-        let _ = self.changed.wait_timeout(state, timeout);
     }
 }

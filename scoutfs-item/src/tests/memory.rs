@@ -90,6 +90,11 @@ fn a_failed_allocation_of_any_operation_changes_nothing() {
         ("create, unknown", |c, f| c.create(f, ALL, key(35), 3, &[&[1; 100]])),
         ("create, split", |c, f| c.create(f, ALL, key(5).next().unwrap(), 3, &[&[1; 200]])),
         ("create_force, unknown", |c, _| c.create_force(key(35), 3, &[&[1; 100]])),
+        ("create_force, first of all", |c, f| {
+            c.take_dirty(|batch| f.commit(batch))?;
+            c.invalidate(ALL.0, ALL.1)?;
+            c.create_force(key(35), 3, &[&[1; 100]])
+        }),
         ("create_force, known", |c, _| c.create_force(key(12), 3, &[&[1; 100]])),
         ("update, longer", |c, f| c.update(f, ALL, key(12), 3, &[&[1; 100]])),
         ("update, shorter, first of a transaction", |c, f| {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Random operations against a map.
 //!
-//! The model is the map of items as of now; the forest gets what `take_dirty` gives. Since pages are evicted and dropped
-//! at random, what was committed is read again and again. An operation may be interrupted in the middle of its read
-//! by others, with which it is as if a slow read met everything that another thread can do.
+//! The model is the map of items as of now; the forest gets what `take_dirty` gives. Since pages are evicted
+//! and dropped at random, what was committed is read again and again. An operation may be interrupted in the
+//! middle of its read by others, with which it is as if a slow read met everything that another thread can
+//! do.
 
 use std::boxed::Box;
 use std::collections::{BTreeMap, BTreeSet};
@@ -166,8 +167,8 @@ impl Run<'_> {
         self.cache.assert_consistent();
     }
 
-    /// Answers must be those of the model. A search that is interrupted has seen one part of its range before and
-    /// another after the interruption, but misses nothing that was there all the time.
+    /// Answers must be those of the model. A search that is interrupted has seen one part of its range before
+    /// and another after the interruption, but misses nothing that was there all the time.
     fn look(&self, op: &Op) {
         let (cache, reader) = (self.cache, self.reader);
         let range = |a, b| self.model.lock().range(a, b).collect::<Vec<_>>();

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What each operation promises. Numbers of invariants are those of the list of bugs that the cache must not have.
+//! What each operation promises. Numbers of invariants are those of the list of bugs that the cache must not
+//! have.
 
 use std::vec::Vec;
 
@@ -65,6 +66,13 @@ fn nothing_is_cached_outside_of_the_bounds() {
         ControlFlow::<()>::Continue(())
     });
     assert_eq!((end, seen), (Ok(None), 5));
+    for n in 10..20 {
+        cache.delete(&forest, bounds, key(n), 2).unwrap();
+    }
+    assert_eq!(cache.next(&forest, bounds, key(15), Key::MAX, |k, _, _| k), Ok(None));
+    assert_eq!(cache.prev(&forest, bounds, key(15), Key::MIN, |k, _, _| k), Ok(None));
+    assert_eq!(cache.range_cached(Key::MIN, key(9)), RangeState::Unknown);
+    assert_eq!(cache.range_cached(key(20), Key::MAX), RangeState::Unknown);
     let outside = Misuse::OutOfBounds { key: key(20), first: key(10), last: key(19) };
     assert_eq!(cache.get(&forest, bounds, key(20), |_, _| ()), Err(outside.into()));
     assert_eq!(cache.delete(&forest, bounds, key(20), 5), Err(outside.into()));
@@ -162,8 +170,8 @@ fn invariant_1_space_between_items_protects_as_items_do() {
     for n in 0..20 {
         forest.put(key(n), 1, &[7; 30]);
     }
-    // While a slow read has seen all items, some are deleted and committed, pages are split by what is created
-    // between them, and all that can be evicted is.
+    // While a slow read has seen all items, some are deleted and committed, pages are split by what is
+    // created between them, and all that can be evicted is.
     let slow = Interrupted::new(&forest, || {
         assert_eq!(value(&cache, &forest, 0).as_deref(), Some(&[7; 30][..]));
         for n in (1..20).step_by(2) {
@@ -222,6 +230,20 @@ fn invariant_2_a_read_starts_again_when_its_range_is_invalidated() {
     });
     assert_eq!(value(&cache, &slow, 5).as_deref(), Some(&b"of another node"[..]));
     assert_eq!(forest.nr_reads(), 2);
+}
+
+#[test]
+fn invariant_2_a_read_starts_again_when_a_page_goes_that_was_cut_elsewhere() {
+    let (cache, forest) = (small(), Forest::new(10));
+    forest.put(key(2), 1, b"old");
+    let slow = Interrupted::new(&forest, || {
+        // The page reaches further than the read, and what is invalidated does not touch the read.
+        cache.update(&forest, ALL, key(2), 2, &[b"new"]).unwrap();
+        commit(&cache, &forest);
+        cache.invalidate(key(5), key(9)).unwrap();
+    });
+    let found = cache.get(&slow, (key(0), key(4)), key(2), |value, _| value.to_vec());
+    assert_eq!(found, Ok(Some(b"new".to_vec())));
 }
 
 #[test]

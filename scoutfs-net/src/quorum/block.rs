@@ -249,8 +249,7 @@ impl VoterBlock {
         if raw.pad.get() != 0 {
             return field("padding", raw.pad.get().into());
         }
-        let address =
-            address::parse(&raw.address).map_err(|error| BlockError::Address { voter, error })?;
+        let address = address::parse(&raw.address).map_err(|error| BlockError::Address { voter, error })?;
         Ok(VoterBlock {
             voter,
             owned,
@@ -310,7 +309,12 @@ mod tests {
             vote_for: 1,
             leader_term: 7,
             address: Some("[fe80::1]:99".parse().unwrap()),
-            process: ProcessId { boot_id: [3; 16], pid: U64::new(4), start: U64::new(5) },
+            process: ProcessId {
+                machine_id: [9; 16],
+                boot_id: [3; 16],
+                pid: U64::new(4),
+                start: U64::new(5),
+            },
             connected_term: 6,
             ..VoterBlock::free(2, write_nr)
         }
@@ -350,10 +354,7 @@ mod tests {
             VoterBlock::parse(&good, 78, 2, 3, 1),
             Err(BlockError::Fsid { voter: 2, found: 77, expected: 78 })
         );
-        assert_eq!(
-            VoterBlock::parse(&good, 77, 1, 3, 1),
-            Err(BlockError::Voter { voter: 1, found: 2 })
-        );
+        assert_eq!(VoterBlock::parse(&good, 77, 1, 3, 1), Err(BlockError::Voter { voter: 1, found: 2 }));
         let field = |name: &str, at: usize, value: u8| match parse(&resigned(at, value)) {
             BlockError::Field { field, .. } => assert_eq!(field, name),
             other => panic!("{other}"),
@@ -366,10 +367,7 @@ mod tests {
         field("vote for voter", offset_of!(QuorumBlock, vote_for), 3);
         field("leader term", offset_of!(QuorumBlock, leader_term), 10);
         field("padding", offset_of!(QuorumBlock, pad), 1);
-        assert!(matches!(
-            parse(&resigned(offset_of!(QuorumBlock, address), 9)),
-            BlockError::Address { .. }
-        ));
+        assert!(matches!(parse(&resigned(offset_of!(QuorumBlock, address), 9)), BlockError::Address { .. }));
     }
 
     #[test]

@@ -25,11 +25,7 @@ impl Changes {
         self.map.is_empty()
     }
 
-    pub fn put<T: IntoBytes + Immutable + ?Sized>(
-        &mut self,
-        key: Key,
-        value: &T,
-    ) -> Result<(), AllocError> {
+    pub fn put<T: IntoBytes + Immutable + ?Sized>(&mut self, key: Key, value: &T) -> Result<(), AllocError> {
         self.map.insert(key, Some(Vec::from_slice(value.as_bytes())?))?;
         Ok(())
     }

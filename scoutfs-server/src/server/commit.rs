@@ -6,10 +6,10 @@
 //!
 //! # The size of the working set
 //!
-//! A commit may allocate only what the durable working set has, so the set must hold enough for the next commit *and*
-//! for the one after it, for what is freed or added becomes usable only then. [`Server::commit_blocks`] bounds what a
-//! number of changes can cost; [`MAX_CHANGES`] changes are committed before more are handled. The server takes what it
-//! lacks before it gives anything to mounts, and gives back what it has too much.
+//! A commit may allocate only what the durable working set has; what it frees, and what is added to the set, becomes
+//! usable when it is done. `commit_blocks` bounds what a number of changes can cost; more than [`MAX_CHANGES`] changes are
+//! committed before more is handled. The server takes what it lacks before it gives anything to mounts, and gives
+//! back what it has too much.
 
 use scoutfs_btree::space::{Extent, SpaceKind, list_blocks, write_list};
 use scoutfs_btree::tree::SliceSource;
@@ -26,7 +26,7 @@ use crate::error::ServerError;
 use crate::super_block::write_super;
 
 /// With more changes than this the server commits before it handles more.
-pub(super) const MAX_CHANGES: usize = 512;
+pub(super) const MAX_CHANGES: usize = 256;
 /// Changes that one message or step adds at most: a hand-over of a thousand extents, three changes each.
 const MAX_STEP_CHANGES: u64 = 3_200;
 
@@ -57,13 +57,14 @@ impl Server {
         Ok(())
     }
 
-    /// The last commit, with the clean flag: what this server was given to do is done, and nothing it wrote is in
-    /// flight. Nothing is handled after that.
+    /// The last commit, with the clean flag: nothing that this server wrote, or had written, is in flight. Nothing is
+    /// handled after that. While a piece of a merge is out the flag is not set.
     pub fn stop_clean(&mut self) -> Result<(), ServerError> {
-        self.end_job()?;
         self.commit()?;
-        self.sb.flags = U64::new(self.sb.flags.get() | SUPER_CLEAN);
-        self.super_dirty = true;
+        if !self.merges.any_out() {
+            self.sb.flags = U64::new(self.sb.flags.get() | SUPER_CLEAN);
+            self.super_dirty = true;
+        }
         let done = self.commit();
         self.stopped = true;
         done
@@ -82,14 +83,8 @@ impl Server {
             };
             let items = self.changes.take()?;
             let mut source = SliceSource::new(&items);
-            let applied = apply(
-                &self.cache,
-                &mut space,
-                &self.sb.server_root,
-                &mut source,
-                &Rule::Plain,
-                Limit::NONE,
-            )?;
+            let applied =
+                apply(&self.cache, &mut space, &self.sb.server_root, &mut source, &Rule::Plain, Limit::NONE)?;
             self.sb.server_root = applied.root;
             freed = space.freed;
             self.write_work_list()?;
@@ -103,6 +98,12 @@ impl Server {
         self.work.commit_done()?;
         for blkno in freed {
             self.cache.drop_block(blkno);
+        }
+        if self.block_counter > u32::MAX / 2 {
+            // Bounds were raised just now.
+            self.block_seq = self.counters.next_seq;
+            self.counters.next_seq += 1;
+            self.block_counter = 0;
         }
         Ok(())
     }
@@ -137,15 +138,18 @@ impl Server {
             + self.members.nr_hand_over_items() / 14
             + 3;
         let touched = leaves.min(changes);
+        // New items: hand-overs of messages, extents of a step.
+        let grown = MAX_CHANGES as u64 / 40 + changes / 1_000;
         let parents = 4 * (u64::from(self.sb.server_root.height) + 1);
         let list = list_blocks(self.work.nr_extents()) as u64 + 1;
-        // A leaf may drag an underfull neighbour along.
-        touched + touched / 2 + changes / 100 + parents + list
+        // Each leaf may be split, or drag an underfull neighbour along.
+        2 * touched + grown + parents + list
     }
 
-    /// Blocks that the working set should have: for two commits and a piece of a merge.
+    /// Blocks that the working set should have: for a commit, for how much it may grow what it frees in return, and for a
+    /// piece of a merge.
     pub(super) fn work_target(&self) -> u64 {
-        2 * self.commit_reserve() + self.merge_blocks()
+        self.commit_reserve() * 3 / 2 + self.merge_blocks()
     }
 
     /// Blocks that no merge may use.
@@ -163,9 +167,9 @@ impl Server {
         let mut lacks = self.work_deficit();
         while lacks > 0 {
             let (changes, pending) = (&mut self.changes, &mut self.work.pending);
-            let got = self.free.take(SpaceKind::Meta, lacks, 64, 0, changes, &mut |extent| {
-                Ok(pending.insert(extent)?)
-            })?;
+            let got = self
+                .free
+                .take(SpaceKind::Meta, lacks, 64, 0, changes, &mut |extent| Ok(pending.insert(extent)?))?;
             lacks -= got;
             if got > 0 {
                 continue;
@@ -202,9 +206,7 @@ impl Server {
         if self.counters.raise_bounds(&mut self.sb) {
             self.super_dirty = true;
         }
-        if self.work_deficit() > self.commit_reserve() / 2
-            && self.free.available(SpaceKind::Meta) > 0
-        {
+        if self.work_deficit() > self.commit_reserve() / 2 && self.free.available(SpaceKind::Meta) > 0 {
             self.super_dirty = true;
         }
         self.commit_if_large()

@@ -73,6 +73,12 @@ impl FreeSpace {
         }
     }
 
+    /// Runs of empty zones.
+    #[cfg(test)]
+    pub fn zones(&self) -> impl Iterator<Item = Extent> + '_ {
+        self.zones.iter()
+    }
+
     /// Number of empty zones.
     pub fn empty_zones(&self) -> u64 {
         self.zones.blocks()
@@ -141,12 +147,7 @@ impl FreeSpace {
     }
 
     /// Adds an extent. An error that is not about memory changes nothing.
-    pub fn add(
-        &mut self,
-        kind: SpaceKind,
-        extent: Extent,
-        changes: &mut Changes,
-    ) -> Result<(), ServerError> {
+    pub fn add(&mut self, kind: SpaceKind, extent: Extent, changes: &mut Changes) -> Result<(), ServerError> {
         self.check(kind, extent)?;
         let joined = insert(self.of_mut(kind), kind.to_raw(), extent, changes)?;
         let blocks = zone_blocks(&self.geometry, kind);
@@ -250,12 +251,7 @@ fn insert(
 }
 
 /// Removes from a set and tells the tree.
-fn remove(
-    set: &mut ExtentSet,
-    code: u8,
-    extent: Extent,
-    changes: &mut Changes,
-) -> Result<(), ServerError> {
+fn remove(set: &mut ExtentSet, code: u8, extent: Extent, changes: &mut Changes) -> Result<(), ServerError> {
     let Some(whole) = set.containing(extent.start) else {
         return Err(SpaceError::NotInSet { start: extent.start, len: extent.len }.into());
     };
@@ -364,7 +360,9 @@ mod tests {
     fn space_outside_of_the_zones_is_refused() {
         let g = geometry();
         let free = FreeSpace::new(g, 0);
-        for (start, len) in [(0, 1), (g.first_meta_block() - 1, 2), (g.end_meta_block() - 1, 2), (u64::MAX, 1)] {
+        for (start, len) in
+            [(0, 1), (g.first_meta_block() - 1, 2), (g.end_meta_block() - 1, 2), (u64::MAX, 1)]
+        {
             free.check(SpaceKind::Meta, Extent::new(start, len)).unwrap_err();
         }
         free.check(SpaceKind::Meta, Extent::new(g.first_meta_block(), 0)).unwrap_err();

@@ -124,24 +124,26 @@ impl Server {
             }
         };
         let zones = self.free.empty_zones().saturating_sub(kept_zones);
-        let loose = self.free.of(kind).blocks();
-        if zones > 0 && (want >= blocks || loose == 0) {
-            let wanted_zones = (want / blocks).clamp(1, zones);
-            if let Some(run) = self.free.take_zones(kind, wanted_zones, &mut self.changes)? {
-                // What is not wanted stays, as loose blocks of the kind.
-                let taken = run.len.min(want).min(u32::MAX.into());
-                if taken < run.len {
-                    let rest = Extent::new(run.start + taken, run.len - taken);
-                    self.free.add(kind, rest, &mut self.changes)?;
-                }
-                extents.push(SpaceExtent::new(kind, run.start, taken))?;
-                return Ok(extents);
-            }
+        if want < blocks || zones == 0 {
+            let wanted = want.min(self.free.of(kind).blocks());
+            let changes = &mut self.changes;
+            self.free.take(kind, wanted, MAX_EXTENTS, 0, changes, &mut |extent| {
+                Ok(extents.push(SpaceExtent { kind, extent })?)
+            })?;
         }
-        let changes = &mut self.changes;
-        self.free.take(kind, want.min(loose), MAX_EXTENTS, 0, changes, &mut |extent| {
-            Ok(extents.push(SpaceExtent { kind, extent })?)
-        })?;
+        let rest = want - extents.iter().map(|e| e.extent.len).sum::<u64>();
+        let wanted_zones = (rest / blocks).max(1).min(zones);
+        if rest > 0
+            && let Some(run) = self.free.take_zones(kind, wanted_zones, &mut self.changes)?
+        {
+            // What is not wanted stays, as loose blocks of the kind.
+            let taken = run.len.min(rest).min(u32::MAX.into());
+            if taken < run.len {
+                let loose = Extent::new(run.start + taken, run.len - taken);
+                self.free.add(kind, loose, &mut self.changes)?;
+            }
+            extents.push(SpaceExtent::new(kind, run.start, taken))?;
+        }
         Ok(extents)
     }
 
@@ -168,8 +170,7 @@ impl Server {
 
     /// Whether space of a kind will come back to the server without any mount's doing.
     fn more_space_to_come(&self, kind: SpaceKind) -> bool {
-        self.reclaim_pending()
-            || (kind == SpaceKind::Meta && self.work.total() > self.work_target())
+        self.reclaim_pending() || (kind == SpaceKind::Meta && self.work.total() > self.work_target())
     }
 
     /// A mount says that it has taken hand-overs. Its own record decides.
@@ -210,17 +211,14 @@ impl Server {
 
     /// A mount gives space back. Its record that says so must be durable. Giving the same again changes nothing.
     pub(super) fn space_give(&mut self, slot: u32, payload: &[u8]) -> Handled {
-        let (head, body) = HandOverHeader::read_from_prefix(payload)
-            .map_err(|_| Refusal::Status(STATUS_INVALID))?;
-        let raws: &[HandOverExtent] = <[HandOverExtent]>::ref_from_bytes(body)
-            .map_err(|_| Refusal::Status(STATUS_INVALID))?;
+        let (head, body) =
+            HandOverHeader::read_from_prefix(payload).map_err(|_| Refusal::Status(STATUS_INVALID))?;
+        let raws: &[HandOverExtent] =
+            <[HandOverExtent]>::ref_from_bytes(body).map_err(|_| Refusal::Status(STATUS_INVALID))?;
         let number = head.number.get();
         let up_taken = self.members.get(slot).map_or(0, |m| m.item.up_taken.get());
         let answer = |number| -> Handled {
-            Ok(Answer::Durable(bytes_of(&HandOverTaken {
-                number: U64::new(number),
-                commit_nr: U64::ZERO,
-            })?))
+            Ok(Answer::Durable(bytes_of(&HandOverTaken { number: U64::new(number), commit_nr: U64::ZERO })?))
         };
         if number <= up_taken {
             return answer(up_taken);
@@ -279,8 +277,7 @@ impl Server {
 /// A part of a hand-over, as its item has it.
 pub(crate) fn parse_part(key: Key, value: &[u8]) -> Result<Vec<SpaceExtent>, ServerError> {
     let bad = |what| ServerError::Item { key, what };
-    let raws =
-        <[HandOverExtent]>::ref_from_bytes(value).map_err(|_| bad("wrong length of a hand-over"))?;
+    let raws = <[HandOverExtent]>::ref_from_bytes(value).map_err(|_| bad("wrong length of a hand-over"))?;
     let mut extents = Vec::with_capacity(raws.len())?;
     for raw in raws {
         extents.push(space_extent(raw).ok_or(bad("unknown kind of space"))?)?;

@@ -6,8 +6,8 @@
 
 use core::time::Duration;
 
-use scoutfs_env::time::Mono;
 use scoutfs_env::log;
+use scoutfs_env::time::Mono;
 use scoutfs_format::msg::{LockMessage, MSG_LOCK, STATUS_INVALID, STATUS_OK};
 use scoutfs_lock::{LockError, LockServer, Message, ServerOutput};
 
@@ -35,8 +35,8 @@ impl Locks {
 impl Server {
     /// A mount wants a lock, or gives one back. The answer is a grant.
     pub(super) fn lock_request(&mut self, now: Mono, from: u64, id: u64, raw: LockMessage) -> Handled {
-        let handled = Message::from_raw(&raw)
-            .and_then(|message| self.locks.server.handle_request(from, id, &message));
+        let handled =
+            Message::from_raw(&raw).and_then(|message| self.locks.server.handle_request(from, id, &message));
         match handled {
             Ok(()) => {
                 self.send_locks(now)?;
@@ -61,8 +61,8 @@ impl Server {
         if let Some(member) = self.members.get_mut(slot) {
             member.note_commit(raw.commit_nr.get());
         }
-        let handled = Message::from_raw(&raw)
-            .and_then(|message| self.locks.server.handle_answer(from, &message));
+        let handled =
+            Message::from_raw(&raw).and_then(|message| self.locks.server.handle_answer(from, &message));
         match handled {
             Ok(()) => self.send_locks(now),
             Err(LockError::NoMemory(_)) => Err(ServerError::NoMemory),
@@ -99,7 +99,7 @@ impl Server {
         self.send_locks(now)
     }
 
-    fn send_locks(&mut self, now: Mono) -> Result<(), ServerError> {
+    pub(super) fn send_locks(&mut self, now: Mono) -> Result<(), ServerError> {
         while let Some(output) = self.locks.server.poll_output(now) {
             match output {
                 ServerOutput::Grant { client, token, grant } => {

@@ -22,14 +22,14 @@ use scoutfs_env::{AllocError, OrdMap, Vec, log};
 use scoutfs_format::Key;
 use scoutfs_format::le::{U32, U64};
 use scoutfs_format::msg::{
-    CommitNumber, JoinReply, JoinRequest, RenewReply, STATUS_INVALID, STATUS_NO_SLOT, STATUS_NO_SPACE,
-    STATUS_NOT_MEMBER,
+    CommitNumber, JoinReply, JoinRequest, RenewReply, STATUS_AGAIN, STATUS_INVALID, STATUS_NO_SLOT,
+    STATUS_NO_SPACE, STATUS_NOT_MEMBER,
 };
-use scoutfs_format::server_item::{
-    MEMBER_FENCED, MEMBER_FREE, MEMBER_GONE, MEMBER_LIVE, MemberItem,
-};
+use scoutfs_format::server_item::{MEMBER_FENCED, MEMBER_FREE, MEMBER_GONE, MEMBER_LIVE, MemberItem};
 
-use super::{Answer, DeathOracle, Handled, LEASE, LEASE_MARGIN, Refusal, Server, bytes_of, slot_le, status_of};
+use super::{
+    Answer, DeathOracle, Handled, LEASE, LEASE_MARGIN, Refusal, Server, bytes_of, slot_le, status_of,
+};
 use crate::error::ServerError;
 use crate::roots::{Member, SlotState, read_slot};
 
@@ -108,8 +108,7 @@ impl MemberState {
 
     /// Whether an item with a version below `horizon` may still come from it.
     pub fn may_use_below(&self, horizon: u64) -> bool {
-        self.open_seqs.iter().any(|&seq| seq < horizon)
-            || self.closed_below < horizon.min(self.unknown_below)
+        self.open_seqs.iter().any(|&seq| seq < horizon) || self.closed_below < horizon.min(self.unknown_below)
     }
 }
 
@@ -193,12 +192,13 @@ impl Server {
         }
         let free_slot = (0..self.geometry.nr_slots())
             .find(|&slot| self.members.get(slot).is_none_or(|m| m.is(MEMBER_FREE)));
+        // What mounts that are gone have left is being taken back.
+        let shortage = |status| if self.reclaim_pending() { STATUS_AGAIN } else { status };
         let Some(slot) = free_slot else {
-            return Err(Refusal::Status(STATUS_NO_SLOT));
+            return Err(Refusal::Status(shortage(STATUS_NO_SLOT)));
         };
-        if self.free.available(SpaceKind::Meta) < self.work_deficit() + reserve_blocks(self.total_meta())
-        {
-            return Err(Refusal::Status(STATUS_NO_SPACE));
+        if self.free.available(SpaceKind::Meta) < self.work_deficit() + reserve_blocks(self.total_meta()) {
+            return Err(Refusal::Status(shortage(STATUS_NO_SPACE)));
         }
         let old = self.members.get(slot).map(|m| m.item).unwrap_or_default();
         let item = MemberItem {
@@ -302,6 +302,7 @@ impl Server {
         member.unknown_below = 0;
         self.note_member(slot)?;
         self.locks_left(rid);
+        self.send_locks(self.now)?;
         self.merges.wake();
         self.horizon_progress()
     }
@@ -316,7 +317,9 @@ impl Server {
             Err(e) => {
                 log::error!("scoutfs server: cannot reclaim mount slot {slot}: {e}");
                 if let Some(member) = self.members.get_mut(slot) {
-                    member.broken = true;
+                    // A device may come back; a damaged ring does not get better.
+                    member.broken = !matches!(e, ServerError::Io(_));
+                    member.renewed = self.now.saturating_sub(LEASE);
                 }
                 return Ok(());
             }
@@ -324,7 +327,13 @@ impl Server {
         let left = state.is_some_and(|state| state.ring.newest().is_clean());
         log::info!(
             "scoutfs server: mount slot {slot} {}",
-            if left { "was left" } else if dead { "is of a dead mount" } else { "is fenced" }
+            if left {
+                "was left"
+            } else if dead {
+                "is of a dead mount"
+            } else {
+                "is fenced"
+            }
         );
         self.end_member(slot, if left || dead { MEMBER_GONE } else { MEMBER_FENCED })
     }
@@ -352,7 +361,7 @@ impl Server {
         }
     }
 
-    fn confirm_deaths(&mut self, dead: &dyn DeathOracle) -> Result<(), ServerError> {
+    pub(super) fn confirm_deaths(&mut self, dead: &dyn DeathOracle) -> Result<(), ServerError> {
         let mut confirmed = Vec::new();
         for member in self.members.iter() {
             if member.is(MEMBER_FENCED) && dead.is_dead(&member.item.process) {

@@ -27,6 +27,7 @@
 
 use core::time::Duration;
 
+use scoutfs_btree::space::SpaceKind;
 use scoutfs_btree::{Error, Limit};
 use scoutfs_env::time::Mono;
 use scoutfs_env::{OrdMap, Vec, log};
@@ -93,6 +94,11 @@ impl Merges {
         self.not_before = Mono::ZERO;
     }
 
+    /// Whether a piece is out.
+    pub fn any_out(&self) -> bool {
+        self.out.is_some()
+    }
+
     /// Whether a piece of a merge of this slot is out.
     pub fn is_out(&self, slot: u32) -> bool {
         matches!(self.out, Some((_, Target::Log { slot: s, .. })) if s == slot)
@@ -125,7 +131,7 @@ impl Server {
     pub(super) fn merge_blocks(&self) -> u64 {
         // See `Limit::max_blocks`.
         let completing = 4 * (u64::from(self.sb.fs_root.height) + 2);
-        completing + (self.total_meta() / 32).clamp(16, 256)
+        completing + (self.total_meta() / 64).clamp(16, 256)
     }
 
     /// The next log to merge: the lowest of a slot, slots in turn.
@@ -162,7 +168,8 @@ impl Server {
     }
 
     /// A piece of a merge to be run, by any thread; then tell [`job_done`](Self::job_done). One at a time.
-    pub fn poll_job(&mut self, now: Mono) -> Option<MergeJob> {
+    pub fn poll_job(&mut self) -> Option<MergeJob> {
+        let now = self.now;
         if !self.is_running() || self.merges.out.is_some() || now < self.merges.not_before {
             return None;
         }
@@ -181,9 +188,8 @@ impl Server {
                 let nr = log.nr.get();
                 let state = self.members.get(slot).and_then(|m| m.state.as_ref());
                 // The tail belongs to the last log that the newest record names.
-                let tail = state
-                    .filter(|state| state.last_log_nr() == nr)
-                    .and_then(|state| state.tail.clone());
+                let tail =
+                    state.filter(|state| state.last_log_nr() == nr).and_then(|state| state.tail.clone());
                 (Target::Log { slot, nr }, Work::Merge { log_root: log.root, tail })
             }
             None if self.wants_sweep(now) => (Target::Sweep, Work::Sweep),
@@ -198,9 +204,7 @@ impl Server {
             }
         };
         let from = match target {
-            Target::Log { slot, nr } => {
-                self.merges.progress.get(&(slot, nr)).copied().unwrap_or(Key::MIN)
-            }
+            Target::Log { slot, nr } => self.merges.progress.get(&(slot, nr)).copied().unwrap_or(Key::MIN),
             Target::Sweep => {
                 self.merges.next_sweep = now.saturating_add(SWEEP_INTERVAL);
                 if self.merges.sweep_from.is_none() && floor <= self.merges.swept_floor {
@@ -215,7 +219,7 @@ impl Server {
         let lent = spare.min(self.merge_blocks());
         if lent < completing + 4 {
             // A commit brings more, if there is more.
-            self.super_dirty |= !self.work.pending.is_empty() || self.work_deficit() > 0;
+            self.super_dirty |= self.work_deficit() > 0 && self.free.available(SpaceKind::Meta) > 0;
             self.merges.not_before = now.saturating_add(RETRY / 10);
             return Ok(None);
         }
@@ -271,6 +275,7 @@ impl Server {
 
     /// What came of a piece. It counts only if it is the one that is out.
     pub fn job_done(&mut self, now: Mono, result: MergeResult) {
+        self.now = self.now.max(now);
         let Some((id, target)) = self.merges.out.filter(|_| self.is_running()) else {
             return;
         };
@@ -336,14 +341,6 @@ impl Server {
             && let Some(member) = self.members.get_mut(slot)
         {
             member.broken = true;
-        }
-        Ok(())
-    }
-
-    /// The piece that is out will not come back.
-    pub(super) fn end_job(&mut self) -> Result<(), ServerError> {
-        if self.merges.out.take().is_some() {
-            self.work.end_loan(&[])?;
         }
         Ok(())
     }

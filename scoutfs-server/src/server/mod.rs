@@ -52,9 +52,9 @@ use scoutfs_format::geometry::Geometry;
 use scoutfs_format::le::{I64, U32, U64};
 use scoutfs_format::msg::{
     MAX_PAYLOAD, MSG_COMMIT_BELOW, MSG_FINALIZED, MSG_HORIZON, MSG_INOS, MSG_JOIN, MSG_LEAVE, MSG_LOCK,
-    MSG_RENEW, MSG_RESPONSE, MSG_SEQ, MSG_SEQ_CLOSED, MSG_SPACE, MSG_SPACE_GIVE, MSG_SPACE_TAKEN,
-    MSG_STATFS, MessageHeader, STATUS_AGAIN, STATUS_CORRUPT, STATUS_INVALID, STATUS_IO,
-    STATUS_NO_MEMORY, STATUS_NOT_MEMBER, STATUS_OK, StatfsReply,
+    MSG_RENEW, MSG_RESPONSE, MSG_SEQ, MSG_SEQ_CLOSED, MSG_SPACE, MSG_SPACE_GIVE, MSG_SPACE_TAKEN, MSG_STATFS,
+    MessageHeader, STATUS_AGAIN, STATUS_CORRUPT, STATUS_INVALID, STATUS_IO, STATUS_NO_MEMORY,
+    STATUS_NOT_MEMBER, STATUS_OK, StatfsReply,
 };
 use scoutfs_format::voter::{ProcessId, SuperBlock};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -68,8 +68,13 @@ use merges::Merges;
 use seqs::Counters;
 use work::WorkSet;
 
-pub(crate) use free_space::{first_block, zone_blocks, zone_extent};
-pub(crate) use work::tree_error;
+pub(crate) use commit::work_entry;
+#[cfg(test)]
+pub(crate) use {
+    members::MemberState,
+    open::{ServerItems, read_work},
+    reclaim::{FreedBlocks, Leftovers, SPACE_PROGRESS, trees_left},
+};
 
 /// How long a mount may go on without a renewal, from the moment it asked for the last one.
 pub const LEASE: Duration = Duration::from_secs(10);
@@ -106,6 +111,8 @@ pub struct Server {
     cache: Arc<BlockCache>,
     geometry: Geometry,
     voter: u32,
+    /// The latest time that the server was told.
+    now: Mono,
     /// The next super block.
     sb: SuperBlock,
     /// The last one that is durable.
@@ -194,6 +201,7 @@ impl Server {
     /// A request is answered exactly once, by [`poll_message`](Self::poll_message), now or after a
     /// [`commit`](Self::commit) or what else it needs.
     pub fn handle(&mut self, now: Mono, from: u64, header: &MessageHeader, payload: &[u8]) {
+        self.now = self.now.max(now);
         if header.flags & MSG_RESPONSE != 0 {
             if self.is_running()
                 && let Err(e) = self.handle_answer(now, from, header, payload)
@@ -228,14 +236,10 @@ impl Server {
         self.send(message, durable && self.dirty());
     }
 
-    fn handle_request(
-        &mut self,
-        now: Mono,
-        from: u64,
-        header: &MessageHeader,
-        payload: &[u8],
-    ) -> Handled {
-        debug_assert!(payload.len() <= MAX_PAYLOAD);
+    fn handle_request(&mut self, now: Mono, from: u64, header: &MessageHeader, payload: &[u8]) -> Handled {
+        if payload.len() > MAX_PAYLOAD {
+            return Err(Refusal::Status(STATUS_INVALID));
+        }
         if header.kind == MSG_JOIN {
             return self.join(now, from, parse(payload)?);
         }
@@ -307,6 +311,7 @@ impl Server {
     /// A bounded step of what goes on without messages: leases that ran out, taking back what mounts have left, keeping
     /// counters and the working set ahead of their use.
     pub fn tick(&mut self, now: Mono) {
+        self.now = self.now.max(now);
         if !self.is_running() {
             return;
         }

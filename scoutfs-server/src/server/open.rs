@@ -15,17 +15,11 @@ use scoutfs_env::device::BlockDevice;
 use scoutfs_env::time::Mono;
 use scoutfs_env::{Arc, Box, IoBuf, OrdMap, Vec, log};
 use scoutfs_format::geometry::Geometry;
-use scoutfs_format::key::{
-    KIND_FREE, KIND_HAND_OVER, KIND_MEMBER, KIND_MERGE, KIND_QUARANTINE, ZONE_SERVER,
-};
+use scoutfs_format::key::{KIND_FREE, KIND_HAND_OVER, KIND_MEMBER, KIND_MERGE, KIND_QUARANTINE, ZONE_SERVER};
 use scoutfs_format::le::U64;
-use scoutfs_format::server_item::{
-    FreeItem, MEMBER_FREE, MEMBER_LIVE, MergeItem, QuarantineItem,
-};
+use scoutfs_format::server_item::{FreeItem, MEMBER_FREE, MEMBER_LIVE, MergeItem, QuarantineItem};
 use scoutfs_format::space::{ENTRY_FREE, SPACE_META};
-use scoutfs_format::voter::{
-    MAGIC_QUORUM, ProcessId, QuorumBlock, SUPER_CLEAN, SuperBlock, VOTER_FREE,
-};
+use scoutfs_format::voter::{MAGIC_QUORUM, ProcessId, QuorumBlock, SUPER_CLEAN, SuperBlock, VOTER_FREE};
 use scoutfs_format::{Key, SECTOR_SIZE};
 use zerocopy::FromBytes;
 
@@ -45,7 +39,6 @@ use crate::super_block::{ValidSuper, write_super_after};
 /// Metadata blocks that a former leader may still write.
 pub(crate) struct Quarantine {
     pub extent: Extent,
-    pub term: u64,
     pub process: ProcessId,
 }
 
@@ -116,8 +109,7 @@ impl ServerItems {
                 }
                 let extent = Extent::new(key.second, item.len.get());
                 self.free.check(SpaceKind::Meta, extent)?;
-                let (term, process) = (item.term.get(), item.process);
-                self.quarantined.push(Quarantine { extent, term, process })?;
+                self.quarantined.push(Quarantine { extent, process: item.process })?;
             }
             KIND_HAND_OVER => {
                 let slot = slot()?;
@@ -193,8 +185,7 @@ impl Server {
             return Err(ServerError::Voter { voter, nr_voters: geometry.nr_voters() });
         }
         let mut counters = Counters::new(&old);
-        let items = ServerItems::read(&cache, &geometry, &old, now, counters.next_seq)
-            .map_err(settled)?;
+        let items = ServerItems::read(&cache, &geometry, &old, now, counters.next_seq).map_err(settled)?;
         let (work_extents, work_list) = read_work(&cache, &old).map_err(settled)?;
         let leader = old_leader(&**dev, &geometry, &sb, voter, dead)?;
 
@@ -214,6 +205,7 @@ impl Server {
             cache,
             geometry,
             voter,
+            now,
             sb: new,
             durable: new,
             super_dirty: false,
@@ -260,10 +252,10 @@ impl Server {
         };
         log::warn!("scoutfs server: the leader of term {old_term} is not known to be dead");
         for extent in extents {
-            let item =
-                QuarantineItem { len: U64::new(extent.len), term: U64::new(old_term), process };
+            let (len, term) = (U64::new(extent.len), U64::new(old_term));
+            let item = QuarantineItem { len, term, process };
             self.changes.put(Key::quarantine(SPACE_META, extent.start), &item)?;
-            self.quarantined.push(Quarantine { extent, term: old_term, process })?;
+            self.quarantined.push(Quarantine { extent, process })?;
         }
         // Free blocks that no durable super block has named as anyone's working set: the first commit writes to them
         // and names the rest.
@@ -282,10 +274,12 @@ impl Server {
             let Some(member) = self.members.get(slot) else {
                 continue;
             };
-            let (live, is_dead) =
-                (member.is(MEMBER_LIVE), dead.is_dead(&member.item.process));
+            let (live, is_dead) = (member.is(MEMBER_LIVE), dead.is_dead(&member.item.process));
             match self.try_read_member(slot) {
                 Ok(state) => {
+                    if let Some(state) = &state {
+                        self.forget_taken(slot, state.ring.newest().header().taken.get())?;
+                    }
                     let left = state.is_some_and(|state| state.ring.newest().is_clean());
                     if live && (left || is_dead) {
                         self.expel(slot, is_dead)?;

@@ -171,9 +171,8 @@ fn all_merged(member: &MemberState) -> bool {
 impl Server {
     /// The member to take back from.
     fn to_reclaim(&self) -> Option<u32> {
-        let ready = |m: &&MemberState| {
-            m.is(MEMBER_GONE) && !m.broken && all_merged(m) && !self.merges.is_out(m.slot)
-        };
+        let ready =
+            |m: &&MemberState| m.is(MEMBER_GONE) && !m.broken && all_merged(m) && !self.merges.is_out(m.slot);
         self.members.iter().find(ready).map(|m| m.slot)
     }
 
@@ -260,8 +259,7 @@ impl Server {
         };
         if self.reclaiming.as_ref().is_none_or(|r| r.slot != slot) {
             let (item, state) = (&member.item, member.state.as_ref());
-            let leftovers =
-                Leftovers::new(&self.cache, &self.geometry, item, state, &member.hand_overs)?;
+            let leftovers = Leftovers::new(&self.cache, &self.geometry, item, state, &member.hand_overs)?;
             self.reclaiming = Some(Reclaiming { slot, leftovers });
         }
         let Some(Reclaiming { leftovers, .. }) = &self.reclaiming else {

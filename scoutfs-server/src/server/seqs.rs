@@ -28,10 +28,7 @@ pub(crate) struct Counters {
 impl Counters {
     /// Begins where nobody has been.
     pub fn new(sb: &SuperBlock) -> Self {
-        Counters {
-            next_seq: sb.seq_bound.get(),
-            next_ino: sb.ino_bound.get().next_multiple_of(INO_GROUP),
-        }
+        Counters { next_seq: sb.seq_bound.get(), next_ino: sb.ino_bound.get().next_multiple_of(INO_GROUP) }
     }
 
     /// Raises the bounds of the next super block if few numbers are left below them; says whether it did.

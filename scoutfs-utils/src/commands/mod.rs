@@ -3,6 +3,7 @@
 
 pub mod df;
 pub mod mkfs;
+pub mod mount;
 pub mod stat;
 pub mod statfs;
 pub mod walk_inodes;

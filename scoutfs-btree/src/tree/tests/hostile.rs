@@ -178,6 +178,15 @@ fn a_loop_in_a_tree_is_found_out() {
 }
 
 #[test]
+fn a_parent_that_begins_behind_its_range_is_found_out() {
+    let (volume, root, _) = tree();
+    // The first key of the root is no longer the lowest of all.
+    volume.tamper(root.block.blkno.get(), |bytes| bytes[64 + 26] = 1);
+    let found = Key::MIN.saturating_next();
+    assert_eq!(only_corruption(&volume, &root), CorruptKind::FirstKey { expected: Key::MIN, found });
+}
+
+#[test]
 fn a_walk_goes_on_behind_a_broken_node() {
     let (volume, root, items) = tree();
     let target = leaf(&volume.cache, &root, &items[100].key).unwrap();

@@ -111,7 +111,7 @@ fn apply_in_pieces(
         assert_eq!(done.stats.blocks_written, space.allocs - allocs);
         assert_eq!(done.stats.blocks_freed, space.frees - frees);
         assert!(done.stats.changes <= limit.max_changes);
-        let slack = 4 * (u64::from(root.height) + 1);
+        let slack = Limit::SLACK_PER_LEVEL * (u64::from(root.height) + 1);
         assert!(done.stats.blocks_written <= limit.max_blocks.saturating_add(slack));
         add_stats(&mut stats, &done.stats);
         space.commit();

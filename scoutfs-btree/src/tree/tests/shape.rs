@@ -8,7 +8,9 @@ use scoutfs_format::tree::{MAX_VALUE_LEN, NODE_SPACE, TreeRoot};
 
 use crate::Error;
 use crate::testing::{Rng, Volume, delete, key, put, to_model};
-use crate::tree::{ChangeSource, Item, Limit, OwnedItem, Rule, SliceSource, apply, leaf, next};
+use crate::tree::{
+    ChangeSource, FreeCursor, Item, Limit, OwnedItem, Rule, SliceSource, apply, free_tree, leaf, next,
+};
 
 /// `count` items in key order that exist only one at a time.
 struct Rising {
@@ -145,6 +147,23 @@ fn a_high_tree_loses_and_regains_its_parts() {
         let found = to_model(&volume.items(&root));
         assert_eq!(found.len() as u64, left + changes.len() as u64);
         assert!(changes.iter().all(|change| found[&change.key].2 == b"new"));
+    }
+}
+
+/// Invariant 26, on a tree with parents of parents.
+#[test]
+fn a_high_tree_is_freed_with_all_its_parents() {
+    let mut base = Volume::new(256, 64);
+    let items: Vec<OwnedItem> = (1..=15_000).map(|n| put(key(n), 1, &[9; MAX_VALUE_LEN])).collect();
+    let root = base.apply_all(&TreeRoot::EMPTY, &items, Rule::Log);
+    assert_eq!(root.height, 3);
+    for max_blocks in [1, 100, 908, 909, 910, u64::MAX] {
+        let mut volume = base.fork(64);
+        let mut cursor = FreeCursor::START;
+        while !free_tree(&volume.cache, &mut volume.space, &root, &mut cursor, max_blocks).unwrap() {
+            volume.space.commit();
+        }
+        volume.check_space(&[]);
     }
 }
 

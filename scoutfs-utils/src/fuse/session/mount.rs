@@ -83,7 +83,28 @@ pub fn unmount(mountpoint: &Path, mode: UnmountMode) -> io::Result<()> {
         UnmountMode::Lazy => UnmountFlags::NOFOLLOW | UnmountFlags::DETACH,
         UnmountMode::Abort => UnmountFlags::NOFOLLOW | UnmountFlags::DETACH | UnmountFlags::FORCE,
     };
-    Ok(rustix::mount::unmount(mountpoint, flags)?)
+    // The thread waits, deaf to signals, until DESTROY is answered. If this process serves the mount and is killed
+    // meanwhile, the kernel ends the mount when the last descriptor of /dev/fuse is closed: so this
+    // thread must not keep the process's descriptors open, or both would stay for ever.
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, || {
+            leave_descriptors()?;
+            Ok(rustix::mount::unmount(mountpoint, flags)?)
+        })?;
+        thread.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
+    })
+}
+
+/// Gives this thread a table of descriptors of its own, empty but for the standard streams.
+fn leave_descriptors() -> io::Result<()> {
+    let first = libc::STDERR_FILENO + 1;
+    // SAFETY: the descriptors stay open in the process's own table; this thread uses none of them.
+    let result =
+        unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE) };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Mounts and returns the mount point as an absolute path without symlinks. `max_read` in bytes.

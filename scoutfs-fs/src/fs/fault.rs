@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Every allocation of every operation fails once: the operation fails and leaves everything as it was, or
+//! succeeds. Where it cannot go back any more (blocks that are to be used or freed), the mount shuts down
+//! instead, and the next one finds everything as it was.
+
+use std::boxed::Box;
+use std::collections::BTreeMap;
+use std::vec::Vec;
+
+use scoutfs_env::alloc_fault;
+use scoutfs_format::item::ROOT_INO;
+
+use super::testing::{DIR, FILE, Node, TestFs, bytes};
+use crate::data::AllocateMode;
+use crate::dir::RenameFlags;
+use crate::error::{Error, Result};
+use crate::fs::Fs;
+use crate::inode::SetAttr;
+use crate::xattr::SetXattrMode;
+
+type Tree = BTreeMap<u64, Node>;
+
+/// Gets the cluster locks of all inodes: what is tested here is the operations.
+fn warm_up(fs: &Fs) {
+    for ino in fs.tree().keys() {
+        fs.setattr(*ino, &SetAttr::default()).unwrap();
+    }
+}
+
+/// Runs `op` with its first allocation failing, then its second, and so on, until it succeeds.
+fn fail_each(fs: &mut TestFs, what: &str, op: &dyn Fn(&Fs) -> Result<()>) {
+    fs.sync().unwrap();
+    let before: Tree = fs.tree();
+    for n in 0.. {
+        alloc_fault::fail_after(n);
+        let result = op(fs);
+        let tripped = alloc_fault::tripped();
+        alloc_fault::clear(); std::eprintln!("{what} {n} {tripped} {:?}", result.as_ref().err());
+        match result {
+            Ok(()) if fs.sync().is_ok() => {
+                assert!(n > 0 || !tripped, "{what}: nothing failed");
+                // It was done in spite of the failure, or there was none.
+                fs.verify();
+                return;
+            }
+            Err(Error::NoMemory) if fs.sync().is_ok() => assert!(tripped, "{what}: {n}"),
+            Ok(()) | Err(Error::NoMemory | Error::Shutdown(_)) => {
+                fs.crash();
+                warm_up(fs);
+            }
+            Err(e) => panic!("{what}: {n}: {e}"),
+        }
+        // Too much to print.
+        assert!(fs.tree() == before, "{what}: allocation {n}");
+        fs.verify();
+    }
+}
+
+#[test]
+fn an_operation_that_runs_out_of_memory_changes_nothing() {
+    let mut fs = TestFs::new();
+    let dir = fs.subdir(ROOT_INO, "dir");
+    let file = fs.touch(ROOT_INO, "file");
+    let other = fs.touch(dir, "other");
+    fs.subdir(dir, "empty");
+    fs.write(file, 0, &bytes(1, 20_000)).unwrap();
+    fs.setxattr(file, b"user.x", &bytes(1, 9000), SetXattrMode::Any).unwrap();
+
+    let forget = |fs: &Fs, attr: crate::inode::Attr| fs.forget(attr.ino, 1);
+    let size = |size| SetAttr { size: Some(size), ..SetAttr::default() };
+    type Op<'a> = (&'static str, Box<dyn Fn(&Fs) -> Result<()> + 'a>);
+    let ops: Vec<Op<'_>> = std::vec![
+        ("create", Box::new(|fs: &Fs| fs.create(dir, b"new", &FILE).map(|a| forget(fs, a)))),
+        ("mkdir", Box::new(|fs: &Fs| fs.mkdir(dir, b"newdir", &DIR).map(|a| forget(fs, a)))),
+        ("symlink", Box::new(|fs: &Fs| fs.symlink(dir, b"l", b"target", &FILE).map(|a| forget(fs, a)))),
+        ("link", Box::new(|fs: &Fs| fs.link(file, dir, b"link").map(|a| forget(fs, a)))),
+        ("write", Box::new(|fs: &Fs| fs.write(file, 30_000, &bytes(2, 10_000)).map(|_| ()))),
+        // What is overwritten in place is overwritten, so with the same.
+        ("overwrite", Box::new(|fs: &Fs| fs.write(file, 0, &bytes(1, 10)).map(|_| ()))),
+        ("append", Box::new(|fs: &Fs| fs.append(file, b"more").map(|_| ()))),
+        ("allocate", Box::new(|fs: &Fs| fs.fallocate(file, AllocateMode::Allocate, false, 0, 90_000))),
+        ("chmod", Box::new(|fs: &Fs| {
+            fs.setattr(file, &SetAttr { mode: Some(0o600), ..SetAttr::default() }).map(|_| ())
+        })),
+        ("truncate", Box::new(|fs: &Fs| fs.setattr(file, &size(10_000)).map(|_| ()))),
+        ("grow", Box::new(|fs: &Fs| fs.setattr(file, &size(15_000)).map(|_| ()))),
+        ("setxattr", Box::new(|fs: &Fs| fs.setxattr(dir, b"user.y", b"v", SetXattrMode::Any))),
+        ("grow xattr", Box::new(|fs: &Fs| {
+            fs.setxattr(file, b"user.x", &bytes(2, 30_000), SetXattrMode::Any)
+        })),
+        ("shrink xattr", Box::new(|fs: &Fs| {
+            fs.setxattr(file, b"user.x", &bytes(3, 100), SetXattrMode::Any)
+        })),
+        ("removexattr", Box::new(|fs: &Fs| fs.removexattr(file, b"user.x"))),
+        ("rename", Box::new(|fs: &Fs| {
+            fs.rename(ROOT_INO, b"file", dir, b"moved", RenameFlags::empty())
+        })),
+        ("exchange", Box::new(|fs: &Fs| {
+            fs.rename(dir, b"moved", ROOT_INO, b"dir", RenameFlags::EXCHANGE).or_else(|e| match e {
+                Error::Invalid(_) => Ok(()),
+                e => Err(e),
+            })
+        })),
+        ("swap", Box::new(|fs: &Fs| fs.rename(dir, b"moved", dir, b"newdir", RenameFlags::EXCHANGE))),
+        ("replace", Box::new(|fs: &Fs| fs.rename(dir, b"new", dir, b"other", RenameFlags::empty()))),
+        ("rmdir", Box::new(|fs: &Fs| fs.rmdir(dir, b"empty"))),
+        ("unlink", Box::new(|fs: &Fs| fs.unlink(dir, b"newdir"))),
+    ];
+    for (what, op) in &ops {
+        fail_each(&mut fs, what, op);
+    }
+    assert!(fs.getattr(other).is_err());
+}

@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What tests of the operations stand on: a volume in memory, mounted in this process, and a look at all of it.
+
+use core::net::{Ipv4Addr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::string::String;
+use std::vec::Vec;
+use std::{format, vec};
+
+use scoutfs_env::device::{BlockDevice, MemDevice};
+use scoutfs_env::{Arc, Box};
+use scoutfs_format::item::ROOT_INO;
+use scoutfs_format::key::{KIND_DATA_SEQ, KIND_META_SEQ};
+use scoutfs_format::voter::ProcessId;
+use scoutfs_server::DeathOracle;
+
+use crate::dir::NewInode;
+use crate::error::Result;
+use crate::fs::Fs;
+use crate::inode::Attr;
+use crate::inode::kind::FileType;
+use crate::node::{Mount, MountOptions};
+use crate::store::LockMode;
+
+/// Every process but this mount's is dead: what a test unmounts by dropping.
+struct AllDead;
+
+impl DeathOracle for AllDead {
+    fn is_dead(&self, _process: &ProcessId) -> bool {
+        true
+    }
+}
+
+/// A volume in memory, and the mount of it.
+pub(crate) struct TestFs {
+    device: Arc<Box<dyn BlockDevice>>,
+    mount: Option<Mount>,
+}
+
+impl TestFs {
+    /// The smallest volume, new.
+    pub fn new() -> TestFs {
+        TestFs::with_bytes(64 << 20)
+    }
+
+    pub fn with_bytes(bytes: u64) -> TestFs {
+        let device: Box<dyn BlockDevice> = Box::new(MemDevice::new(bytes));
+        let device = Arc::new(device).unwrap();
+        let options = crate::mkfs::Options { quorum: 1, force: true };
+        crate::mkfs::mkfs(&device, &options).unwrap();
+        let mut fs = TestFs { device, mount: None };
+        fs.open();
+        fs
+    }
+
+    fn open(&mut self) {
+        let mut options = MountOptions::new(ProcessId::default());
+        options.server_addr = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        options.block_cache_bytes = 8 << 20;
+        options.item_cache_bytes = 4 << 20;
+        self.mount = Some(Mount::open(self.device.clone(), &options, &AllDead).unwrap());
+    }
+
+    /// Unmounts and mounts again.
+    pub fn remount(&mut self) {
+        self.mount.take().unwrap().unmount().unwrap();
+        self.open();
+    }
+
+    /// Mounts again without having unmounted: what was not synced is gone.
+    pub fn crash(&mut self) {
+        drop(self.mount.take());
+        self.open();
+    }
+}
+
+impl core::ops::Deref for TestFs {
+    type Target = Fs;
+
+    fn deref(&self) -> &Fs {
+        self.mount.as_ref().unwrap().fs()
+    }
+}
+
+/// A regular file that anybody may read.
+pub(crate) const FILE: NewInode = NewInode { mode: 0o100644, rdev: 0, uid: 1000, gid: 1000 };
+/// A directory that anybody may read.
+pub(crate) const DIR: NewInode = NewInode { mode: 0o040755, rdev: 0, uid: 1000, gid: 1000 };
+
+/// Bytes that differ from block to block and from `seed` to `seed`.
+pub(crate) fn bytes(seed: u64, len: usize) -> Vec<u8> {
+    (0..len as u64).map(|i| (i.wrapping_mul(31) ^ (i >> 9).wrapping_mul(7) ^ seed) as u8 | 1).collect()
+}
+
+/// An inode and all below it, as programs see them.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Node {
+    pub mode: u32,
+    pub nlink: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub rdev: u64,
+    pub size: u64,
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub content: Content,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// Names with inode numbers, in the order of their positions.
+    Dir(Vec<(Vec<u8>, u64)>),
+    File(Vec<u8>),
+    Link(Vec<u8>),
+    Special,
+}
+
+impl Fs {
+    /// All of a file.
+    pub(crate) fn read_all(&self, ino: u64) -> Vec<u8> {
+        let size = self.getattr(ino).unwrap().size as usize;
+        let mut data = vec![0xee; size + 10];
+        assert_eq!(self.read(ino, 0, &mut data).unwrap(), size);
+        data.truncate(size);
+        data
+    }
+
+    /// An attribute's value.
+    pub(crate) fn xattr(&self, ino: u64, name: &[u8]) -> Result<Vec<u8>> {
+        let mut value = vec![0; 65_536];
+        let len = self.getxattr(ino, name, &mut value)?;
+        value.truncate(len);
+        Ok(value)
+    }
+
+    /// Names of attributes, in the order of their hashes.
+    pub(crate) fn xattr_names(&self, ino: u64) -> Vec<Vec<u8>> {
+        let mut list = vec![0; self.listxattr(ino, &mut []).unwrap()];
+        let len = self.listxattr(ino, &mut list).unwrap();
+        assert_eq!(len, list.len());
+        list.split_inclusive(|b| *b == 0).map(|name| name[..name.len() - 1].to_vec()).collect()
+    }
+
+    /// Names of a directory with inode numbers, without `.` and `..`.
+    pub(crate) fn names(&self, dir: u64) -> Vec<(Vec<u8>, u64)> {
+        let mut names = vec![];
+        let mut last = None;
+        self.readdir(dir, 0, &mut |entry| {
+            assert!(last.is_none_or(|last| last < entry.pos) && entry.next_pos == entry.pos + 1);
+            last = Some(entry.pos);
+            names.push((entry.name.to_vec(), entry.ino));
+            true
+        })
+        .unwrap();
+        assert_eq!(names.remove(0), (b".".to_vec(), dir));
+        assert_eq!(names.remove(0).0, b"..");
+        names
+    }
+
+    /// One inode as programs see it.
+    pub(crate) fn node(&self, ino: u64) -> Node {
+        let attr = self.getattr(ino).unwrap();
+        let content = match FileType::of_mode(attr.mode).unwrap() {
+            FileType::Directory => Content::Dir(self.names(ino)),
+            FileType::Regular => Content::File(self.read_all(ino)),
+            FileType::Symlink => Content::Link(self.readlink(ino).unwrap().to_vec()),
+            _ => Content::Special,
+        };
+        Node {
+            mode: attr.mode,
+            nlink: attr.nlink,
+            uid: attr.uid,
+            gid: attr.gid,
+            rdev: attr.rdev,
+            size: attr.size,
+            xattrs: self
+                .xattr_names(ino)
+                .into_iter()
+                .map(|name| {
+                    let value = self.xattr(ino, &name).unwrap();
+                    (name, value)
+                })
+                .collect(),
+            content,
+        }
+    }
+
+    /// All inodes that have names.
+    pub(crate) fn tree(&self) -> BTreeMap<u64, Node> {
+        let mut tree = BTreeMap::new();
+        let mut todo = vec![ROOT_INO];
+        while let Some(ino) = todo.pop() {
+            if tree.contains_key(&ino) {
+                continue;
+            }
+            let node = self.node(ino);
+            if let Content::Dir(names) = &node.content {
+                todo.extend(names.iter().map(|(_, ino)| ino));
+            }
+            tree.insert(ino, node);
+        }
+        tree
+    }
+
+    /// Blocks of an inode's extents.
+    pub(crate) fn extent_blocks(&self, ino: u64) -> u64 {
+        let locks = self.store().lock(&[(ino, LockMode::Read)]).unwrap();
+        let (mut from, mut blocks) = (0, 0);
+        while let Some(extent) = self.extent_from(&locks, ino, from).unwrap() {
+            assert!(extent.first >= from);
+            blocks += extent.len;
+            from = extent.end();
+        }
+        blocks
+    }
+
+    /// Extents of an inode: first logical block, length, whether written.
+    pub(crate) fn extents(&self, ino: u64) -> Vec<(u64, u64, bool)> {
+        let locks = self.store().lock(&[(ino, LockMode::Read)]).unwrap();
+        let (mut from, mut extents) = (0, vec![]);
+        while let Some(extent) = self.extent_from(&locks, ino, from).unwrap() {
+            extents.push((extent.first, extent.len, extent.is_written()));
+            from = extent.end();
+        }
+        extents
+    }
+
+    fn index(&self, kind: u8) -> BTreeSet<(u64, u64)> {
+        let mut found = BTreeSet::new();
+        self.walk_index(kind, (0, 0), (u64::MAX, u64::MAX), usize::MAX, &mut |seq, ino| {
+            assert!(found.insert((seq, ino)));
+            Ok(())
+        })
+        .unwrap();
+        found
+    }
+
+    /// Checks that links, sizes, blocks and the change index agree; only inodes with names may exist.
+    pub(crate) fn verify(&self) -> BTreeMap<u64, Node> {
+        let tree = self.tree();
+        let mut links: BTreeMap<u64, u32> = BTreeMap::from([(ROOT_INO, 2)]);
+        for (dir, node) in &tree {
+            let Content::Dir(names) = &node.content else { continue };
+            assert_eq!(node.size, names.iter().map(|(name, _)| name.len() as u64).sum::<u64>());
+            for (name, ino) in names {
+                let is_dir = matches!(tree[ino].content, Content::Dir(_));
+                *links.entry(*ino).or_default() += if is_dir { 2 } else { 1 };
+                if is_dir {
+                    *links.entry(*dir).or_default() += 1;
+                }
+                let looked_up = self.lookup(*dir, name).unwrap();
+                self.forget(*ino, 1);
+                assert_eq!(looked_up.ino, *ino);
+            }
+        }
+        let attrs: Vec<Attr> = tree.keys().map(|ino| self.getattr(*ino).unwrap()).collect();
+        for attr in &attrs {
+            assert_eq!(attr.nlink, links[&attr.ino], "links of {}", attr.ino);
+            let blocks = self.extent_blocks(attr.ino);
+            assert_eq!(attr.online_blocks, blocks, "online blocks of {}", attr.ino);
+            assert_eq!(attr.blocks, blocks * 8);
+        }
+        self.sync().unwrap();
+        let want = |seq: fn(&Attr) -> u64| {
+            attrs.iter().map(|a| (seq(a), a.ino)).filter(|e| e.0 != 0).collect::<BTreeSet<_>>()
+        };
+        assert_eq!(self.index(KIND_META_SEQ), want(|a| a.meta_seq), "meta_seq index");
+        assert_eq!(self.index(KIND_DATA_SEQ), want(|a| a.data_seq), "data_seq index");
+        assert_eq!(self.store().next_orphan(0).unwrap(), None, "orphans");
+        tree
+    }
+
+    /// An inode's number by its path from the root.
+    pub(crate) fn ino(&self, path: &str) -> u64 {
+        path.split('/').filter(|p| !p.is_empty()).fold(ROOT_INO, |dir, name| {
+            let ino = self.lookup(dir, name.as_bytes()).unwrap_or_else(|e| panic!("{path}: {e}")).ino;
+            self.forget(ino, 1);
+            ino
+        })
+    }
+
+    /// Makes a file and keeps no reference.
+    pub(crate) fn touch(&self, dir: u64, name: &str) -> u64 {
+        let ino = self.create(dir, name.as_bytes(), &FILE).unwrap().ino;
+        self.forget(ino, 1);
+        ino
+    }
+
+    /// Makes a directory and keeps no reference.
+    pub(crate) fn subdir(&self, dir: u64, name: &str) -> u64 {
+        let ino = self.mkdir(dir, name.as_bytes(), &DIR).unwrap().ino;
+        self.forget(ino, 1);
+        ino
+    }
+}
+
+/// A name of `len` bytes.
+pub(crate) fn long_name(prefix: &str, len: usize) -> String {
+    format!("{prefix:x<len$}")
+}

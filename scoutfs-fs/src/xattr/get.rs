@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Reading extended attributes.
+
+use scoutfs_format::Key;
+use scoutfs_format::key::KIND_XATTR;
+
+use crate::error::{Error, Result};
+use crate::fs::Fs;
+use crate::store::LockMode;
+use crate::xattr::value::{Xattr, check_name};
+
+impl Fs {
+    /// Reads an attribute's value into `buf` and returns its length; with an empty `buf`, only the length.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoAttribute`]; [`Error::Range`] when `buf` is not empty and too short.
+    pub fn getxattr(&self, ino: u64, name: &[u8], buf: &mut [u8]) -> Result<usize> {
+        check_name(name)?;
+        let pin = self.pin(ino)?;
+        let locks = self.store().lock(&[(ino, LockMode::Read)])?;
+        let _state = pin.data.read();
+        self.load(&locks, ino)?;
+        let xattr = Xattr::find(&locks, ino, name)?.ok_or(Error::NoAttribute)?;
+        if !buf.is_empty() {
+            let value = buf.get_mut(..xattr.value_len).ok_or(Error::Range)?;
+            xattr.read(&locks, value)?;
+        }
+        Ok(xattr.value_len)
+    }
+
+    /// Writes the names of all attributes, each with a zero behind it, into `buf` and returns their length; with
+    /// an empty `buf`, only the length. The caller leaves out the names that its user may not see.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Range`] when `buf` is not empty and too short.
+    pub fn listxattr(&self, ino: u64, buf: &mut [u8]) -> Result<usize> {
+        let pin = self.pin(ino)?;
+        let locks = self.store().lock(&[(ino, LockMode::Read)])?;
+        let _state = pin.data.read();
+        self.load(&locks, ino)?;
+        let wanted = !buf.is_empty();
+        let mut len = 0;
+        let mut from = Key::kind_first(ino, KIND_XATTR);
+        let last = Key::kind_last(ino, KIND_XATTR);
+        loop {
+            let found = locks.next(from, last, |key, part| {
+                let (xattr, name) = Xattr::parse(ino, key, part)?;
+                if wanted {
+                    let place = buf.get_mut(len..len + name.len() + 1).ok_or(Error::Range)?;
+                    let (text, zero) = place.split_at_mut(name.len());
+                    text.copy_from_slice(name);
+                    zero.fill(0);
+                }
+                len += name.len() + 1;
+                Ok::<_, Error>(xattr)
+            })?;
+            let Some(xattr) = found.transpose()? else {
+                return Ok(len);
+            };
+            from = xattr.behind();
+        }
+    }
+}

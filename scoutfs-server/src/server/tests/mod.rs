@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Tests of the server as a whole, against mounts that send messages and write real rings.
+
+mod members;
+mod merging;
+mod mount;
+mod rig;
+mod space;

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `scoutfs mount`: a volume on a directory.
+
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc as StdArc;
+
+use scoutfs_env::device::{BlockDevice, FileDevice, OpenMode};
+use scoutfs_env::{Arc, try_box};
+use scoutfs_fs::{Mount as Node, MountOptions};
+
+use crate::cli::Mount;
+use crate::fuse::daemon::{self, Ready, Started};
+use crate::fuse::loopdev::{LoopDevice, LoopOptions};
+use crate::fuse::{self, MountKind, Session, SessionOptions};
+use crate::mount::options::Options;
+use crate::mount::{Adapter, LocalProcesses, this_process};
+
+/// The type that `/proc/mounts` shows is `fuseblk.` and this.
+const SUBTYPE: &str = "scoutfs";
+
+/// Mounts; returns once it is mounted, or with `-f` when it is unmounted.
+pub fn run(arguments: &Mount) -> Result<(), String> {
+    let options = Options::parse(&arguments.options)?;
+    let device = absolute(&arguments.device)?;
+    let directory = absolute(&arguments.directory)?;
+    if !directory.is_dir() {
+        return Err(format!("{} is not a directory", directory.display()));
+    }
+    if arguments.fake {
+        return Ok(());
+    }
+    if arguments.foreground {
+        return serve(&device, &directory, &options, None).map(drop);
+    }
+    let started = daemon::run_in_background(None, |ready| {
+        serve(&device, &directory, &options, Some(ready)).map(|()| 0)
+    })
+    .map_err(|e| e.to_string())?;
+    match started {
+        Started::Serving => Ok(()),
+        Started::Failed { message, .. } => Err(message),
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, String> {
+    path.canonicalize().map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// Joins the volume, mounts and serves until it is unmounted.
+fn serve(path: &Path, directory: &Path, options: &Options, ready: Option<Ready>) -> Result<(), String> {
+    // Neither is allowed everywhere, and the mount works without.
+    let _ = daemon::set_io_flusher();
+    let no_memory = |_| String::from("out of memory");
+    let device = FileDevice::open(path, OpenMode::ReadWrite).map_err(|e| e.to_string())?;
+    let device: scoutfs_env::Box<dyn BlockDevice> = try_box(device).map_err(no_memory)?;
+    let device = Arc::new(device).map_err(no_memory)?;
+    let mut how = MountOptions::new(this_process());
+    how.server_addr = options.server_addr;
+    how.read_only = options.read_only;
+    if let Some(interval) = options.commit_interval {
+        how.commit_interval = interval;
+    }
+    let node = Node::open(device, &how, &LocalProcesses::new()).map_err(|e| format!("{}: {e}", path.display()))?;
+    let adapter = StdArc::new(Adapter::new(node));
+
+    // The mount holds the loop device from then on; it goes with it.
+    let (block_device, loop_device) = block_device(path, options)?;
+    let kind = MountKind::Block { device: block_device, block_size: 4096 };
+    let mut session = SessionOptions::new(fuse::MountOptions { flags: options.flags, ..fuse::MountOptions::new(kind, directory, SUBTYPE) });
+    session.threads.readers = session.threads.readers.max(2);
+    let session = match Session::mount(adapter.clone(), &session) {
+        Ok(session) => session,
+        Err(e) => {
+            let _ = adapter.unmount();
+            return Err(e.to_string());
+        }
+    };
+    drop(loop_device);
+    if let Some(ready) = ready {
+        ready.serving().map_err(|e| e.to_string())?;
+    }
+    session.run().map_err(|e| e.to_string())
+}
+
+/// The block device to mount: the volume's own, or a loop device when the volume is a file.
+fn block_device(path: &Path, options: &Options) -> Result<(PathBuf, Option<LoopDevice>), String> {
+    let file_type = path.metadata().map_err(|e| format!("{}: {e}", path.display()))?.file_type();
+    if file_type.is_block_device() {
+        return Ok((path.to_owned(), None));
+    }
+    let how = LoopOptions { read_only: options.read_only, ..LoopOptions::default() };
+    let device = LoopDevice::attach(path, how).map_err(|e| format!("{}: {e}", path.display()))?;
+    Ok((device.path().to_owned(), Some(device)))
+}

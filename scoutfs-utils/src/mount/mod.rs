@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A mounted volume served over FUSE.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `options` | what follows `-o` |
+//! | `process` | naming this process, and knowing which others are dead |
+//! | `adapter` | FUSE requests to operations of the filesystem and back |
+//! | `convert` | attributes, times and errors between the two |
+//! | `ioctl` | the ioctls of a mounted volume |
+//! | `user_memory` | the memory of who called an ioctl |
+
+mod adapter;
+mod convert;
+mod ioctl;
+pub mod options;
+mod process;
+mod user_memory;
+
+pub use adapter::Adapter;
+pub use process::{LocalProcesses, this_process};
