@@ -11,7 +11,8 @@
 //!
 //! The newest record (the highest commit number of the slot's epoch) tells the mount's roots. A *checkpoint*
 //! record has no items of its own before it: its trees and its space list hold all. Items and space entries of
-//! the records after the last checkpoint, up to and including the newest, are applied on top, in order.
+//! the records after the last checkpoint, up to and including the newest, are applied on top, in order. (Where the
+//! mount's space is few entries, the checkpoint itself holds them and its list is empty.)
 
 use crate::block::SECTOR_SIZE;
 use crate::key::RawKey;

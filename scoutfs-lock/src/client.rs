@@ -379,12 +379,13 @@ impl<T: Copy> LockClient<T> {
         let Some(requested) = &mut lock.requested else {
             return;
         };
-        if message.generation <= requested.floor || message.generation <= lock.generation {
+        if message.generation <= requested.floor {
             return;
         }
-        if requested.mode != message.mode || requested.to_send {
-            // The server has taken a late duplicate for a request, and may have taken the request, which is older
-            // than this grant, for a duplicate.
+        if requested.mode != message.mode || requested.to_send || message.generation <= lock.generation {
+            // Not what was asked for: the server has taken a late duplicate for a request, and may have taken the
+            // request, which is older than this grant, for a duplicate. Or the grant was overtaken by its revoke,
+            // and is no longer held.
             requested.to_send = true;
             self.ready.push(&mut self.locks, message.name);
             return;

@@ -192,8 +192,6 @@ impl<T: Copy> LockServer<T> {
                 } else {
                     lock.queue.push(waiting)?;
                 }
-                // The mount has one request at a time, and only it lowers what it holds.
-                lock.lower(client, message.old_mode);
             }
             None => {
                 let mut lock = Lock::new();

@@ -289,6 +289,62 @@ fn a_late_duplicate_of_a_grant_does_not_bring_a_lock_back() {
 }
 
 #[test]
+fn a_request_that_was_taken_for_a_duplicate_is_made_again() {
+    let mut server = server();
+    let mut client = holding(Mode::Read, 1);
+    let first = request(1, Mode::Null, Mode::Read, 0);
+    server.handle_request(A, 1, &first).unwrap();
+    assert_eq!(brief(&mut server), [(A, Some(1), Mode::Read)]);
+    server.handle_request(B, 2, &request(1, Mode::Null, Mode::Write, 0)).unwrap();
+    let (_, _, _, revoke) = said(&mut server)[0];
+    client.handle_revoke(1, &revoke);
+    client.release(name(1), Mode::Read).unwrap();
+    outputs(&mut client);
+    client.invalidated(name(1), 1).unwrap();
+    let Output::Answer { message, .. } = outputs(&mut client)[0] else { panic!() };
+    server.handle_answer(A, &message).unwrap();
+    server.handle_client_gone(B);
+    said(&mut server);
+    // The next request is on its way when a duplicate of the first one is granted.
+    client.acquire(name(1), Mode::Write).unwrap();
+    let Output::Request(second) = outputs(&mut client)[0] else { panic!() };
+    server.handle_request(A, 1, &first).unwrap();
+    let (_, _, _, odd) = said(&mut server)[0];
+    server.handle_request(A, 3, &second).unwrap();
+    assert_eq!(brief(&mut server), []);
+    client.handle_grant(&odd);
+    let Output::Request(again) = outputs(&mut client)[0] else { panic!() };
+    server.handle_request(A, 4, &again).unwrap();
+    let (_, _, _, grant) = said(&mut server)[0];
+    client.handle_grant(&grant);
+    assert_eq!(client.mode(name(1)), Mode::Write);
+}
+
+#[test]
+fn a_grant_that_its_revoke_has_overtaken_is_not_held() {
+    let mut client: LockClient<u32> = LockClient::new(100);
+    client.acquire(name(1), Mode::Write).unwrap();
+    outputs(&mut client);
+    let revoke = request(1, Mode::Write, Mode::Null, 6);
+    assert!(matches!(client.handle_revoke(1, &revoke), Revoked::Answer(_)));
+    client.handle_grant(&request(1, Mode::Null, Mode::Write, 5));
+    assert_eq!(client.mode(name(1)), Mode::Null);
+    assert!(matches!(outputs(&mut client)[..], [Output::Request(m)] if m.generation == 6));
+}
+
+#[test]
+fn a_revoke_saves_giving_an_idle_lock_back() {
+    let mut client = holding(Mode::Write, 5);
+    client.release(name(1), Mode::Write).unwrap();
+    assert_eq!(client.shrink(1), 1);
+    assert_eq!(outputs(&mut client).len(), 1);
+    client.handle_revoke(1, &request(1, Mode::Write, Mode::Null, 6));
+    client.invalidated(name(1), 1).unwrap();
+    assert!(matches!(outputs(&mut client)[..], [Output::Answer { .. }]));
+    assert!(client.is_empty());
+}
+
+#[test]
 fn a_lock_that_is_being_given_back_is_reported_as_it_was() {
     let mut client = holding(Mode::Write, 5);
     client.release(name(1), Mode::Write).unwrap();

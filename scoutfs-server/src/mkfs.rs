@@ -14,7 +14,8 @@ use scoutfs_format::le::{U32, U64};
 use scoutfs_format::server_item::FreeItem;
 use scoutfs_format::space::{SPACE_META, SPACE_ZONES};
 use scoutfs_format::voter::{SUPER_CLEAN, SuperBlock};
-use scoutfs_format::{BlockRef, Key};
+use scoutfs_net::quorum::VoterBlock;
+use scoutfs_format::{BlockRef, Key, SECTOR_SIZE};
 
 use crate::error::ServerError;
 use crate::server::work_entry;
@@ -77,6 +78,20 @@ impl BlockSpace for FirstBlocks {
     }
 }
 
+/// Makes all voter slots free, in both copies.
+fn free_voters(dev: &dyn BlockDevice, g: &Geometry, fsid: u64) -> Result<(), ServerError> {
+    let mut sector = IoBuf::zeroed(SECTOR_SIZE)?;
+    for voter in 0..g.nr_voters() {
+        for copy in 0..2 {
+            // Fails for a buffer of another size alone.
+            if VoterBlock::free(voter, copy.into()).encode(fsid, &mut sector).is_ok() {
+                dev.write(g.quorum_block_offset(voter, copy), &sector)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Makes a volume and returns its super block, whose leader has "left cleanly".
 ///
 /// The device must be at least as large as the geometry says, and nobody may use it.
@@ -84,6 +99,7 @@ pub fn create_volume(dev: &Arc<Box<dyn BlockDevice>>, new: &NewVolume) -> Result
     let g = &new.geometry;
     invalidate_supers(&**dev)?;
     wipe(&**dev, RESERVED_BYTES, g.zones_offset())?;
+    free_voters(&**dev, g, new.fsid)?;
 
     let cache = BlockCache::new(dev.clone(), new.fsid, *g, 64)?;
     let meta_zones = FIRST_BLOCKS.div_ceil(g.zone_meta_blocks());

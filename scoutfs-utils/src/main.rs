@@ -23,6 +23,9 @@ fn arguments() -> Vec<OsString> {
 }
 
 fn main() -> ExitCode {
+    // A reader of our output that has seen enough ends us, as it does any other program.
+    // SAFETY: nothing else runs yet, and the default action is no handler.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     let cli = Cli::parse_from(arguments());
     let (name, result) = match &cli.command {
         Command::Mkfs(a) => ("mkfs", commands::mkfs::run(a)),

@@ -22,6 +22,8 @@
 //!   [`RingError::NeedCheckpoint`].
 //! - A number is never used twice in a slot, and after a write error the same bytes go to the same place. So frames
 //!   of different records cannot be mistaken for one record.
+//!   (A record that was torn by a crash may become whole later, when the next owner's first record is torn over it. It
+//!   carries the former owner's epoch, which is asked for no more, and nobody was told that it counts.)
 //! - Frames begin at multiples of 4 KiB with a header that no content of a record can reach.
 //!
 //! # Reading another mount's ring

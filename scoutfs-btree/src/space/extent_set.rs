@@ -86,6 +86,11 @@ impl ExtentSet {
         Ok(self.map.reserve(count)?)
     }
 
+    /// Gives back the memory that was reserved.
+    pub fn release_reserve(&mut self) {
+        self.map.release_reserve();
+    }
+
     /// Adds an extent.
     ///
     /// Fails with [`SpaceError::Overlap`] when a block of it is in the set, [`SpaceError::Impossible`] and

@@ -41,52 +41,65 @@ impl FreeRuns {
         &self.set
     }
 
-    /// Makes sure that the next `count` changes do not fail for want of memory.
+    /// Makes sure that the next `count` calls of [`insert`](Self::insert) do not fail for want of memory, whatever is taken
+    /// out before them. What is taken out between them counts as two.
     pub fn reserve(&mut self, count: usize) -> Result<(), SpaceError> {
         self.set.reserve(count)?;
-        Ok(self.by_size.reserve(count.saturating_mul(2))?)
+        Ok(self.by_size.reserve(count)?)
+    }
+
+    /// Gives back the memory that was reserved.
+    pub fn release_reserve(&mut self) {
+        self.set.release_reserve();
+        self.by_size.release_reserve();
     }
 
     /// Adds free blocks; fails as [`ExtentSet::insert`] does.
     pub fn insert(&mut self, extent: Extent) -> Result<(), SpaceError> {
         let last = extent.last()?;
-        self.by_size.reserve(1)?;
         let before = extent.start.checked_sub(1).and_then(|before| self.set.ending_at(before));
         let after = self.set.containing(last + 1);
-        self.set.insert(extent)?;
-        let mut joined = (extent.start, last);
+        let after_key = match after {
+            Some(after) => Some(size_key(after.start, after.last()?)),
+            None => None,
+        };
+        let start = before.map_or(extent.start, |before| before.start);
+        let joined_key = size_key(start, after_key.map_or(last, |(_, last)| last));
+        // Both indexes change or neither: what can fail comes first, and what undoes it cannot fail.
+        let is_new = self.by_size.insert(joined_key, ())?.is_none();
+        if let Err(error) = self.set.insert(extent) {
+            if is_new {
+                self.by_size.remove(&joined_key);
+            }
+            return Err(error);
+        }
         if let Some(before) = before {
             self.by_size.remove(&size_key(before.start, extent.start - 1));
-            joined.0 = before.start;
         }
-        if let Some(after) = after {
-            let after_last = after.last()?;
-            self.by_size.remove(&size_key(after.start, after_last));
-            joined.1 = after_last;
+        if let Some(after_key) = after_key.filter(|&key| key != joined_key) {
+            self.by_size.remove(&after_key);
         }
-        self.by_size.insert(size_key(joined.0, joined.1), ())?;
         Ok(())
     }
 
     /// Takes certain blocks out; fails as [`ExtentSet::remove`] does.
     pub fn remove(&mut self, extent: Extent) -> Result<(), SpaceError> {
+        let Extent { start, len } = extent;
         let last = extent.last()?;
-        self.by_size.reserve(2)?;
-        let run = self.set.containing(extent.start);
-        self.set.remove(extent)?;
-        // The blocks were there, so there was a run.
-        let Some(run) = run else { return Ok(()) };
+        let run = self.set.containing(start).ok_or(SpaceError::NotInSet { start, len })?;
         let run_last = run.last()?;
-        let old = size_key(run.start, run_last);
-        let tail = (last < run_last).then(|| size_key(last + 1, run_last));
-        if tail != Some(old) {
-            self.by_size.remove(&old);
-            if let Some(tail) = tail {
-                self.by_size.insert(tail, ())?;
+        self.by_size.reserve(2)?;
+        self.set.remove(extent)?;
+        let run_key = size_key(run.start, run_last);
+        let tail_key = (last < run_last).then(|| size_key(last + 1, run_last));
+        if tail_key != Some(run_key) {
+            self.by_size.remove(&run_key);
+            if let Some(tail_key) = tail_key {
+                self.by_size.insert(tail_key, ())?;
             }
         }
-        if run.start < extent.start {
-            self.by_size.insert(size_key(run.start, extent.start - 1), ())?;
+        if run.start < start {
+            self.by_size.insert(size_key(run.start, start - 1), ())?;
         }
         Ok(())
     }

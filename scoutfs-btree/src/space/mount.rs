@@ -278,7 +278,7 @@ impl MountSpace {
         self.given.insert(number, Vec::from_slice(extents)?)?;
         for (pool, set) in self.pools.iter_mut().zip(&sets) {
             for extent in set.iter() {
-                pool.use_held(extent)?;
+                pool.use_reserved(extent)?;
                 pool.given.insert(extent)?;
             }
         }

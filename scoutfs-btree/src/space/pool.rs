@@ -70,11 +70,15 @@ impl Pool {
         SpaceError::NoSpace { kind: self.kind, pending: self.pending() }
     }
 
-    /// Room in `free` for what must not fail later, and for `more` changes.
+    /// Extents that must find room in `free` later.
+    fn promised(&self) -> usize {
+        let sets = [&self.held, &self.closing.added, &self.checkpoint.added, &self.checkpoint.used];
+        sets.iter().map(|set| set.nr_extents()).sum()
+    }
+
+    /// Room in `free` for what must not fail later, and for `more` changes. Taking blocks out counts as two.
     fn reserve_free(&mut self, more: usize) -> Result<(), SpaceError> {
-        let promised = [&self.held, &self.closing.added, &self.checkpoint.added, &self.checkpoint.used];
-        let promised: usize = promised.iter().map(|set| set.nr_extents()).sum();
-        self.free.reserve(promised + more)
+        self.free.reserve(self.promised() + more)
     }
 
     /// Allocates by `choose`.
@@ -83,7 +87,7 @@ impl Pool {
         choose: impl FnOnce(&mut FreeRuns) -> Result<Option<Extent>, SpaceError>,
     ) -> Result<Extent, SpaceError> {
         self.held.reserve(1)?;
-        self.reserve_free(2)?;
+        self.reserve_free(3)?;
         let extent = choose(&mut self.free)?.ok_or(self.no_space())?;
         self.held.insert(extent)?;
         Ok(extent)
@@ -112,6 +116,12 @@ impl Pool {
     pub fn use_held(&mut self, extent: Extent) -> Result<(), SpaceError> {
         self.check_held(extent)?;
         self.reserve_use(1)?;
+        self.use_reserved(extent)
+    }
+
+    /// The part of [`use_held`](Self::use_held) that does not fail when the blocks are held and
+    /// [`reserve_use`](Self::reserve_use) has counted them.
+    pub fn use_reserved(&mut self, extent: Extent) -> Result<(), SpaceError> {
         self.held.remove(extent)?;
         self.open.used.insert(extent)
     }
@@ -216,7 +226,7 @@ impl Pool {
     /// Allocates a block for the checkpoint.
     pub fn checkpoint_alloc(&mut self) -> Result<u64, SpaceError> {
         self.checkpoint.used.reserve(1)?;
-        self.reserve_free(2)?;
+        self.reserve_free(3)?;
         let extent = self.free.take(1, None)?.ok_or(self.no_space())?;
         self.checkpoint.used.insert(extent)?;
         Ok(extent.start)
@@ -241,6 +251,9 @@ impl Pool {
         }
         self.closing = Changes::default();
         self.checkpoint = Changes::default();
+        if self.promised() == 0 {
+            self.free.release_reserve();
+        }
         Ok(())
     }
 

@@ -61,16 +61,38 @@ impl TestFs {
         self.mount = Some(Mount::open(self.device.clone(), &options, &AllDead).unwrap());
     }
 
-    /// Unmounts and mounts again.
+    /// Unmounts, checks the volume, and mounts again.
     pub fn remount(&mut self) {
         self.mount.take().unwrap().unmount().unwrap();
+        self.check();
         self.open();
     }
 
-    /// Mounts again without having unmounted: what was not synced is gone.
+    /// Checks the volume and mounts again without having unmounted: what was not synced is gone.
     pub fn crash(&mut self) {
         drop(self.mount.take());
+        self.check();
         self.open();
+    }
+
+    /// Finds nothing wrong with the volume.
+    fn check(&self) {
+        let mut issues = vec![];
+        let report = &mut |issue: crate::check::Issue| issues.push(format!("{issue}"));
+        crate::check::check(&self.device, report, &mut |_, _| ()).unwrap();
+        assert_eq!(issues, Vec::<String>::new());
+    }
+}
+
+/// Every test ends with a check, unless it has failed already.
+impl Drop for TestFs {
+    fn drop(&mut self) {
+        if !std::thread::panicking()
+            && let Some(mount) = self.mount.take()
+        {
+            mount.unmount().unwrap();
+            self.check();
+        }
     }
 }
 

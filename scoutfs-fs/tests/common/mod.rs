@@ -63,7 +63,7 @@ impl Volume {
 
     pub fn mount(&self) -> Mount {
         let options = MountOptions {
-            server_addr: Some("127.0.0.1:0".parse().unwrap()),
+            server_addr: Some("127.0.0.1:7001".parse().unwrap()),
             commit_interval: Duration::from_millis(500),
             idle_interval: Duration::from_millis(500),
             ..MountOptions::new(ProcessId::default())

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The commands, one a file. Each has `run(arguments)`, prints its result and gives errors as text.
 
+pub mod check;
 pub mod df;
 pub mod mkfs;
 pub mod mount;
+pub mod print;
 pub mod stat;
 pub mod statfs;
 pub mod walk_inodes;

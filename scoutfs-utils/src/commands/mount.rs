@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `scoutfs mount`: a volume on a directory.
 
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc as StdArc;
@@ -56,7 +57,7 @@ fn serve(path: &Path, directory: &Path, options: &Options, ready: Option<Ready>)
     let device: scoutfs_env::Box<dyn BlockDevice> = try_box(device).map_err(no_memory)?;
     let device = Arc::new(device).map_err(no_memory)?;
     let mut how = MountOptions::new(this_process());
-    how.server_addr = options.server_addr;
+    how.server_addr = options.server_addr.map(own_address).transpose()?;
     how.read_only = options.read_only;
     if let Some(interval) = options.commit_interval {
         how.commit_interval = interval;
@@ -81,6 +82,13 @@ fn serve(path: &Path, directory: &Path, options: &Options, ready: Option<Ready>)
         ready.serving().map_err(|e| e.to_string())?;
     }
     session.run().map_err(|e| e.to_string())
+}
+
+/// The address with a port that can be listened on; the kernel chooses one where none was given.
+fn own_address(address: SocketAddr) -> Result<SocketAddr, String> {
+    TcpListener::bind(address)
+        .and_then(|listener| listener.local_addr())
+        .map_err(|e| format!("server_addr={address}: {e}"))
 }
 
 /// The block device to mount: the volume's own, or a loop device when the volume is a file.
