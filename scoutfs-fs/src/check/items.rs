@@ -75,7 +75,8 @@ impl Pass<'_, '_> {
         check.summary.items += 1;
         if check.summary.items.is_multiple_of(4096) {
             let half = PROGRESS_TOTAL / 2;
-            let done = u128::from(check.summary.items) * u128::from(half) / u128::from(check.tree_items.max(1));
+            let done =
+                u128::from(check.summary.items) * u128::from(half) / u128::from(check.tree_items.max(1));
             (check.progress)(half + u64::try_from(done).unwrap_or(half).min(half), PROGRESS_TOTAL);
         }
     }

@@ -190,7 +190,9 @@ impl Checker<'_> {
         let Checker { owners, report, summary, .. } = self;
         let found = owners.finish(&mut |finding| {
             let (kind, place) = match finding {
-                Finding::Lost { kind, start, len } => (IssueKind::NoOwner, Place::Blocks { kind, start, len }),
+                Finding::Lost { kind, start, len } => {
+                    (IssueKind::NoOwner, Place::Blocks { kind, start, len })
+                }
                 Finding::TwoKinds { zone } => (IssueKind::ZoneOfTwoKinds, Place::Zone { zone }),
             };
             summary.issues += 1;

@@ -8,9 +8,7 @@ use scoutfs_btree::space::{SpaceExtent, SpaceKind, SpaceReplay, read_list};
 use scoutfs_btree::{Error as TreeError, ForestRoots, Item, OwnedItem};
 use scoutfs_env::Vec;
 use scoutfs_format::Key;
-use scoutfs_format::key::{
-    KIND_FREE, KIND_HAND_OVER, KIND_MEMBER, KIND_MERGE, KIND_QUARANTINE, ZONE_SERVER,
-};
+use scoutfs_format::key::{KIND_FREE, KIND_HAND_OVER, KIND_MEMBER, KIND_MERGE, KIND_QUARANTINE, ZONE_SERVER};
 use scoutfs_format::ring::LogTree;
 use scoutfs_format::server_item::{
     FreeItem, HAND_OVER_EXTENTS, HandOverExtent, MEMBER_FREE, MEMBER_GONE, MEMBER_LIVE, MemberItem,
@@ -68,7 +66,7 @@ impl TakenBack {
         let Some(first) = own.next() else {
             return TakenBack::default();
         };
-        match own.last().unwrap_or(first) {
+        match own.next_back().unwrap_or(first) {
             Progress { log_nr: SPACE_PROGRESS, next, .. } => TakenBack {
                 logs_before: SPACE_PROGRESS,
                 nodes_below: Key::MIN,
@@ -403,12 +401,7 @@ impl Checker<'_> {
     }
 
     /// The log trees of a mount, and the items of its records.
-    fn mount_logs(
-        &mut self,
-        member: &Member,
-        state: &SlotState,
-        back: &TakenBack,
-    ) -> Result<(), CheckError> {
+    fn mount_logs(&mut self, member: &Member, state: &SlotState, back: &TakenBack) -> Result<(), CheckError> {
         let slot = state.slot;
         let merged_through = member.item.merged_through.get();
         let tree = |log: &LogTree, max: u64| {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Every node of every tree, and which versions its items have.
 
+use scoutfs_btree::space::SpaceKind;
 use scoutfs_btree::tree::{Place as NodePlace, Visitor, walk};
 use scoutfs_btree::{Error as TreeError, Item, Node};
-use scoutfs_btree::space::SpaceKind;
 use scoutfs_format::Key;
 use scoutfs_format::key::{ZONE_FS, ZONE_INDEX, ZONE_ORPHAN, ZONE_SERVER};
 use scoutfs_format::tree::TreeRoot;
@@ -43,22 +43,16 @@ impl Checker<'_> {
         each: &mut dyn FnMut(&Item<'_>) -> Result<(), CheckError>,
     ) -> Result<Seen, CheckError> {
         let (cache, root) = (self.cache, tree.root);
-        let mut walker = Walker {
-            check: self,
-            tree,
-            each,
-            seen: Seen { deletions: 0, whole: true },
-            failed: None,
-        };
+        let mut walker =
+            Walker { check: self, tree, each, seen: Seen { deletions: 0, whole: true }, failed: None };
         let walked = walk(cache, &root, &mut walker);
         let (seen, failed) = (walker.seen, walker.failed);
         if let Some(e) = failed {
             return Err(e);
         }
-        match walked {
-            Err(TreeError::NoMemory) => return Err(CheckError::NoMemory),
-            // The walker's own error ends the walk early.
-            Ok(()) | Err(_) => {}
+        // Any other error is the walker's own, to end the walk early.
+        if let Err(TreeError::NoMemory) = walked {
+            return Err(CheckError::NoMemory);
         }
         if !seen.whole {
             self.summary.owners_checked = false;

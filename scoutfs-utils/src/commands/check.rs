@@ -102,7 +102,9 @@ fn summary_text(summary: &Summary) -> String {
         text.push_str("\nLost blocks were not looked for, since not all owners are known.");
     }
     text.push_str(&match (summary.changed, issues) {
-        (true, _) => "\nThe volume was changed meanwhile: it is mounted somewhere, and this means nothing.".into(),
+        (true, _) => {
+            "\nThe volume was changed meanwhile: it is mounted somewhere, and this means nothing.".into()
+        }
         (false, 0) => "\nNo problems found.".into(),
         (false, 1) => "\n1 problem found.".into(),
         (false, n) => format!("\n{n} problems found."),

@@ -4,7 +4,7 @@
 mod crash;
 
 use proptest::prelude::*;
-use scoutfs_env::{IoBuf, crc32c::crc32c};
+use scoutfs_env::crc32c::crc32c;
 use scoutfs_format::geometry::RING_FRAMES;
 use scoutfs_format::key::{KIND_INODE, ZONE_FS};
 use scoutfs_format::le::{U32, U64};

@@ -8,8 +8,8 @@ use scoutfs_env::alloc_fault;
 use scoutfs_format::geometry::Geometry;
 use scoutfs_format::le::{U32, U64};
 use scoutfs_format::space::{
-    ENTRY_FORGOTTEN, ENTRY_FREE, ENTRY_GIVEN, ENTRY_QUARANTINE, ENTRY_USED, SPACE_DATA, SPACE_LIST_ENTRIES,
-    SPACE_META, SPACE_ZONES, SpaceEntry,
+    ENTRY_FORGOTTEN, ENTRY_FREE, ENTRY_GIVEN, ENTRY_QUARANTINE, ENTRY_USED, SPACE_DATA, SPACE_META,
+    SPACE_ZONES, SpaceEntry,
 };
 use std::vec;
 use std::vec::Vec;

@@ -3,8 +3,8 @@
 
 use proptest::prelude::*;
 use scoutfs_env::crc32c::{crc32c, crc32c_append};
-use scoutfs_format::voter::SuperBlock;
 use scoutfs_format::geometry::super_offset;
+use scoutfs_format::voter::SuperBlock;
 use scoutfs_format::{BLOCK_SIZE, SECTOR_SIZE};
 use std::vec::Vec;
 

@@ -23,11 +23,11 @@ use crate::node::{Mount, MountOptions};
 use crate::xattr::SetXattrMode;
 
 /// Every process is dead, but this one.
-struct AllDead;
+struct OthersDead(ProcessId);
 
-impl DeathOracle for AllDead {
-    fn is_dead(&self, _process: &ProcessId) -> bool {
-        true
+impl DeathOracle for OthersDead {
+    fn is_dead(&self, process: &ProcessId) -> bool {
+        *process != self.0
     }
 }
 
@@ -43,14 +43,15 @@ fn new_volume() -> Arc<MemDevice> {
 }
 
 fn mount(device: &Arc<MemDevice>) -> Mount {
-    let mut options = MountOptions::new(ProcessId::default());
+    let process = ProcessId { pid: scoutfs_env::random::u64().into(), ..ProcessId::default() };
+    let mut options = MountOptions::new(process);
     options.server_addr = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     options.block_cache_bytes = 8 << 20;
     options.item_cache_bytes = 4 << 20;
     // Commits come now and then in the middle of things, and logs are merged.
     options.commit_interval = Duration::from_millis(5);
     options.idle_interval = Duration::from_millis(20);
-    Mount::open(shared(device.clone()), &options, &AllDead).unwrap()
+    Mount::open(shared(device.clone()), &options, &OthersDead(process)).unwrap()
 }
 
 /// The issues of a device as it is in this moment.
@@ -128,7 +129,7 @@ fn a_volume_in_use_is_sound_at_every_moment() {
             n ^= n >> 7;
             n ^= n << 17;
             operation(mount.fs(), n);
-            if n % 8 == 0 {
+            if n.is_multiple_of(8) {
                 assert_eq!(issues(&device), []);
             }
         }

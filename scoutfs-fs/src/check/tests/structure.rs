@@ -263,8 +263,7 @@ fn quarantine_is_an_owner() {
 /// A hand-over of the last data blocks of zone 2 to the mount.
 fn hand_over(v: &mut Volume, number: u64) -> u64 {
     let start = v.data() + 250;
-    let extent =
-        HandOverExtent { start: start.into(), len: 6.into(), kind: SPACE_DATA, pad: [0; 3] };
+    let extent = HandOverExtent { start: start.into(), len: 6.into(), kind: SPACE_DATA, pad: [0; 3] };
     v.server.insert(Key::hand_over(0, number, 0), extent.as_bytes().to_vec());
     start
 }
@@ -317,7 +316,12 @@ fn a_hand_over_to_the_server_belongs_to_it_once_it_was_taken() {
         v.header.given = 1.into();
         start
     };
-    assert_eq!(damaged(|v| { give(v); }), []);
+    assert_eq!(
+        damaged(|v| {
+            give(v);
+        }),
+        []
+    );
     let take = |v: &mut Volume| {
         let start = give(v);
         v.server.insert(Key::free(SPACE_META, start), free(2));
@@ -329,7 +333,9 @@ fn a_hand_over_to_the_server_belongs_to_it_once_it_was_taken() {
     assert_eq!(taken, []);
     let issues = damaged(take);
     let second = Owner::HandOverUp { slot: 0, number: 1 };
-    assert!(matches!(&issues[..], [(K::OwnedTwice { first: Owner::ServerFree, second: s }, _)] if *s == second));
+    assert!(
+        matches!(&issues[..], [(K::OwnedTwice { first: Owner::ServerFree, second: s }, _)] if *s == second)
+    );
     let issues = damaged(|v| v.member.up_taken = 4.into());
     assert_eq!(issues, [(K::ServerTookNotGiven { taken: 4, given: 0 }, Place::Slot { slot: 0 })]);
 }

@@ -98,11 +98,7 @@ pub fn extent(blkno: u64, len: u64, flags: u8) -> Vec<u8> {
 
 /// The parts of an attribute.
 pub fn xattr(name: &str, value: &[u8]) -> Vec<Vec<u8>> {
-    let head = XattrHeader {
-        val_len: (value.len() as u32).into(),
-        name_len: name.len() as u8,
-        pad: [0; 3],
-    };
+    let head = XattrHeader { val_len: (value.len() as u32).into(), name_len: name.len() as u8, pad: [0; 3] };
     let all = [head.as_bytes(), name.as_bytes(), value].concat();
     all.chunks(XATTR_PART_LEN).map(<[u8]>::to_vec).collect()
 }
@@ -202,7 +198,8 @@ impl Volume {
         self.log.insert(Key::index(KIND_META_SEQ, LOG_VERSION, DIR), (LOG_VERSION, Some(Vec::new())));
         self.log.insert(Key::index(KIND_META_SEQ, FS_VERSION, DIR), (LOG_VERSION, None));
         // In its newest record: a file was made and unlinked, and something is gone.
-        let orphan = InodeItem { meta_seq: TAIL_VERSION.into(), mode: 0o100_600.into(), ..InodeItem::default() };
+        let orphan =
+            InodeItem { meta_seq: TAIL_VERSION.into(), mode: 0o100_600.into(), ..InodeItem::default() };
         self.tail.insert(Key::inode(ORPHAN), (TAIL_VERSION, Some(orphan.as_bytes().to_vec())));
         self.tail.insert(Key::orphan(ORPHAN), (TAIL_VERSION, Some(Vec::new())));
         self.tail.insert(Key::index(KIND_META_SEQ, TAIL_VERSION, ORPHAN), (TAIL_VERSION, Some(Vec::new())));
@@ -210,7 +207,8 @@ impl Volume {
         self.tail.insert(Key::orphan(FILE), (TAIL_VERSION, None));
 
         let zones = self.geometry.nr_zones();
-        self.server.insert(Key::free(SPACE_ZONES, 3), FreeItem { len: (zones - 3).into() }.as_bytes().to_vec());
+        self.server
+            .insert(Key::free(SPACE_ZONES, 3), FreeItem { len: (zones - 3).into() }.as_bytes().to_vec());
         let rest = self.geometry.zone_data_blocks() - DATA_BLOCKS;
         self.list.push(entry(SPACE_DATA, ENTRY_FREE, data + DATA_BLOCKS, rest, 0));
     }
@@ -226,8 +224,7 @@ impl Volume {
     }
 
     fn inode(&mut self, ino: u64, mode: u32, set: impl FnOnce(&mut InodeItem)) {
-        let mut item =
-            InodeItem { meta_seq: FS_VERSION.into(), mode: mode.into(), ..InodeItem::default() };
+        let mut item = InodeItem { meta_seq: FS_VERSION.into(), mode: mode.into(), ..InodeItem::default() };
         set(&mut item);
         self.put(Key::inode(ino), item.as_bytes().to_vec());
         self.put(Key::index(KIND_META_SEQ, FS_VERSION, ino), Vec::new());
@@ -258,10 +255,7 @@ impl Volume {
         let hash = name_hash(name.as_bytes());
         self.put(Key::dirent(dir, hash, pos), dirent(ino, file_type, name));
         self.put(Key::readdir(dir, pos), readdir(ino, file_type, name));
-        self.put(
-            Key::backref(ino, dir, pos),
-            BackrefItem { name_hash: hash.into() }.as_bytes().to_vec(),
-        );
+        self.put(Key::backref(ino, dir, pos), BackrefItem { name_hash: hash.into() }.as_bytes().to_vec());
     }
 
     /// Puts it on a device.

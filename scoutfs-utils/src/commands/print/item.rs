@@ -93,10 +93,7 @@ fn content(key: Key, value: &[u8]) -> Option<(&'static str, Fields)> {
 }
 
 fn entry(fields: Fields, ino: u64, file_type: u8, name: &[u8]) -> Fields {
-    fields
-        .with("ino", ino)
-        .with("file_type", u32::from(file_type))
-        .with("name", Field::Name(name.to_vec()))
+    fields.with("ino", ino).with("file_type", u32::from(file_type)).with("name", Field::Name(name.to_vec()))
 }
 
 fn time(time: &Time) -> Field {

@@ -2,9 +2,9 @@
 
 use scoutfs_env::device::MemDevice;
 use scoutfs_env::try_box;
-use scoutfs_fs::mkfs::{Options, mkfs};
 use scoutfs_format::item::{DirentHeader, FT_REG};
 use scoutfs_format::{BLOCK_SIZE, Key, SECTOR_SIZE};
+use scoutfs_fs::mkfs::{Options, mkfs};
 use zerocopy::IntoBytes;
 
 use super::*;
