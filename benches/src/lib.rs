@@ -1,2 +1,77 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Head to be written.
+//! Benchmarks of scoutfs.
+//!
+//! | what | how to run it |
+//! | --- | --- |
+//! | trees, items, crc with criterion | `cargo bench -p scoutfs-benches` |
+//! | writes, bytes and flushes for an operation | `cargo run --release -p scoutfs-benches --bin cost` |
+//! | a mount beside ext4 on a loop device, as ratios | `cargo run --release -p scoutfs-benches --bin beside-ext4` (root) |
+//!
+//! Times are only ever compared within one run; no test depends on them.
+
+use std::sync::Arc as Shared;
+
+use scoutfs_env::device::{BlockDevice, IoError, MemDevice, MemStats};
+use scoutfs_env::{Arc, Box, try_box};
+use scoutfs_format::voter::ProcessId;
+use scoutfs_fs::mkfs::{Options, mkfs};
+use scoutfs_fs::{Mount, MountOptions};
+use scoutfs_server::DeathOracle;
+
+/// Nobody else ever mounts these volumes.
+struct AllDead;
+
+impl DeathOracle for AllDead {
+    fn is_dead(&self, _: &ProcessId) -> bool {
+        true
+    }
+}
+
+/// A device in memory that the bench can look at while it is mounted.
+struct Seen(Shared<MemDevice>);
+
+impl BlockDevice for Seen {
+    fn size_bytes(&self) -> u64 {
+        self.0.size_bytes()
+    }
+    fn read_only(&self) -> bool {
+        false
+    }
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoError> {
+        self.0.read(offset, buf)
+    }
+    fn write(&self, offset: u64, buf: &[u8]) -> Result<(), IoError> {
+        self.0.write(offset, buf)
+    }
+    fn flush(&self) -> Result<(), IoError> {
+        self.0.flush()
+    }
+}
+
+/// A new volume in memory, mounted.
+pub struct Bed {
+    memory: Shared<MemDevice>,
+    /// The mount.
+    pub mount: Mount,
+}
+
+impl Bed {
+    /// Makes and mounts a volume.
+    pub fn new(bytes: u64) -> Bed {
+        let memory = Shared::new(MemDevice::new(bytes));
+        let device: Box<dyn BlockDevice> = try_box(Seen(memory.clone())).expect("memory");
+        let device = Arc::new(device).expect("memory");
+        mkfs(&device, &Options { quorum: 1, force: false }).expect("mkfs");
+        let options = MountOptions {
+            server_addr: Some(([127, 0, 0, 1], 1).into()),
+            ..MountOptions::new(ProcessId::default())
+        };
+        let mount = Mount::open(device, &options, &AllDead).expect("mount");
+        Bed { memory, mount }
+    }
+
+    /// What the device has done so far.
+    pub fn stats(&self) -> MemStats {
+        self.memory.stats()
+    }
+}

@@ -160,8 +160,8 @@ impl From<scoutfs_item::ItemError> for Error {
     fn from(e: scoutfs_item::ItemError) -> Self {
         use scoutfs_item::ItemError as Item;
         match e {
-            Item::Exists { .. } => Error::Exists,
-            Item::NotFound { .. } => Error::NotFound,
+            Item::Exists => Error::Exists,
+            Item::NotFound => Error::NotFound,
             Item::NoMemory => Error::NoMemory,
             Item::Tree(e) => e.into(),
             _ => Error::Shutdown("the item cache found a broken invariant"),

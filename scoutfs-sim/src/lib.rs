@@ -1,2 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Head to be written.
+//! Test beds for scoutfs: the real stack on simulated disks.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`disk`] | a disk that records what it is asked, and what a power failure may leave of it |
+//! | [`volume`] | a volume on such a disk, mounted in this process |
+//! | [`tree`] | all that a mounted filesystem shows, to be compared |
+//! | [`damage`] | damage to a volume that no checksum shows |
+//! | [`rng`] | random numbers from a seed |
+//!
+//! The tests are in `tests`: `crash.rs` (power failures) and `damaged.rs` (fuzz of whole images).
+//!
+//! What must hold: whatever is random comes from one seed that a failure prints.
+#![forbid(unsafe_code)]
+
+pub mod damage;
+pub mod disk;
+pub mod rng;
+pub mod tree;
+pub mod volume;

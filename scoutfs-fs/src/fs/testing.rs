@@ -22,12 +22,12 @@ use crate::inode::kind::FileType;
 use crate::node::{Mount, MountOptions};
 use crate::store::LockMode;
 
-/// Every process but this mount's is dead: what a test unmounts by dropping.
-struct AllDead;
+/// Every process but this mount's is dead: a test drops a mount before it mounts again.
+struct OthersDead(ProcessId);
 
-impl DeathOracle for AllDead {
-    fn is_dead(&self, _process: &ProcessId) -> bool {
-        true
+impl DeathOracle for OthersDead {
+    fn is_dead(&self, process: &ProcessId) -> bool {
+        *process != self.0
     }
 }
 
@@ -35,6 +35,7 @@ impl DeathOracle for AllDead {
 pub(crate) struct TestFs {
     device: Arc<Box<dyn BlockDevice>>,
     mount: Option<Mount>,
+    mounts: u64,
 }
 
 impl TestFs {
@@ -48,17 +49,19 @@ impl TestFs {
         let device = Arc::new(device).unwrap();
         let options = crate::mkfs::Options { quorum: 1, force: true };
         crate::mkfs::mkfs(&device, &options).unwrap();
-        let mut fs = TestFs { device, mount: None };
+        let mut fs = TestFs { device, mount: None, mounts: 0 };
         fs.open();
         fs
     }
 
     fn open(&mut self) {
-        let mut options = MountOptions::new(ProcessId::default());
+        self.mounts += 1;
+        let process = ProcessId { pid: self.mounts.into(), ..ProcessId::default() };
+        let mut options = MountOptions::new(process);
         options.server_addr = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         options.block_cache_bytes = 8 << 20;
         options.item_cache_bytes = 4 << 20;
-        self.mount = Some(Mount::open(self.device.clone(), &options, &AllDead).unwrap());
+        self.mount = Some(Mount::open(self.device.clone(), &options, &OthersDead(process)).unwrap());
     }
 
     /// Unmounts, checks the volume, and mounts again.

@@ -16,6 +16,7 @@ use scoutfs_format::le::{U32, U64};
 use scoutfs_format::msg::{CommitNumber, JoinReply, JoinRequest, MSG_JOIN, MSG_LEAVE, MSG_SEQ, SeqReply, SeqRequest};
 use scoutfs_format::voter::ProcessId;
 use scoutfs_item::{ItemCache, Limits};
+use scoutfs_net::quorum::{Config, Timing};
 use scoutfs_server::roots::read_roots;
 use scoutfs_server::super_block::read_super;
 use scoutfs_server::{DeathOracle, Server};
@@ -49,6 +50,8 @@ pub struct MountOptions {
     pub block_cache_bytes: usize,
     /// Bytes of items in memory.
     pub item_cache_bytes: usize,
+    /// The times of the election. All mounts of a volume use the same; only tests use others than the default.
+    pub timing: Timing,
 }
 
 impl MountOptions {
@@ -62,6 +65,7 @@ impl MountOptions {
             idle_interval: Duration::from_secs(10),
             block_cache_bytes: 256 << 20,
             item_cache_bytes: 512 << 20,
+            timing: Timing::DEFAULT,
         }
     }
 }
@@ -101,8 +105,15 @@ impl Mount {
         let rid = scoutfs_env::random::u64().max(1);
 
         let term = first.sb.term.get();
-        let voter =
-            VoterHost::elect(&device, fsid, geometry, rid, address, options.process, term, oracle)?;
+        let config = Config {
+            nr_voters: geometry.nr_voters(),
+            rid,
+            address,
+            process: options.process,
+            seed: scoutfs_env::random::u64(),
+            timing: options.timing,
+        };
+        let voter = VoterHost::elect(&device, fsid, geometry, config, term, oracle)?;
         let capacity = options.block_cache_bytes / scoutfs_format::BLOCK_SIZE;
         let cache = Arc::new(BlockCache::new(device.clone(), fsid, geometry, capacity.max(64))?)?;
         // The super block as the last leader left it, now that there is no other.

@@ -6,7 +6,6 @@
 //!
 //! Locking: the store that is told of the end of leadership is behind a mutex of its own, a leaf.
 
-use core::net::SocketAddr;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 
@@ -18,7 +17,7 @@ use scoutfs_env::{Arc, Box, IoBuf, Vec};
 use scoutfs_format::SECTOR_SIZE;
 use scoutfs_format::geometry::Geometry;
 use scoutfs_format::voter::ProcessId;
-use scoutfs_net::quorum::{Config, Output, Timing, Voter, VoterBlock};
+use scoutfs_net::quorum::{Config, ConfigError, Output, Voter, VoterBlock};
 use scoutfs_server::DeathOracle;
 
 use crate::error::{Error, Result};
@@ -146,21 +145,15 @@ impl VoterHost {
         device: &Arc<Box<dyn BlockDevice>>,
         fsid: u64,
         geometry: Geometry,
-        rid: u64,
-        address: SocketAddr,
-        process: ProcessId,
+        config: Config,
         super_term: u64,
         oracle: &dyn DeathOracle,
     ) -> Result<VoterHost> {
-        let config = Config {
-            nr_voters: geometry.nr_voters(),
-            rid,
-            address,
-            process,
-            seed: scoutfs_env::random::u64(),
-            timing: Timing::DEFAULT,
-        };
-        let mut machine = Voter::new(config).map_err(|_| Error::NoMemory)?;
+        let mut machine = Voter::new(config).map_err(|e| match e {
+            ConfigError::NoMemory(_) => Error::NoMemory,
+            ConfigError::Timing(_) => Error::Invalid("times of an election that do not go together"),
+            ConfigError::Voters { .. } => Error::Invalid("a number of voters that no volume has"),
+        })?;
         machine.raise_term(super_term);
         let nr_voters = geometry.nr_voters() as usize;
         let mut blocks = Vec::new();

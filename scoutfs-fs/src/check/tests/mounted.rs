@@ -12,7 +12,7 @@ use scoutfs_format::item::ROOT_INO;
 use scoutfs_format::voter::ProcessId;
 use scoutfs_server::DeathOracle;
 
-use super::super::Issue;
+use super::super::{Issue, Summary};
 use super::check_device;
 use crate::data::AllocateMode;
 use crate::dir::{NewInode, RenameFlags};
@@ -45,7 +45,7 @@ fn new_volume() -> Arc<MemDevice> {
 fn mount(device: &Arc<MemDevice>) -> Mount {
     let process = ProcessId { pid: scoutfs_env::random::u64().into(), ..ProcessId::default() };
     let mut options = MountOptions::new(process);
-    options.server_addr = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    options.server_addr = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 7001)));
     options.block_cache_bytes = 8 << 20;
     options.item_cache_bytes = 4 << 20;
     // Commits come now and then in the middle of things, and logs are merged.
@@ -54,10 +54,14 @@ fn mount(device: &Arc<MemDevice>) -> Mount {
     Mount::open(shared(device.clone()), &options, &OthersDead(process)).unwrap()
 }
 
-/// The issues of a device as it is in this moment.
-fn issues(device: &Arc<MemDevice>) -> Vec<Issue> {
+/// The issues of a device as it is in this moment, and what was looked at.
+fn look(device: &Arc<MemDevice>) -> (Vec<Issue>, Summary) {
     let now = Arc::new(device.read_only_snapshot()).unwrap();
-    check_device(&shared(now)).0
+    check_device(&shared(now))
+}
+
+fn issues(device: &Arc<MemDevice>) -> Vec<Issue> {
+    look(device).0
 }
 
 const FILE: NewInode = NewInode { mode: 0o100_644, rdev: 0, uid: 7, gid: 8 };
@@ -120,10 +124,11 @@ fn a_new_volume_is_sound() {
 #[test]
 fn a_volume_in_use_is_sound_at_every_moment() {
     let device = new_volume();
+    let (mut data_blocks, mut inodes) = (0, 0);
     let mut n = 0x1234_5678_9abc_def1u64;
-    for round in 0..3 {
+    for round in 0..60 {
         let mount = mount(&device);
-        for _ in 0..400 {
+        for _ in 0..1500 {
             // xorshift
             n ^= n << 13;
             n ^= n >> 7;
@@ -133,12 +138,16 @@ fn a_volume_in_use_is_sound_at_every_moment() {
                 assert_eq!(issues(&device), []);
             }
         }
-        if round != 1 {
+        if round % 3 != 1 {
             mount.unmount().unwrap();
         }
         drop(mount);
-        assert_eq!(issues(&device), [], "after round {round}");
+        let (issues, summary) = look(&device);
+        assert_eq!(issues, [], "after round {round}");
+        data_blocks += summary.data_blocks;
+        inodes += summary.inodes;
     }
+    assert!(data_blocks > 10 && inodes > 10, "the operations did something");
 }
 
 #[test]

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A mounted volume under real programs, through the `scoutfs` command alone.
+//!
+//! Needs root, `/dev/fuse` and loop devices, and fails without. After each unmount, and after each crash, `scoutfs check` must
+//! find the volume sound. One file alone: `cargo test -p scoutfs-utils --test mounted posix::`.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `volume` | volumes and mounts that always go away |
+//! | `run` | external programs, with a time limit |
+//! | `pattern` | random numbers and content made from them |
+//! | `quick_start` | what an administrator types first |
+//! | `durability` | what was synced survives the death of the daemon |
+//! | `programs` | tar, git, and a large directory |
+//! | `posix` | files, links, names, attributes and permissions |
+//! | `data` | file content: holes, mapped memory, direct IO |
+//! | `full_volume` | filling to the brim, and getting the space back |
+//! | `errors` | refusals: exit status, message, and nothing written |
+//! | `fsx` | the public stress test of that name |
+
+mod data;
+mod durability;
+mod errors;
+mod fsx;
+mod full_volume;
+mod pattern;
+mod posix;
+mod programs;
+mod quick_start;
+mod run;
+mod volume;

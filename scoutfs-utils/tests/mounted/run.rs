@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! External programs: each ends in time, or is ended and fails the test.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitStatus, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::{Pid, Signal, kill_process_group};
+
+/// What a short command may take on a machine that does many other things.
+pub const SOON: Duration = Duration::from_secs(60);
+
+/// How a program ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// A `scoutfs` command.
+pub fn scoutfs<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_scoutfs"));
+    command.args(arguments).env_remove("SCOUTFS_MOUNT_PATH");
+    command
+}
+
+/// A program with arguments.
+pub fn program<S: AsRef<OsStr>>(name: &str, arguments: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(name);
+    command.args(arguments);
+    command
+}
+
+/// Runs a command to its end, for `limit` at most: then it and its children are killed, and the test fails.
+///
+/// Its output goes to memory files, not pipes: a daemon that keeps one open must not keep us waiting.
+pub fn run_for(command: &mut Command, limit: Duration) -> Ended {
+    let memory = || File::from(memfd_create("output", MemfdFlags::CLOEXEC).unwrap());
+    let (mut stdout, mut stderr) = (memory(), memory());
+    command.stdin(Stdio::null()).process_group(0);
+    command.stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap());
+    let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
+    let start = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if start.elapsed() > limit {
+            let group = Pid::from_child(&child);
+            let _ = kill_process_group(group, Signal::KILL);
+            let status = (0..100).find_map(|_| {
+                sleep(Duration::from_millis(50));
+                child.try_wait().unwrap()
+            });
+            panic!("{command:?} took more than {limit:?}; killed ({status:?}): {}", text(&mut stderr));
+        }
+        sleep(Duration::from_millis(2).max(start.elapsed() / 20).min(Duration::from_millis(50)));
+    };
+    Ended { status, stdout: text(&mut stdout), stderr: text(&mut stderr) }
+}
+
+/// Runs a short command that must succeed. Gives what it printed.
+pub fn run(command: &mut Command) -> String {
+    run_well_for(command, SOON)
+}
+
+/// Runs a command that must succeed within `limit`. Gives what it printed.
+pub fn run_well_for(command: &mut Command, limit: Duration) -> String {
+    let ended = run_for(command, limit);
+    assert!(ended.status.success(), "{command:?}: {}\n{}{}", ended.status, ended.stdout, ended.stderr);
+    ended.stdout
+}
+
+/// Runs a short command that must fail with an exit status and a message. Gives the message.
+pub fn run_refused(command: &mut Command) -> String {
+    let ended = run_for(command, SOON);
+    assert!(!ended.status.success(), "{command:?} succeeded: {}", ended.stdout);
+    assert_eq!(ended.status.signal(), None, "{command:?} was killed: {}", ended.stderr);
+    assert!(!ended.stderr.contains("panicked"), "{command:?}: {}", ended.stderr);
+    assert!(!ended.stderr.trim().is_empty(), "{command:?} failed and said nothing");
+    ended.stderr
+}
+
+/// Waits until `done`, or says that `what` did not happen.
+pub fn wait_until(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+        sleep(Duration::from_millis(10));
+    }
+}
+
+fn text(file: &mut File) -> String {
+    let mut bytes = Vec::new();
+    file.rewind().unwrap();
+    file.read_to_end(&mut bytes).unwrap();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
