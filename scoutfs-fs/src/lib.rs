@@ -7,6 +7,7 @@
 //! | [`node`] | [`Mount`]: a volume on a device made into a working filesystem, its threads, its server |
 //! | [`store`] | what operations stand on: cluster locks, transactions, commits, items, space |
 //! | [`mkfs`] | making a volume |
+//! | [`check`] | proof that a volume is sound |
 //! | [`error`] | what operations fail with, and the errno of each |
 #![no_std]
 #![forbid(unsafe_code)]

@@ -47,6 +47,8 @@ pub enum Request {
     },
     /// A flush.
     Flush,
+    /// What a [`Fault`] leaves of a flush, and what ends a recording.
+    Nothing,
 }
 
 /// A request and who made it.
@@ -89,7 +91,8 @@ impl Disk {
 
     /// Begins to record. Nothing may be in flight, and what was written counts as durable.
     pub fn start_recording(&self) {
-        *self.record() = Some(Recording { start: self.memory.snapshot(), entries: Vec::new() });
+        let mut record = self.record();
+        *record = Some(Recording { start: self.memory.snapshot(), entries: Vec::new() });
     }
 
     /// How many requests were recorded.
@@ -103,7 +106,10 @@ impl Disk {
     ///
     /// When none was begun.
     pub fn stop_recording(&self) -> Recording {
-        self.record().take().expect("a recording was begun")
+        let mut recording = self.record().take().expect("a recording was begun");
+        // Behind the last request there is a moment when it is not in flight any more.
+        recording.entries.push(Entry { request: Request::Nothing, thread: thread::current().id() });
+        recording
     }
 
     fn write_as(&self, offset: u64, buf: &[u8], durable: bool) -> Result<(), IoError> {
@@ -205,9 +211,10 @@ impl Recording {
                     let lacks = fault == Fault::NoDurable || fault == Fault::NoDurableIn(region(*offset));
                     Some(Request::Write { offset: *offset, bytes: bytes.clone(), durable: *durable && !lacks })
                 }
+                Request::Nothing => None,
             };
-            // A flush that was not made stays as a write of nothing, so that positions stay true.
-            entry.request = keep.unwrap_or(Request::Write { offset: 0, bytes: Arc::from([]), durable: false });
+            // Something stays in its place, so that positions stay true.
+            entry.request = keep.unwrap_or(Request::Nothing);
             kept.push(entry);
         }
         kept.reverse();
@@ -317,7 +324,7 @@ impl Iterator for Crashes<'_> {
                     put(&self.durable, offset, &bytes, &mut || true);
                 }
             }
-            None => {}
+            Some(Request::Nothing) | None => {}
         }
         Some(point)
     }
@@ -380,6 +387,7 @@ mod tests {
             // The durable write has not returned.
             ([1, 0, 0], [2, 3, 0]),
             // It says nothing of the write before it.
+            ([1, 3, 0], [2, 3, 4]),
             ([1, 3, 0], [2, 3, 4]),
         ];
         let expected: Vec<_> = expected.iter().map(|(none, all)| (none.to_vec(), all.to_vec())).collect();

@@ -6,6 +6,7 @@
 //! | [`disk`] | a disk that records what it is asked, and what a power failure may leave of it |
 //! | [`volume`] | a volume on such a disk, mounted in this process |
 //! | [`tree`] | all that a mounted filesystem shows, to be compared |
+//! | [`model`] | a small workload, and what the tree must be after each of its operations |
 //! | [`damage`] | damage to a volume that no checksum shows |
 //! | [`rng`] | random numbers from a seed |
 //!
@@ -16,6 +17,7 @@
 
 pub mod damage;
 pub mod disk;
+pub mod model;
 pub mod rng;
 pub mod tree;
 pub mod volume;

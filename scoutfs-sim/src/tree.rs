@@ -64,7 +64,7 @@ pub fn read_tree(fs: &Fs, failed: &mut dyn FnMut(u64, Error)) -> Tree {
 
 fn read_node(fs: &Fs, ino: u64) -> Result<Node, Error> {
     let attr = fs.getattr(ino)?;
-    let content = match FileType::from_mode(attr.mode) {
+    let content = match FileType::of_mode(attr.mode) {
         Some(FileType::Directory) => {
             let mut entries = BTreeMap::new();
             fs.readdir(ino, 0, &mut |entry| {

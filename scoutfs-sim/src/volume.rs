@@ -46,6 +46,8 @@ pub enum Pace {
     Real,
     /// As soon as possible.
     Fast,
+    /// As programs do, but what was logged is merged after a moment.
+    Merging,
 }
 
 /// The geometry of the volumes of these tests.
@@ -74,8 +76,10 @@ pub fn mount(disk: &Disk, pace: Pace) -> Result<Mount, Error> {
     options.item_cache_bytes = 4 << 20;
     options.commit_interval = Duration::from_secs(60);
     options.idle_interval = Duration::from_secs(60);
-    if pace == Pace::Fast {
-        options.timing = FAST;
+    match pace {
+        Pace::Real => {}
+        Pace::Fast => options.timing = FAST,
+        Pace::Merging => options.idle_interval = Duration::from_millis(50),
     }
     Mount::open(device(disk), &options, &AllDead)
 }

@@ -33,6 +33,8 @@ pub enum Command {
     Print(Print),
     /// Prove that a volume that is not mounted is sound. Changes nothing.
     Check(Check),
+    /// Write the man pages of all commands to a directory.
+    ManPages(ManPages),
 }
 
 /// Where a command finds the mounted volume.
@@ -176,4 +178,11 @@ pub struct Check {
     pub json: bool,
     /// Block device or image file.
     pub device: PathBuf,
+}
+
+/// `man-pages`.
+#[derive(Args, Debug)]
+pub struct ManPages {
+    /// Where to; made if it does not exist.
+    pub directory: PathBuf,
 }

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Command::Statfs(a) => ("statfs", commands::statfs::run(a)),
         Command::Df(a) => ("df", commands::df::run(a)),
         Command::Print(a) => ("print", commands::print::run(a)),
+        Command::ManPages(a) => ("man-pages", commands::man_pages::run(a)),
         Command::Check(a) => return commands::check::run(a),
     };
     match result {

@@ -7,6 +7,8 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use super::{BlockDevice, EIO, IO_ALIGN, IoError, IoOp, check_io};
 
@@ -216,6 +218,10 @@ fn type_name(file_type: std::fs::FileType) -> &'static str {
     }
 }
 
+/// How long a lock is waited for. When umount(8) returns, the process that served the mount has left the volume but may
+/// still have to end, and until then it has the image open.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Locks an image file as its mode asks. A lock of the open file, not of the process: mounts in one process
 /// see one another.
 fn lock(file: &File, mode: OpenMode) -> io::Result<()> {
@@ -224,10 +230,17 @@ fn lock(file: &File, mode: OpenMode) -> io::Result<()> {
         OpenMode::ReadWrite => libc::LOCK_SH,
         OpenMode::Exclusive => libc::LOCK_EX,
     };
-    // SAFETY: a system call on an open descriptor.
-    match unsafe { libc::flock(file.as_raw_fd(), operation | libc::LOCK_NB) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+    let start = Instant::now();
+    loop {
+        // SAFETY: a system call on an open descriptor.
+        if unsafe { libc::flock(file.as_raw_fd(), operation | libc::LOCK_NB) } == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::WouldBlock || start.elapsed() > LOCK_PATIENCE {
+            return Err(error);
+        }
+        sleep(Duration::from_millis(10));
     }
 }
 

@@ -53,18 +53,13 @@ impl Checker<'_> {
     /// Checks all super block copies against the newest one.
     pub(super) fn check_supers(&mut self) -> Result<(), CheckError> {
         for voter in 0..self.geometry.nr_voters() {
-            let mut states = [None, None];
-            for (copy, state) in (0..).zip(&mut states) {
-                match read_copy(&***self.dev, voter, copy) {
-                    Err(SuperError::NoMemory(e)) => return Err(e.into()),
-                    other => *state = Some(other),
-                }
-            }
-            let any_valid = states.iter().flatten().any(Result::is_ok);
-            for (copy, state) in (0..).zip(states.into_iter().flatten()) {
+            let valid = |copy| read_copy(&***self.dev, voter, copy).is_ok();
+            let any_valid = valid(0) || valid(1);
+            for copy in 0..2 {
                 let place = Place::Super { voter, copy };
-                match state {
+                match read_copy(&***self.dev, voter, copy) {
                     Ok(found) => self.check_super(&found, place),
+                    Err(SuperError::NoMemory(e)) => return Err(e.into()),
                     // Never written, by any leader.
                     Err(SuperError::NotScoutfs) if !any_valid => {}
                     // A torn write: the other copy stands.

@@ -102,6 +102,9 @@ impl Mount {
         let Some(address) = options.server_addr else {
             return Err(Error::NoServer);
         };
+        if address.port() == 0 {
+            return Err(Error::Invalid("the server address has no port"));
+        }
         let rid = scoutfs_env::random::u64().max(1);
 
         let term = first.sb.term.get();

@@ -78,7 +78,11 @@ impl Volume {
 
     /// The volume must be sound.
     pub fn check(&self) {
-        // scoutfs_fs::check
+        let mut issues = std::vec::Vec::new();
+        let summary =
+            scoutfs_fs::check::check(&self.device(), &mut |issue| issues.push(issue.to_string()), &mut |_, _| ())
+                .unwrap();
+        assert_eq!((issues, summary.issues, summary.changed), (vec![], 0, false));
     }
 }
 

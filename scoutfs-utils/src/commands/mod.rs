@@ -3,6 +3,7 @@
 
 pub mod check;
 pub mod df;
+pub mod man_pages;
 pub mod mkfs;
 pub mod mount;
 pub mod print;

@@ -15,7 +15,7 @@ use crate::fuse::daemon::{self, Ready, Started};
 use crate::fuse::loopdev::{LoopDevice, LoopOptions};
 use crate::fuse::{self, MountKind, Session, SessionOptions};
 use crate::mount::options::Options;
-use crate::mount::{Adapter, LocalProcesses, this_process};
+use crate::mount::{Adapter, EndSignals, LocalProcesses, this_process};
 
 /// The type that `/proc/mounts` shows is `fuseblk.` and this.
 const SUBTYPE: &str = "scoutfs";
@@ -50,7 +50,7 @@ fn absolute(path: &Path) -> Result<PathBuf, String> {
 
 /// Joins the volume, mounts and serves until it is unmounted.
 fn serve(path: &Path, directory: &Path, options: &Options, ready: Option<Ready>) -> Result<(), String> {
-    // Neither is allowed everywhere, and the mount works without.
+    // Not allowed everywhere, and the mount works without.
     let _ = daemon::set_io_flusher();
     let no_memory = |_| String::from("out of memory");
     let device = FileDevice::open(path, OpenMode::ReadWrite).map_err(|e| e.to_string())?;
@@ -62,6 +62,7 @@ fn serve(path: &Path, directory: &Path, options: &Options, ready: Option<Ready>)
     if let Some(interval) = options.commit_interval {
         how.commit_interval = interval;
     }
+    let signals = EndSignals::take_over().map_err(|e| e.to_string())?;
     let node = Node::open(device, &how, &LocalProcesses::new()).map_err(|e| format!("{}: {e}", path.display()))?;
     let adapter = StdArc::new(Adapter::new(node));
 
@@ -78,6 +79,7 @@ fn serve(path: &Path, directory: &Path, options: &Options, ready: Option<Ready>)
         }
     };
     drop(loop_device);
+    signals.unmount(session.mountpoint());
     if let Some(ready) = ready {
         ready.serving().map_err(|e| e.to_string())?;
     }

@@ -57,6 +57,8 @@ impl Ready {
         replace(&null, libc::STDIN_FILENO)?;
         replace(&output, libc::STDOUT_FILENO)?;
         replace(&output, libc::STDERR_FILENO)?;
+        // From now on it stays when its parent ends.
+        rustix::process::set_parent_process_death_signal(None)?;
         self.status.write_all(&[SERVING])
     }
 }
@@ -116,6 +118,8 @@ fn fork_and_wait(
 }
 
 fn run_child(status: File, log: Option<PathBuf>, child: impl FnOnce(Ready) -> Result<u8, String>) -> u8 {
+    // Who gives up waiting ends what it waits for.
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
     // It fails only for a process that leads a group, which a fresh child does not.
     let _ = rustix::process::setsid();
     let mut failure = match status.try_clone() {

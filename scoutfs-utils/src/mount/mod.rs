@@ -7,6 +7,7 @@
 //! | `process` | naming this process, and knowing which others are dead |
 //! | `adapter` | FUSE requests to operations of the filesystem and back |
 //! | `convert` | attributes, times and errors between the two |
+//! | `signals` | unmounting when the process is asked to end |
 //! | `ioctl` | the ioctls of a mounted volume |
 //! | `user_memory` | the memory of who called an ioctl |
 
@@ -15,7 +16,9 @@ mod convert;
 mod ioctl;
 pub mod options;
 mod process;
+mod signals;
 mod user_memory;
 
 pub use adapter::Adapter;
 pub use process::{LocalProcesses, this_process};
+pub use signals::EndSignals;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! External programs: each ends in time, or is ended and fails the test.
 
+use std::borrow::BorrowMut;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -40,7 +41,8 @@ pub fn program<S: AsRef<OsStr>>(name: &str, arguments: impl IntoIterator<Item = 
 /// Runs a command to its end, for `limit` at most: then it and its children are killed, and the test fails.
 ///
 /// Its output goes to memory files, not pipes: a daemon that keeps one open must not keep us waiting.
-pub fn run_for(command: &mut Command, limit: Duration) -> Ended {
+pub fn run_for(mut command: impl BorrowMut<Command>, limit: Duration) -> Ended {
+    let command = command.borrow_mut();
     let memory = || File::from(memfd_create("output", MemfdFlags::CLOEXEC).unwrap());
     let (mut stdout, mut stderr) = (memory(), memory());
     command.stdin(Stdio::null()).process_group(0);
@@ -66,20 +68,22 @@ pub fn run_for(command: &mut Command, limit: Duration) -> Ended {
 }
 
 /// Runs a short command that must succeed. Gives what it printed.
-pub fn run(command: &mut Command) -> String {
+pub fn run(command: impl BorrowMut<Command>) -> String {
     run_well_for(command, SOON)
 }
 
 /// Runs a command that must succeed within `limit`. Gives what it printed.
-pub fn run_well_for(command: &mut Command, limit: Duration) -> String {
-    let ended = run_for(command, limit);
+pub fn run_well_for(mut command: impl BorrowMut<Command>, limit: Duration) -> String {
+    let command = command.borrow_mut();
+    let ended = run_for(&mut *command, limit);
     assert!(ended.status.success(), "{command:?}: {}\n{}{}", ended.status, ended.stdout, ended.stderr);
     ended.stdout
 }
 
 /// Runs a short command that must fail with an exit status and a message. Gives the message.
-pub fn run_refused(command: &mut Command) -> String {
-    let ended = run_for(command, SOON);
+pub fn run_refused(mut command: impl BorrowMut<Command>) -> String {
+    let command = command.borrow_mut();
+    let ended = run_for(&mut *command, SOON);
     assert!(!ended.status.success(), "{command:?} succeeded: {}", ended.stdout);
     assert_eq!(ended.status.signal(), None, "{command:?} was killed: {}", ended.stderr);
     assert!(!ended.stderr.contains("panicked"), "{command:?}: {}", ended.stderr);

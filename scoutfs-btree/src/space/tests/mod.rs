@@ -160,16 +160,24 @@ fn what_is_held_can_be_released_without_memory() {
 #[test]
 fn a_commit_that_counts_needs_no_memory() {
     // Nor does undoing a checkpoint. What was reserved is not asked for again on the way.
-    let mut space = alternately_used_and_held();
-    for n in 0..200 {
-        space.free_data(base(SpaceKind::Data) + 2 * n, 1).unwrap();
+    for (before, count) in (0..60).flat_map(|before| [1, 2, 3, 140].map(|count| (before, count))) {
+        // Nothing is held, so that room is reserved for nothing but what the commit frees.
+        let mut space = mount_with(&[blocks(SpaceKind::Data, 0, 400)]);
+        assert_eq!(use_data(&mut space, 400).len, 400);
+        commit(&mut space);
+        for n in 0..before + count {
+            if n == before {
+                commit(&mut space);
+            }
+            space.free_data(base(SpaceKind::Data) + 2 * n, 1).unwrap();
+        }
+        let token = space.close_trans().unwrap();
+        alloc_fault::fail_after(0);
+        let done = space.commit_done(token);
+        alloc_fault::clear();
+        assert_eq!(done, Ok(()), "{before} extents were free, {count} more are");
+        assert_eq!(space.free_blocks(SpaceKind::Data), before + count);
     }
-    let token = space.close_trans().unwrap();
-    alloc_fault::fail_after(0);
-    let done = space.commit_done(token);
-    alloc_fault::clear();
-    assert_eq!(done, Ok(()));
-    assert_eq!(space.free_blocks(SpaceKind::Data), 200);
 
     let pieces: Vec<_> = (0..100).map(|n| blocks(SpaceKind::Meta, 2 * n, 1)).collect();
     let mut space = mount_with(&pieces);

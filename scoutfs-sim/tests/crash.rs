@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Power failures: every image that one may leave is a sound volume that holds what was acknowledged, and all or
+//! nothing of each later operation.
+//!
+//! A workload runs on a disk that records. At each request of the record power is cut; images that this may leave
+//! are checked, mounted, and compared with the trees that are allowed: those after each number of
+//! operations between the last that was acknowledged and the last that had begun. Contents that are written in place
+//! may be newer than the rest, in part.
+//!
+//! `SCOUTFS_CRASH_IMAGES=n` looks at n images of each workload instead of a few; `SCOUTFS_CRASH_SEED=n` runs another
+//! workload.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use scoutfs_env::device::MemDevice;
+use scoutfs_format::item::ROOT_INO;
+use scoutfs_fs::dir::NewInode;
+use scoutfs_sim::disk::{CrashPoint, Disk, Fault, Recording, Region, Survival};
+use scoutfs_sim::model::{Model, content};
+use scoutfs_sim::rng::Rng;
+use scoutfs_sim::tree::{Content, Tree, read_tree};
+use scoutfs_sim::volume::{Pace, geometry, issues, mount, new_volume};
+
+/// Most of the time of a mount is waiting.
+const THREADS: usize = 4;
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().expect("a number"))
+}
+
+/// A workload that ran, and what it promises.
+struct Run {
+    seed: u64,
+    recording: Recording,
+    /// The tree after each number of operations.
+    states: Vec<Tree>,
+    /// Where in the record each operation began.
+    begun: Vec<usize>,
+    /// Where in the record it was known that so many operations are durable.
+    acknowledged: Vec<(usize, usize)>,
+}
+
+/// What is done between operations.
+#[derive(Clone, Copy)]
+struct Plan {
+    operations: usize,
+    /// A sync or fsync after so many operations.
+    sync_every: usize,
+    /// The log is merged in between, and the volume unmounted at the end.
+    merge: bool,
+}
+
+fn run(seed: u64, plan: Plan) -> Run {
+    let seed = seed + setting("SCOUTFS_CRASH_SEED").unwrap_or(0);
+    let mut rng = Rng::new(seed);
+    let disk = new_volume();
+    let first = mount(&disk, Pace::Real).unwrap();
+    let mut model = Model::set_up(first.fs()).unwrap();
+    first.unmount().unwrap();
+    // The mount is part of what may be cut short.
+    disk.start_recording();
+    let mount = mount(&disk, if plan.merge { Pace::Merging } else { Pace::Real }).unwrap();
+    let fs = mount.fs();
+    let mut run = Run {
+        seed,
+        recording: Recording { start: MemDevice::new(0), entries: Vec::new() },
+        states: vec![model.tree.clone()],
+        begun: vec![],
+        acknowledged: vec![(0, 0)],
+    };
+    for i in 1..=plan.operations {
+        let op = model.random_op(&mut rng);
+        run.begun.push(disk.position());
+        let changed = model.apply(fs, &op).unwrap_or_else(|e| panic!("seed {seed}: {op:?}: {e}"));
+        run.states.push(model.tree.clone());
+        if i % plan.sync_every == 0 {
+            match changed {
+                Some(ino) if rng.one_in(2) => fs.fsync(ino).unwrap(),
+                _ => fs.sync().unwrap(),
+            }
+            run.acknowledged.push((disk.position(), i));
+        }
+        if plan.merge && i % 4 == 0 {
+            thread::sleep(Duration::from_millis(150));
+        }
+    }
+    if plan.merge {
+        mount.unmount().unwrap();
+        run.acknowledged.push((disk.position(), plan.operations));
+    }
+    run.recording = disk.stop_recording();
+    drop(mount);
+    run
+}
+
+impl Run {
+    /// Mounts an image and says what is wrong with it.
+    fn verify(&self, point: &CrashPoint, image: MemDevice) -> Result<(), String> {
+        let disk = Disk::new(image);
+        check(&disk, "after the crash")?;
+        let mount = mount(&disk, Pace::Fast).map_err(|e| format!("mount: {e}"))?;
+        let fs = mount.fs();
+        let mut failed = Vec::new();
+        let tree = read_tree(fs, &mut |ino, e| failed.push(format!("inode {ino}: {e}")));
+        if !failed.is_empty() {
+            return Err(failed.join("; "));
+        }
+        let before = |at: &&(usize, usize)| at.0 < point.position || at.0 == 0;
+        let first = self.acknowledged.iter().filter(before).map(|(_, count)| *count).max().unwrap_or(0);
+        let last = self.begun.iter().filter(|at| **at < point.position).count();
+        if let Err(why) = allowed(&tree, &self.states[first..=last]) {
+            return Err(format!("not the tree after any of {first} to {last} operations: {why}"));
+        }
+        let probe = || {
+            let file = NewInode { mode: 0o100_644, uid: 0, gid: 0, rdev: 0 };
+            let ino = fs.create(ROOT_INO, b"probe", &file)?.ino;
+            fs.write(ino, 0, &content(1, 70_000))?;
+            fs.forget(ino, 1);
+            mount.unmount()
+        };
+        probe().map_err(|e| format!("working on: {e}"))?;
+        check(&disk, "after working on")
+    }
+
+    /// Verifies a number of the images that power failures may leave. Gives the first failure.
+    fn verify_images(&self, recording: &Recording, max: usize) -> Option<String> {
+        let mut rng = Rng::new(self.seed);
+        let mut jobs = Vec::new();
+        for point in recording.crashes() {
+            let point = std::sync::Arc::new(point);
+            let kinds: &[_] = match point.has_choice() {
+                true => &[Survival::None, Survival::Torn, Survival::Some, Survival::All],
+                false => &[Survival::None],
+            };
+            jobs.extend(kinds.iter().map(|kind| (point.clone(), *kind, rng.next())));
+        }
+        // A random choice, without repeats.
+        for i in 0..jobs.len() {
+            let other = i + rng.below(jobs.len() - i);
+            jobs.swap(i, other);
+        }
+        jobs.truncate(max);
+        let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let failure = Mutex::new(None);
+        thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed)
+                        && let Some((point, survival, seed)) = jobs.get(next.fetch_add(1, Ordering::Relaxed))
+                    {
+                        let image = point.image(*survival, &mut Rng::new(*seed));
+                        let result = catch_unwind(AssertUnwindSafe(|| self.verify(point, image)))
+                            .unwrap_or_else(|_| Err("a panic".into()));
+                        if let Err(why) = result {
+                            stop.store(true, Ordering::Relaxed);
+                            let place = format!(
+                                "workload {}, power cut at request {} of {}, survival {survival:?} {seed}",
+                                self.seed,
+                                point.position,
+                                recording.entries.len()
+                            );
+                            *failure.lock().unwrap() = Some(format!("{place}: {why}"));
+                        }
+                    }
+                });
+            }
+        });
+        failure.into_inner().unwrap()
+    }
+}
+
+fn check(disk: &Disk, when: &str) -> Result<(), String> {
+    let (_, issues) = issues(disk).map_err(|e| format!("check {when}: {e}"))?;
+    if issues.is_empty() { Ok(()) } else { Err(format!("check {when}: {}", issues.join("; "))) }
+}
+
+/// Whether a tree is one of several in a row, but for contents from later ones.
+fn allowed(tree: &Tree, states: &[Tree]) -> Result<(), String> {
+    let mut why = String::new();
+    for (i, state) in states.iter().enumerate() {
+        match differs(tree, state, &states[i..]) {
+            None => return Ok(()),
+            Some(difference) => why = difference,
+        }
+    }
+    Err(why)
+}
+
+fn differs(tree: &Tree, state: &Tree, later: &[Tree]) -> Option<String> {
+    if !tree.keys().eq(state.keys()) {
+        return Some(format!("inodes {:?}, not {:?}", tree.keys(), state.keys()));
+    }
+    for (ino, node) in tree {
+        let expected = &state[ino];
+        let said = format!("inode {ino}");
+        if (node.nlink, &node.xattrs) != (expected.nlink, &expected.xattrs) {
+            return Some(format!("{said}: links or extended attributes"));
+        }
+        match (&node.content, &expected.content) {
+            (Content::File(found), Content::File(bytes)) => {
+                if found.len() != bytes.len() {
+                    return Some(format!("{said}: {} bytes, not {}", found.len(), bytes.len()));
+                }
+                let wrong = (0..found.len()).find(|i| {
+                    !later.iter().filter_map(|tree| tree.get(ino)).any(
+                        |node| matches!(&node.content, Content::File(b) if b.get(*i) == Some(&found[*i])),
+                    )
+                });
+                if let Some(i) = wrong {
+                    return Some(format!("{said}: byte {i} is {:#x}, not {:#x}", found[i], bytes[i]));
+                }
+            }
+            (found, expected) if found == expected => {}
+            (found, expected) => return Some(format!("{said}: {found:?}, not {expected:?}")),
+        }
+    }
+    None
+}
+
+fn survives(seed: u64, plan: Plan) {
+    let run = run(seed, plan);
+    let max = setting("SCOUTFS_CRASH_IMAGES").unwrap_or(400) as usize;
+    if let Some(failure) = run.verify_images(&run.recording, max) {
+        panic!("{failure}");
+    }
+}
+
+#[test]
+fn what_was_synced_after_each_operation_survives_power_failures() {
+    survives(1, Plan { operations: 150, sync_every: 1, merge: false });
+}
+
+#[test]
+fn operations_between_syncs_survive_power_failures_as_a_whole_or_not_at_all() {
+    survives(2, Plan { operations: 40, sync_every: 5, merge: false });
+}
+
+#[test]
+fn merges_and_unmounts_survive_power_failures() {
+    survives(3, Plan { operations: 24, sync_every: 2, merge: true });
+}
+
+/// Without each thing that makes something durable some image must be wrong: else it would not be needed, or
+/// these tests would not see that it is missing.
+#[test]
+fn a_flush_that_is_missing_is_noticed() {
+    let plan = Plan { operations: 24, sync_every: 2, merge: true };
+    let max = setting("SCOUTFS_CRASH_IMAGES").unwrap_or(400) as usize;
+    let faults = [
+        Fault::NoFlush,
+        Fault::NoDurable,
+        Fault::NoFlushBefore(Region::Ring),
+        Fault::NoFlushBefore(Region::Super),
+        Fault::NoDurableIn(Region::Ring),
+        Fault::NoDurableIn(Region::Super),
+    ];
+    let mut unnoticed = Vec::new();
+    for fault in faults {
+        let run = run(4, plan);
+        let Run { recording, .. } = run;
+        let run = Run { recording: Recording { start: MemDevice::new(0), entries: vec![] }, ..run };
+        let recording = recording.with_fault(&geometry(), fault);
+        match run.verify_images(&recording, max) {
+            Some(failure) => println!("{fault:?}: {failure}"),
+            None => unnoticed.push(fault),
+        }
+    }
+    assert_eq!(unnoticed, [], "nothing was wrong without these");
+}
