@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | trees, items, crc with criterion | `cargo bench -p scoutfs-benches` |
 //! | writes, bytes and flushes for an operation | `cargo run --release -p scoutfs-benches --bin cost` |
+//! | a directory that grows to a million entries | `cargo run --release -p scoutfs-benches --bin growth` |
 //! | a mount beside ext4 on a loop device, as ratios | `cargo run --release -p scoutfs-benches --bin beside-ext4` (root) |
 //!
 //! Times are only ever compared within one run; no test depends on them.

@@ -58,7 +58,7 @@ impl TestFs {
         self.mounts += 1;
         let process = ProcessId { pid: self.mounts.into(), ..ProcessId::default() };
         let mut options = MountOptions::new(process);
-        options.server_addr = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        options.server_addr = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 14000)));
         options.block_cache_bytes = 8 << 20;
         options.item_cache_bytes = 4 << 20;
         self.mount = Some(Mount::open(self.device.clone(), &options, &OthersDead(process)).unwrap());

@@ -33,6 +33,17 @@ use crate::store::{
     Identity, LockTable, Numbers, Reader, RootsCell, Slot, SpaceCell, Store, Trans, Tuning, Wish,
 };
 
+/// The times of the election. The lease outlasts a disk that is busy for some seconds; a claim is prompt on a disk
+/// that is not.
+const TIMING: Timing = Timing {
+    lease_ms: 6000,
+    margin_ms: 1500,
+    dead_ms: 8000,
+    prompt_ms: 250,
+    settle_ms: 300,
+    ..Timing::DEFAULT
+};
+
 /// How to mount.
 #[derive(Clone, Copy, Debug)]
 pub struct MountOptions {
@@ -65,7 +76,7 @@ impl MountOptions {
             idle_interval: Duration::from_secs(10),
             block_cache_bytes: 256 << 20,
             item_cache_bytes: 512 << 20,
-            timing: Timing::DEFAULT,
+            timing: TIMING,
         }
     }
 }
