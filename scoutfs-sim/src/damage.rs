@@ -5,8 +5,9 @@
 //! blocks. Half of the time the structure around is left intact (a value in a leaf is changed), so that the damage
 //! gets past the first checks. Both copies of a super or quorum block mostly get the same.
 //!
-//! One number is left alone: the super block's quorum. A volume that asks for more votes than there are nodes waits
-//! for ever, and rightly so.
+//! Two things are left alone, because a mount then waits for ever, and rightly so: the super block's quorum (more votes may
+//! be asked for than there are nodes), and the last valid quorum block of a voter (nobody takes a slot that cannot
+//! be read: its owner may be alive).
 
 use std::collections::BTreeSet;
 use std::mem::{offset_of, size_of};
@@ -22,6 +23,8 @@ use scoutfs_format::ring::{FrameHeader, MAGIC_FRAME};
 use scoutfs_format::tree::{ItemHeader, NodeHeader};
 use scoutfs_format::voter::SuperBlock;
 use scoutfs_fs::check::check;
+use scoutfs_net::quorum::VoterBlock;
+use scoutfs_server::super_block::read_super;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::disk::{Region, region_of};
@@ -145,6 +148,8 @@ pub fn damage(memory: &MemDevice, units: &[Unit], rng: &mut Rng) {
     }
     let unit = *rng.pick(&candidates);
     let mut bytes = read(memory, unit.offset, unit.kind.len());
+    let other_copy = unit.offset ^ IO_ALIGN as u64;
+    let before = (bytes.to_vec(), read(memory, other_copy, IO_ALIGN));
     let quorum = quorum_bytes();
     let votes = bytes[quorum.clone()].to_vec();
     if rng.one_in(12) {
@@ -164,9 +169,24 @@ pub fn damage(memory: &MemDevice, units: &[Unit], rng: &mut Rng) {
     sign(unit.kind, &mut bytes);
     memory.write(unit.offset, &bytes).expect("within the volume");
     if matches!(unit.kind, Kind::Super | Kind::Quorum) && !rng.one_in(4) {
-        // The other copy is next to it.
-        memory.write(unit.offset ^ IO_ALIGN as u64, &bytes).expect("within the volume");
+        memory.write(other_copy, &bytes).expect("within the volume");
     }
+    if unit.kind == Kind::Quorum && !voter_is_readable(memory, unit.offset) {
+        bytes.copy_from_slice(&before.0);
+        memory.write(unit.offset, &bytes).expect("within the volume");
+        memory.write(other_copy, &before.1).expect("within the volume");
+    }
+}
+
+/// Whether one of the quorum blocks at and next to `offset` is valid.
+fn voter_is_readable(memory: &MemDevice, offset: u64) -> bool {
+    let geometry = geometry();
+    let voters = 0..geometry.nr_voters();
+    let voter = voters.clone().find(|voter| (0..2).any(|copy| geometry.quorum_block_offset(*voter, copy) == offset));
+    let voter = voter.expect("a quorum block");
+    let copies = [0, 1].map(|copy| read(memory, geometry.quorum_block_offset(voter, copy), IO_ALIGN));
+    let fsid = read_super(memory).map_or(0, |found| found.sb.id.fsid.get());
+    VoterBlock::newest([Some(&*copies[0]), Some(&*copies[1])], fsid, voter, voters.end).is_ok()
 }
 
 /// Where the super block says how many votes make a majority.

@@ -174,11 +174,14 @@ fn run_case(base: &MemDevice, units: &[Unit], seed: u64) -> Outcome {
     for _ in 0..=rng.below(3) {
         damage(disk.memory(), units, &mut rng);
     }
-    let _ = issues(&disk);
+    match issues(&disk) {
+        Ok((_, issues)) => issues.iter().for_each(|issue| log::info!("seed {seed}: {issue}")),
+        Err(e) => log::info!("seed {seed}: check: {e}"),
+    }
     let mounted = match mount(&disk, Pace::Fast) {
         Ok(mounted) => mounted,
         Err(e) => {
-            log::debug!("seed {seed}: {e}");
+            log::info!("seed {seed}: mount: {e}");
             return Outcome::Refused;
         }
     };

@@ -46,7 +46,7 @@ struct Dirs {
 }
 
 impl Dirs {
-    fn new(&mut self) -> &mut Inode {
+    fn new_mut(&mut self) -> &mut Inode {
         match &mut self.new {
             Some(new) => new,
             None => &mut self.old,
@@ -238,11 +238,11 @@ impl Fs {
         let mut unlinked = false;
         if let Some((target, inode)) = &mut gone {
             change.inode(inode, Touch::Meta)?;
-            entry::remove(&mut change, dirs.new(), target, names.new_name.len())?;
-            unlinked = drop_link(&mut change, dirs.new(), inode)?;
+            entry::remove(&mut change, dirs.new_mut(), target, names.new_name.len())?;
+            unlinked = drop_link(&mut change, dirs.new_mut(), inode)?;
             inode.touch_ctime(now);
         }
-        entry::add(&mut change, dirs.new(), names.new_name, moved.ino, moved.kind())?;
+        entry::add(&mut change, dirs.new_mut(), names.new_name, moved.ino, moved.kind())?;
         self.reparent(&mut moved, &mut dirs.old, dirs.new.as_mut())?;
         moved.touch_ctime(now);
         let gone = gone.as_ref().map_or(&moved, |(_, inode)| inode);
@@ -268,9 +268,9 @@ impl Fs {
         change.inode(&mut first, Touch::Meta)?;
         change.inode(&mut second, Touch::Meta)?;
         entry::remove(&mut change, &mut dirs.old, &source, names.old_name.len())?;
-        entry::remove(&mut change, dirs.new(), &target, names.new_name.len())?;
+        entry::remove(&mut change, dirs.new_mut(), &target, names.new_name.len())?;
         entry::add(&mut change, &mut dirs.old, names.old_name, second.ino, second.kind())?;
-        entry::add(&mut change, dirs.new(), names.new_name, first.ino, first.kind())?;
+        entry::add(&mut change, dirs.new_mut(), names.new_name, first.ino, first.kind())?;
         self.reparent(&mut first, &mut dirs.old, dirs.new.as_mut())?;
         if let Some(new) = &mut dirs.new {
             self.reparent(&mut second, new, Some(&mut dirs.old))?;

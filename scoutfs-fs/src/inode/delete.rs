@@ -66,7 +66,7 @@ impl Fs {
             (Key::inode(ino).saturating_next(), Key::kind_first(ino, KIND_EXTENT).saturating_prev()),
             (Key::kind_first(ino, KIND_EXTENT + 1), Key::inode_last(ino)),
         ];
-        debug_assert!(KIND_INODE < KIND_EXTENT);
+        const { assert!(KIND_INODE < KIND_EXTENT) };
         for (first, last) in gaps {
             while self.delete_some(&locks, first, last)? {}
         }

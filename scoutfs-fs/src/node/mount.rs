@@ -174,8 +174,10 @@ impl Mount {
             return Ok(());
         }
         self.fs.drop_reservations();
+        // Nothing may be committed after the clean record.
+        running.stop_worker(&self.store);
         let left = self.leave();
-        running.stop_threads(&self.store);
+        running.stop_receiver(&self.store);
         if let Some(server) = running.server.take() {
             server.stop();
         }
@@ -201,11 +203,14 @@ impl Mount {
 }
 
 impl Running {
-    fn stop_threads(&mut self, store: &Store) {
+    fn stop_worker(&mut self, store: &Store) {
         store.worker.stop();
         if let Some(worker) = self.worker.take() {
             worker.join();
         }
+    }
+
+    fn stop_receiver(&mut self, store: &Store) {
         store.client.close();
         if let Some(receiver) = self.receiver.take() {
             receiver.join();
@@ -221,7 +226,8 @@ impl Drop for Mount {
         if let Some(server) = running.server.take() {
             server.abandon();
         }
-        running.stop_threads(&self.store);
+        running.stop_worker(&self.store);
+        running.stop_receiver(&self.store);
     }
 }
 

@@ -71,7 +71,7 @@ impl Store {
         let mut slot = self.slot.lock();
         self.numbers.drop_seq_below(seq);
         if self.trans.seq() < seq {
-            self.commit_locked(&mut slot, Wish { always: true, ..Wish::default() })?;
+            self.commit_locked(&mut slot, Wish::default())?;
         }
         Ok(slot.commit_nr())
     }
