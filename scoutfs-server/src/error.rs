@@ -72,6 +72,14 @@ pub enum ServerError {
         /// How many the volume has.
         nr_voters: u32,
     },
+    /// A counter of the super block that no volume reaches.
+    #[error("the super block's {what} is {found}")]
+    Counter {
+        /// Which one.
+        what: &'static str,
+        /// As stored.
+        found: u64,
+    },
     /// The server stopped after an earlier failure.
     #[error("the server stopped after an error")]
     Stopped,

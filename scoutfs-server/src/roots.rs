@@ -25,7 +25,7 @@ use scoutfs_format::{Key, SECTOR_SIZE};
 use zerocopy::FromBytes;
 
 use crate::error::{ServerError, SlotProblem};
-use crate::super_block::{ValidSuper, read_super};
+use crate::super_block::{NUMBER_END, ValidSuper, read_super};
 
 /// The owner of a mount slot, past or present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -319,6 +319,10 @@ pub(crate) fn parse_member(geometry: &Geometry, item: &Item<'_>) -> Result<Membe
     let member = MemberItem::read_from_bytes(item.value).map_err(|_| bad("wrong length"))?;
     if !(MEMBER_LIVE..=MEMBER_FREE).contains(&member.state.get()) {
         return Err(bad("unknown state of a member"));
+    }
+    let MemberItem { epoch, merged_through, down_given, down_forgotten, up_taken, .. } = &member;
+    if [epoch, merged_through, down_given, down_forgotten, up_taken].iter().any(|n| n.get() >= NUMBER_END) {
+        return Err(bad("a number that no volume counts to"));
     }
     Ok(Member { slot, item: member })
 }

@@ -20,6 +20,9 @@ use scoutfs_format::voter::{MAGIC_SUPER, SuperBlock, SuperId};
 use scoutfs_format::{FORMAT_HASH, FORMAT_VERSION};
 use zerocopy::{FromBytes, IntoBytes};
 
+/// What only ever counts up stays below this, so that counting on from what is stored cannot overflow.
+pub(crate) const NUMBER_END: u64 = 1 << 62;
+
 /// A super block that was read and checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ValidSuper {
@@ -81,6 +84,18 @@ pub enum SuperError {
         copy: u32,
         /// What is wrong.
         error: GeometryError,
+    },
+    /// A copy with a good crc counts higher than any volume does.
+    #[error("super block copy {copy} of voter {voter}: its {what} is {found}")]
+    Number {
+        /// Voter slot.
+        voter: u32,
+        /// Which copy.
+        copy: u32,
+        /// Which number.
+        what: &'static str,
+        /// As stored.
+        found: u64,
     },
     /// A copy in a voter slot that its own geometry does not have.
     #[error("super block copy in voter slot {voter} of a volume with {nr_voters} voter slots")]
@@ -167,6 +182,12 @@ fn parse_copy(
     }
     let geometry =
         Geometry::from_raw(&sb.geometry).map_err(|error| SuperError::Geometry { voter, copy, error })?;
+    // An election goes on from the term; it must have room above.
+    for (what, number) in [("term", sb.term), ("seq", sb.seq)] {
+        if number.get() >= NUMBER_END {
+            return Err(SuperError::Number { voter, copy, what, found: number.get() });
+        }
+    }
     if voter >= geometry.nr_voters() {
         return Err(SuperError::Voter { voter, nr_voters: geometry.nr_voters() });
     }

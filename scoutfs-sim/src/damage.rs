@@ -5,9 +5,9 @@
 //! blocks. Half of the time the structure around is left intact (a value in a leaf is changed), so that the damage
 //! gets past the first checks. Both copies of a super or quorum block mostly get the same.
 //!
-//! Two things are left alone, because a mount then waits for ever, and rightly so: the super block's quorum (more votes may
-//! be asked for than there are nodes), and the last valid quorum block of a voter (nobody takes a slot that cannot
-//! be read: its owner may be alive).
+//! Three things are left alone, because a mount then waits for ever, and rightly so: the super block's quorum (more votes
+//! may be asked for than there are nodes), its fsid, and the last valid quorum block of a voter (nobody takes a slot that
+//! cannot be read: its owner may be alive).
 
 use std::collections::BTreeSet;
 use std::mem::{offset_of, size_of};
@@ -21,7 +21,7 @@ use scoutfs_format::block::{BlockHeader, MAGIC_NODE, MAGIC_SPACE_LIST};
 use scoutfs_format::geometry::RawGeometry;
 use scoutfs_format::ring::{FrameHeader, MAGIC_FRAME};
 use scoutfs_format::tree::{ItemHeader, NodeHeader};
-use scoutfs_format::voter::SuperBlock;
+use scoutfs_format::voter::{SuperBlock, SuperId};
 use scoutfs_fs::check::check;
 use scoutfs_net::quorum::VoterBlock;
 use scoutfs_server::super_block::read_super;
@@ -111,8 +111,9 @@ pub fn units(memory: &MemDevice) -> Vec<Unit> {
     let watched = Watched { memory: memory.snapshot(), reads: StdArc::clone(&reads) };
     let device: Box<dyn BlockDevice> = try_box(watched).expect("memory");
     let device = Arc::new(device).expect("memory");
-    let summary = check(&device, &mut |_| (), &mut |_, _| ()).expect("a sound volume");
-    assert_eq!(summary.issues, 0, "the volume is not sound to begin with");
+    let mut issues = Vec::new();
+    check(&device, &mut |issue| issues.push(issue.to_string()), &mut |_, _| ()).expect("a volume");
+    assert_eq!(issues, Vec::<String>::new(), "the volume is not sound to begin with");
     let mut units = Vec::new();
     let geometry = geometry();
     let reads = reads.lock().unwrap_or_else(PoisonError::into_inner);
@@ -141,7 +142,16 @@ pub fn units(memory: &MemDevice) -> Vec<Unit> {
 /// Damages one unit. The checksum is right afterwards.
 pub fn damage(memory: &MemDevice, units: &[Unit], rng: &mut Rng) {
     // Kinds are equally likely, however many of each there are.
-    let wanted = *rng.pick(&[Kind::Node, Kind::Node, Kind::Node, Kind::SpaceList, Kind::Frame, Kind::Frame, Kind::Super, Kind::Quorum]);
+    let wanted = *rng.pick(&[
+        Kind::Node,
+        Kind::Node,
+        Kind::Node,
+        Kind::SpaceList,
+        Kind::Frame,
+        Kind::Frame,
+        Kind::Super,
+        Kind::Quorum,
+    ]);
     let candidates: Vec<_> = units.iter().filter(|unit| unit.kind == wanted).copied().collect();
     if candidates.is_empty() {
         return;
@@ -151,7 +161,7 @@ pub fn damage(memory: &MemDevice, units: &[Unit], rng: &mut Rng) {
     let other_copy = unit.offset ^ IO_ALIGN as u64;
     let before = (bytes.to_vec(), read(memory, other_copy, IO_ALIGN));
     let quorum = quorum_bytes();
-    let votes = bytes[quorum.clone()].to_vec();
+    let kept = [FSID, quorum].map(|range| (range.clone(), bytes[range].to_vec()));
     if rng.one_in(12) {
         // The body of another of its kind.
         let other = rng.pick(&candidates).offset;
@@ -164,7 +174,9 @@ pub fn damage(memory: &MemDevice, units: &[Unit], rng: &mut Rng) {
         }
     }
     if unit.kind == Kind::Super {
-        bytes[quorum].copy_from_slice(&votes);
+        for (range, old) in kept {
+            bytes[range].copy_from_slice(&old);
+        }
     }
     sign(unit.kind, &mut bytes);
     memory.write(unit.offset, &bytes).expect("within the volume");
@@ -182,12 +194,16 @@ pub fn damage(memory: &MemDevice, units: &[Unit], rng: &mut Rng) {
 fn voter_is_readable(memory: &MemDevice, offset: u64) -> bool {
     let geometry = geometry();
     let voters = 0..geometry.nr_voters();
-    let voter = voters.clone().find(|voter| (0..2).any(|copy| geometry.quorum_block_offset(*voter, copy) == offset));
+    let voter =
+        voters.clone().find(|voter| (0..2).any(|copy| geometry.quorum_block_offset(*voter, copy) == offset));
     let voter = voter.expect("a quorum block");
     let copies = [0, 1].map(|copy| read(memory, geometry.quorum_block_offset(voter, copy), IO_ALIGN));
     let fsid = read_super(memory).map_or(0, |found| found.sb.id.fsid.get());
     VoterBlock::newest([Some(&*copies[0]), Some(&*copies[1])], fsid, voter, voters.end).is_ok()
 }
+
+/// Where the super block says which volume it is.
+const FSID: std::ops::Range<usize> = offset_of!(SuperId, fsid)..offset_of!(SuperId, fsid) + 8;
 
 /// Where the super block says how many votes make a majority.
 fn quorum_bytes() -> std::ops::Range<usize> {
@@ -207,7 +223,8 @@ fn target(unit: &Unit, bytes: &[u8], rng: &mut Rng) -> std::ops::Range<usize> {
         Kind::Quorum => header..256,
         _ => {
             // The head, or something that is not zero.
-            let used = bytes.iter().rposition(|b| *b != 0).map_or(bytes.len(), |last| last + 1).max(header + 8);
+            let used =
+                bytes.iter().rposition(|b| *b != 0).map_or(bytes.len(), |last| last + 1).max(header + 8);
             let end = if rng.one_in(2) { used } else { used.min(header + 256) };
             header..end
         }
@@ -220,7 +237,8 @@ fn item(bytes: &[u8], rng: &mut Rng) -> Option<std::ops::Range<usize>> {
     let count = head.nr_items.get() as usize;
     let at = size_of::<NodeHeader>() + rng.below(count.max(1)) * size_of::<ItemHeader>();
     let (item, _) = ItemHeader::ref_from_prefix(bytes.get(at..)?).ok()?;
-    let value = usize::from(item.val_off.get())..usize::from(item.val_off.get()) + usize::from(item.val_len.get());
+    let value =
+        usize::from(item.val_off.get())..usize::from(item.val_off.get()) + usize::from(item.val_len.get());
     if value.is_empty() || value.end > bytes.len() || rng.one_in(4) {
         Some(at..at + size_of::<ItemHeader>())
     } else {

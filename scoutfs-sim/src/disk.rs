@@ -209,7 +209,11 @@ impl Recording {
                         next.insert(entry.thread, region(*offset));
                     }
                     let lacks = fault == Fault::NoDurable || fault == Fault::NoDurableIn(region(*offset));
-                    Some(Request::Write { offset: *offset, bytes: bytes.clone(), durable: *durable && !lacks })
+                    Some(Request::Write {
+                        offset: *offset,
+                        bytes: bytes.clone(),
+                        durable: *durable && !lacks,
+                    })
                 }
                 Request::Nothing => None,
             };
@@ -313,7 +317,9 @@ impl Iterator for Crashes<'_> {
             Some(Request::Write { offset, bytes, durable: true }) => {
                 put(&self.durable, *offset, bytes, &mut || true);
                 // What lies below a durable write can no longer come out on top.
-                self.pending.iter_mut().for_each(|(at, below)| *below = uncovered(*at, below, *offset, bytes));
+                self.pending
+                    .iter_mut()
+                    .for_each(|(at, below)| *below = uncovered(*at, below, *offset, bytes));
                 self.pending.retain(|(_, below)| !below.is_empty());
             }
             Some(Request::Write { offset, bytes, durable: false }) => {
@@ -406,7 +412,13 @@ mod tests {
             let kept = buf.chunks(ATOM).filter(|atom| atom.iter().all(|b| *b == 1)).count();
             let lost = buf.chunks(ATOM).filter(|atom| atom.iter().all(|b| *b == 0)).count();
             assert_eq!(kept + lost, IO_ALIGN / ATOM);
-            seen[if kept == 0 { 0 } else if lost == 0 { 1 } else { 2 }] = true;
+            seen[if kept == 0 {
+                0
+            } else if lost == 0 {
+                1
+            } else {
+                2
+            }] = true;
         }
         assert!(seen[2], "no write was torn");
     }

@@ -201,7 +201,7 @@ fn damage_gives_errors_and_never_a_panic_or_a_loop() {
     let one = setting("SCOUTFS_FUZZ_SEED");
     let seeds = match one {
         Some(seed) => seed..seed + 1,
-        None => 0..setting("SCOUTFS_FUZZ_SEEDS").unwrap_or(300),
+        None => 0..setting("SCOUTFS_FUZZ_SEEDS").unwrap_or(250),
     };
     if one.is_none() {
         log::set_sink(|_, _| ());
@@ -250,7 +250,7 @@ fn damage_gives_errors_and_never_a_panic_or_a_loop() {
     println!("refused, failed later, and unmounted: {counts:?}");
     let (panics, hangs) = (PANICS.lock().unwrap(), hangs.into_inner().unwrap());
     assert!(panics.is_empty() && hangs.is_empty(), "hanging seeds: {hangs:?}; panics: {panics:#?}");
-    if one.is_none() {
+    if outcomes.len() >= 100 {
         // Else the damage is not of the kind that tests anything.
         assert!(counts[0] > 0 && counts[2] > 0, "{counts:?}");
     }

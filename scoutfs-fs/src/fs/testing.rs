@@ -12,6 +12,7 @@ use scoutfs_env::{Arc, Box};
 use scoutfs_format::item::ROOT_INO;
 use scoutfs_format::key::{KIND_DATA_SEQ, KIND_META_SEQ};
 use scoutfs_format::voter::ProcessId;
+use scoutfs_net::quorum::Timing;
 use scoutfs_server::DeathOracle;
 
 use crate::dir::NewInode;
@@ -21,6 +22,18 @@ use crate::inode::Attr;
 use crate::inode::kind::FileType;
 use crate::node::{Mount, MountOptions};
 use crate::store::LockMode;
+
+/// Times of an election that nobody else takes part in, on a device that is memory.
+const FAST: Timing = Timing {
+    beat_ms: 10,
+    lease_ms: 10_000,
+    margin_ms: 100,
+    dead_ms: 10_200,
+    confirmed_ms: 20,
+    presumed_ms: None,
+    prompt_ms: 5,
+    settle_ms: 6,
+};
 
 /// Every process but this mount's is dead: a test drops a mount before it mounts again.
 struct OthersDead(ProcessId);
@@ -59,6 +72,7 @@ impl TestFs {
         let process = ProcessId { pid: self.mounts.into(), ..ProcessId::default() };
         let mut options = MountOptions::new(process);
         options.server_addr = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 14000)));
+        options.timing = FAST;
         options.block_cache_bytes = 8 << 20;
         options.item_cache_bytes = 4 << 20;
         self.mount = Some(Mount::open(self.device.clone(), &options, &OthersDead(process)).unwrap());

@@ -161,8 +161,19 @@ fn one_of_many_who_let_go_at_once_deletes_the_inode_and_frees_its_blocks_once() 
             fs.lookup(ROOT_INO, b"file").unwrap();
         }
         fs.unlink(ROOT_INO, b"file").unwrap();
-        let start = Barrier::new(THREADS);
+        let start = Barrier::new(THREADS + 1);
         thread::scope(|s| {
+            // One who has no reference, only the number.
+            s.spawn(|| {
+                start.wait();
+                for mode in 0..500 {
+                    let set = SetAttr { mode: Some(mode), ..SetAttr::default() };
+                    if let Err(e) = fs.setattr(ino, &set) {
+                        assert!(matches!(e, Error::StaleHandle), "{e}");
+                        break;
+                    }
+                }
+            });
             for _ in 0..THREADS {
                 s.spawn(|| {
                     start.wait();

@@ -101,6 +101,8 @@ impl Drop for ServerHost {
 fn serve(mut server: Server, shared: &Shared, rid: u64) {
     let mut decoder = Decoder::new();
     let mut seq = 0;
+    // Whether the merger has a piece.
+    let mut is_out = false;
     loop {
         let stopping = shared.stop.load(Ordering::Acquire);
         let now = time::mono_now();
@@ -123,6 +125,7 @@ fn serve(mut server: Server, shared: &Shared, rid: u64) {
             Received::Closed => break,
         }
         if let Some(result) = shared.merge.lock().result.take() {
+            is_out = false;
             server.job_done(time::mono_now(), result);
         }
         server.tick(time::mono_now());
@@ -138,6 +141,7 @@ fn serve(mut server: Server, shared: &Shared, rid: u64) {
             && let Some(job) = server.poll_job()
         {
             merge.job = Some(job);
+            is_out = true;
             shared.merge_changed.notify_all();
         }
         drop(merge);
@@ -165,11 +169,20 @@ fn serve(mut server: Server, shared: &Shared, rid: u64) {
             break;
         }
     }
-    if server.failed().is_none()
-        && !shared.abandon.load(Ordering::Acquire)
-        && let Err(e) = server.stop_clean()
-    {
-        scoutfs_env::error!("server: writing the clean state: {e}");
+    if server.failed().is_none() && !shared.abandon.load(Ordering::Acquire) {
+        // The merger writes until its piece is done; only then is nothing in flight, as the clean state says.
+        let mut merge = shared.merge.lock();
+        while is_out && merge.result.is_none() {
+            merge = shared.merge_changed.wait(merge);
+        }
+        let result = merge.result.take();
+        drop(merge);
+        if let Some(result) = result {
+            server.job_done(time::mono_now(), result);
+        }
+        if let Err(e) = server.stop_clean() {
+            scoutfs_env::error!("server: writing the clean state: {e}");
+        }
     }
     shared.end.close();
 }
@@ -210,6 +223,7 @@ fn merge(shared: &Shared, cache: &BlockCache) {
         let result = job.run(cache);
         merge = shared.merge.lock();
         merge.result = Some(result);
+        shared.merge_changed.notify_all();
         shared.end.wake_self();
     }
 }

@@ -6,11 +6,9 @@
 //! slot was given to this leader (which confirmed the death of its owner), or its process is dead. Otherwise the set goes
 //! into quarantine, and this leader takes another one.
 
-use core::mem::offset_of;
 
 use scoutfs_btree::space::{Extent, SpaceKind, read_list};
-use scoutfs_btree::{BlockCache, Cursor, Error as TreeError};
-use scoutfs_env::crc32c::crc32c;
+use scoutfs_btree::{BlockCache, CorruptKind, Cursor, Error as TreeError};
 use scoutfs_env::device::BlockDevice;
 use scoutfs_env::time::Mono;
 use scoutfs_env::{Arc, Box, IoBuf, OrdMap, Vec, log};
@@ -19,8 +17,10 @@ use scoutfs_format::key::{KIND_FREE, KIND_HAND_OVER, KIND_MEMBER, KIND_MERGE, KI
 use scoutfs_format::le::U64;
 use scoutfs_format::server_item::{FreeItem, MEMBER_FREE, MEMBER_LIVE, MergeItem, QuarantineItem};
 use scoutfs_format::space::{ENTRY_FREE, SPACE_META};
-use scoutfs_format::voter::{MAGIC_QUORUM, ProcessId, QuorumBlock, SUPER_CLEAN, SuperBlock, VOTER_FREE};
+use scoutfs_format::tree::MAX_TREE_HEIGHT;
+use scoutfs_format::voter::{ProcessId, SUPER_CLEAN, SuperBlock};
 use scoutfs_format::{Key, SECTOR_SIZE};
+use scoutfs_net::quorum::VoterBlock;
 use zerocopy::FromBytes;
 
 use super::changes::Changes;
@@ -34,7 +34,7 @@ use super::work::WorkSet;
 use super::{DeathOracle, Server, locks};
 use crate::error::ServerError;
 use crate::roots::parse_member;
-use crate::super_block::{ValidSuper, write_super_after};
+use crate::super_block::{NUMBER_END, ValidSuper, write_super_after};
 
 /// Metadata blocks that a former leader may still write.
 pub(crate) struct Quarantine {
@@ -158,6 +158,23 @@ pub(crate) fn read_work(
     }
 }
 
+/// Refuses a super block that cannot be counted on from.
+fn check_super(sb: &SuperBlock, geometry: &Geometry) -> Result<(), ServerError> {
+    let counters = [("seq bound", sb.seq_bound), ("inode bound", sb.ino_bound), ("block seq", sb.block_seq)];
+    if let Some((what, found)) = counters.iter().find(|(_, n)| n.get() >= NUMBER_END) {
+        return Err(ServerError::Counter { what, found: found.get() });
+    }
+    if sb.meta_zones.get() > geometry.nr_zones() {
+        return Err(ServerError::Counter { what: "number of metadata zones", found: sb.meta_zones.get() });
+    }
+    // The height decides how many blocks a merge takes.
+    let root = &sb.fs_root;
+    if root.height > MAX_TREE_HEIGHT {
+        return Err(TreeError::corrupt(root.block.blkno.get(), CorruptKind::Height { height: root.height }).into());
+    }
+    Ok(())
+}
+
 impl Server {
     /// Begins to serve as the winner of `term`, from the newest super block, writing to the copies of `voter`.
     ///
@@ -184,6 +201,7 @@ impl Server {
         if voter >= geometry.nr_voters() {
             return Err(ServerError::Voter { voter, nr_voters: geometry.nr_voters() });
         }
+        check_super(&old, &geometry)?;
         let mut counters = Counters::new(&old);
         let items = ServerItems::read(&cache, &geometry, &old, now, counters.next_seq).map_err(settled)?;
         let (work_extents, work_list) = read_work(&cache, &old).map_err(settled)?;
@@ -335,29 +353,18 @@ fn old_leader(
     if sb.sb.flags.get() & SUPER_CLEAN != 0 || sb.voter == voter {
         return Ok(None);
     }
-    let mut newest: Option<QuorumBlock> = None;
-    let mut buf = IoBuf::zeroed(SECTOR_SIZE)?;
-    for copy in 0..2 {
-        if dev.read(geometry.quorum_block_offset(sb.voter, copy), &mut buf).is_err() {
-            continue;
-        }
-        const COVERED: usize = offset_of!(QuorumBlock, magic);
-        let crc = crc32c(buf.get(COVERED..).unwrap_or_default());
-        if let Ok((block, _)) = QuorumBlock::read_from_prefix(&buf)
-            && block.crc.get() == crc
-            && block.magic.get() == MAGIC_QUORUM
-            && block.fsid == sb.sb.id.fsid
-            && block.voter.get() == sb.voter
-            && newest.is_none_or(|n| block.write_nr.get() > n.write_nr.get())
-        {
-            newest = Some(block);
-        }
+    let mut copies = [IoBuf::zeroed(SECTOR_SIZE)?, IoBuf::zeroed(SECTOR_SIZE)?];
+    let mut readable = [false; 2];
+    for (copy, sector) in copies.iter_mut().enumerate() {
+        readable[copy] = dev.read(geometry.quorum_block_offset(sb.voter, copy as u32), sector).is_ok();
     }
-    Ok(match newest {
+    let sector = |copy: usize| readable[copy].then_some(&copies[copy][..]);
+    let fsid = sb.sb.id.fsid.get();
+    Ok(match VoterBlock::newest([sector(0), sector(1)], fsid, sb.voter, geometry.nr_voters()) {
         // Its owner left cleanly, its writes behind it.
-        Some(block) if block.state.get() == VOTER_FREE => None,
-        Some(block) if dead.is_dead(&block.process) => None,
-        Some(block) => Some(block.process),
-        None => Some(ProcessId::default()),
+        Ok(block) if !block.owned => None,
+        Ok(block) if dead.is_dead(&block.process) => None,
+        Ok(block) => Some(block.process),
+        Err(_) => Some(ProcessId::default()),
     })
 }

@@ -4,12 +4,13 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 
 use scoutfs_format::geometry::super_offset;
 use scoutfs_format::voter::SuperBlock;
 
 use crate::pattern::content;
-use crate::run::{SOON, program, run, run_for, run_refused, scoutfs};
+use crate::run::{SOON, program, run, run_for, run_or_kill, run_refused, scoutfs};
 use crate::volume::{Volume, is_mount_point, loop_devices_of};
 
 /// Byte offset of the format hash in a super block.
@@ -170,10 +171,12 @@ fn a_second_mount_of_one_image_harms_nothing() {
     let mounted = volume.mount();
     fs::write(mounted.join("file"), "content").unwrap();
     mounted.sync();
-    // The one voter slot is taken, so there is nothing that a second mount could be: it says so.
+    // The one voter slot is taken. The second mount waits for it, and says so; it may also refuse.
     let second = volume.directory("second");
-    let message = run_refused(mount_command(&volume.image(), &second));
-    assert!(message.contains(volume.image().to_str().unwrap()), "{message}");
+    let mut command = scoutfs(["mount", "-f", "-o", "server_addr=127.0.0.1"]);
+    let (ended, _) = run_or_kill(command.arg(volume.image()).arg(&second), Duration::from_secs(5));
+    assert!(!ended.status.success());
+    assert!(ended.stderr.contains("voter slots have owners"), "{}", ended.stderr);
     assert!(!is_mount_point(&second));
     fs::write(mounted.join("file2"), "more").unwrap();
     mounted.sync();

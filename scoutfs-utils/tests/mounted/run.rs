@@ -39,19 +39,26 @@ pub fn program<S: AsRef<OsStr>>(name: &str, arguments: impl IntoIterator<Item = 
 }
 
 /// Runs a command to its end, for `limit` at most: then it and its children are killed, and the test fails.
-///
-/// Its output goes to memory files, not pipes: a daemon that keeps one open must not keep us waiting.
 pub fn run_for(mut command: impl BorrowMut<Command>, limit: Duration) -> Ended {
     let command = command.borrow_mut();
+    let (ended, in_time) = run_or_kill(command, limit);
+    assert!(in_time, "{command:?} took more than {limit:?}; killed: {}", ended.stderr);
+    ended
+}
+
+/// Runs a command for `limit` at most, then kills it and its children. Says whether it ended by itself.
+///
+/// Its output goes to memory files, not pipes: a daemon that keeps one open must not keep us waiting.
+pub fn run_or_kill(command: &mut Command, limit: Duration) -> (Ended, bool) {
     let memory = || File::from(memfd_create("output", MemfdFlags::CLOEXEC).unwrap());
     let (mut stdout, mut stderr) = (memory(), memory());
     command.stdin(Stdio::null()).process_group(0);
     command.stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap());
     let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
     let start = Instant::now();
-    let status = loop {
+    let (status, in_time) = loop {
         if let Some(status) = child.try_wait().unwrap() {
-            break status;
+            break (status, true);
         }
         if start.elapsed() > limit {
             let group = Pid::from_child(&child);
@@ -60,11 +67,11 @@ pub fn run_for(mut command: impl BorrowMut<Command>, limit: Duration) -> Ended {
                 sleep(Duration::from_millis(50));
                 child.try_wait().unwrap()
             });
-            panic!("{command:?} took more than {limit:?}; killed ({status:?}): {}", text(&mut stderr));
+            break (status.unwrap_or_else(|| panic!("{command:?} cannot be killed")), false);
         }
         sleep(Duration::from_millis(2).max(start.elapsed() / 20).min(Duration::from_millis(50)));
     };
-    Ended { status, stdout: text(&mut stdout), stderr: text(&mut stderr) }
+    (Ended { status, stdout: text(&mut stdout), stderr: text(&mut stderr) }, in_time)
 }
 
 /// Runs a short command that must succeed. Gives what it printed.
