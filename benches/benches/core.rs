@@ -47,8 +47,9 @@ fn core(c: &mut Criterion) {
     let cache = BlockCache::new(Arc::new(device).expect("memory"), 7, geometry, 4096).expect("cache");
     let mut space = Fresh { next: geometry.first_meta_block(), counter: 0 };
     let all = items(200_000, 10, 1);
-    let built = apply(&cache, &mut space, &TreeRoot::EMPTY, &mut SliceSource::new(&all), &Rule::Log, Limit::NONE)
-        .expect("apply");
+    let built =
+        apply(&cache, &mut space, &TreeRoot::EMPTY, &mut SliceSource::new(&all), &Rule::Log, Limit::NONE)
+            .expect("apply");
     let start = space.next;
 
     let mut group = c.benchmark_group("tree");

@@ -39,7 +39,9 @@ pub enum MkfsError {
     #[error(transparent)]
     Geometry(#[from] scoutfs_format::geometry::GeometryError),
     /// The device holds a volume that is in use.
-    #[error("the device holds the volume {fsid:016x}, which is mounted: a voter of it is alive (overwrite it with --force)")]
+    #[error(
+        "the device holds the volume {fsid:016x}, which is mounted: a voter of it is alive (overwrite it with --force)"
+    )]
     InUse {
         /// The volume.
         fsid: u64,
@@ -84,7 +86,12 @@ fn first_items(now: Timespec) -> Result<Vec<OwnedItem>> {
     };
     let mut items = Vec::with_capacity(2)?;
     let mut add = |key, value: &[u8]| -> Result<()> {
-        items.push(OwnedItem { key, version: FIRST_VERSION, deletion: false, value: Vec::from_slice(value)? })?;
+        items.push(OwnedItem {
+            key,
+            version: FIRST_VERSION,
+            deletion: false,
+            value: Vec::from_slice(value)?,
+        })?;
         Ok(())
     };
     add(Key::index(KIND_META_SEQ, FIRST_VERSION, ROOT_INO), &[])?;

@@ -14,8 +14,8 @@ use scoutfs_format::le::{U32, U64};
 use scoutfs_format::server_item::FreeItem;
 use scoutfs_format::space::{SPACE_META, SPACE_ZONES};
 use scoutfs_format::voter::{SUPER_CLEAN, SuperBlock};
-use scoutfs_net::quorum::VoterBlock;
 use scoutfs_format::{BlockRef, Key, SECTOR_SIZE};
+use scoutfs_net::quorum::VoterBlock;
 
 use crate::error::ServerError;
 use crate::server::work_entry;

@@ -17,7 +17,11 @@ pub fn open(path: &Path) -> Result<File, String> {
     File::open(path).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-fn call<T: FromBytes + IntoBytes + Immutable>(file: &File, number: u32, argument: &mut T) -> io::Result<usize> {
+fn call<T: FromBytes + IntoBytes + Immutable>(
+    file: &File,
+    number: u32,
+    argument: &mut T,
+) -> io::Result<usize> {
     // SAFETY: the number's size field is the size of `T`, all of whose bytes may be read and written; the pointers in
     // the arguments used here come from the safe wrappers below and are valid for the lengths beside them.
     let n = unsafe { libc::ioctl(file.as_raw_fd(), number as _, argument as *mut T) };

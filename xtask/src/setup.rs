@@ -21,7 +21,11 @@ pub fn run(program: impl AsRef<OsStr>, arguments: &[&str]) -> Result<(), String>
         .stdin(Stdio::null())
         .status()
         .map_err(|e| format!("{shown}: {e}"))?;
-    if status.success() { Ok(()) } else { Err(format!("{shown} {} ended with {status}", arguments.join(" "))) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("{shown} {} ended with {status}", arguments.join(" ")))
+    }
 }
 
 /// The cargo that runs this.
@@ -65,7 +69,8 @@ pub fn install() -> Result<(), String> {
 
 /// Mounting needs root.
 pub fn need_root() -> Result<(), String> {
-    let status = std::fs::read_to_string("/proc/self/status").map_err(|e| format!("/proc/self/status: {e}"))?;
+    let status =
+        std::fs::read_to_string("/proc/self/status").map_err(|e| format!("/proc/self/status: {e}"))?;
     let root = status
         .lines()
         .find_map(|l| l.strip_prefix("Uid:"))

@@ -182,8 +182,11 @@ fn the_core_is_no_std_and_allocates_only_through_env() {
                 let place = format!("{}:{number}: {line}", path.display());
                 assert!(!line.contains("extern crate alloc"), "only scoutfs-env may allocate: {place}");
                 assert!(!line.contains("extern crate std"), "the core has no std: {place}");
-                assert!(!line.contains("std::") , "the core has no std: {place}");
-                assert!(!line.contains("alloc::boxed") && !line.contains("alloc::vec"), "only scoutfs-env may allocate: {place}");
+                assert!(!line.contains("std::"), "the core has no std: {place}");
+                assert!(
+                    !line.contains("alloc::boxed") && !line.contains("alloc::vec"),
+                    "only scoutfs-env may allocate: {place}"
+                );
                 assert!(!line.contains("Box::new("), "an infallible allocation: {place}");
                 let words = words(&line);
                 assert!(!words.contains(&"f32") && !words.contains(&"f64"), "floating point: {place}");
@@ -232,8 +235,17 @@ fn every_source_names_its_license() {
 /// Symbols that the core may leave undefined: the host's hooks, and what every freestanding program needs.
 fn may_be_undefined(symbol: &str) -> bool {
     symbol.starts_with("scoutfs_host_")
-        || ["memcpy", "memmove", "memset", "memcmp", "bcmp", "strlen", "rust_eh_personality", "_Unwind_Resume"]
-            .contains(&symbol)
+        || [
+            "memcpy",
+            "memmove",
+            "memset",
+            "memcmp",
+            "bcmp",
+            "strlen",
+            "rust_eh_personality",
+            "_Unwind_Resume",
+        ]
+        .contains(&symbol)
 }
 
 #[test]
@@ -264,8 +276,14 @@ fn the_core_links_into_a_freestanding_library() {
         Some((*fields.get(6)? == "UND", (*fields.get(7)?).to_owned()))
     });
     let (undefined, defined): (Vec<_>, Vec<_>) = named.partition(|(undefined, _)| *undefined);
-    assert!(defined.iter().any(|(_, s)| s == "scoutfs_core_link"), "the entry point is missing: this proves nothing");
-    assert!(undefined.iter().any(|(_, s)| s == "scoutfs_host_wait"), "the core uses no hook: this proves nothing");
+    assert!(
+        defined.iter().any(|(_, s)| s == "scoutfs_core_link"),
+        "the entry point is missing: this proves nothing"
+    );
+    assert!(
+        undefined.iter().any(|(_, s)| s == "scoutfs_host_wait"),
+        "the core uses no hook: this proves nothing"
+    );
     for (_, symbol) in &undefined {
         assert!(may_be_undefined(symbol), "the core needs a symbol that a kernel does not have: {symbol}");
     }
@@ -276,7 +294,10 @@ fn the_core_links_into_a_freestanding_library() {
     let dump = Command::new("objdump").args(["-d", "--no-show-raw-insn"]).arg(&object).output().unwrap();
     for line in String::from_utf8_lossy(&dump.stdout).lines() {
         let mnemonic = line.split('\t').nth(1).unwrap_or("").split_whitespace().next().unwrap_or("");
-        let float = ["addss", "addsd", "subss", "subsd", "mulss", "mulsd", "divss", "divsd", "cvtsi2s", "cvttsd", "cvttss"];
+        let float = [
+            "addss", "addsd", "subss", "subsd", "mulss", "mulsd", "divss", "divsd", "cvtsi2s", "cvttsd",
+            "cvttss",
+        ];
         assert!(!float.iter().any(|f| mnemonic.starts_with(f)), "floating point arithmetic: {line}");
     }
 }

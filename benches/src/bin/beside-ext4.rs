@@ -106,7 +106,8 @@ fn measure(root: &Path) -> Vec<(&'static str, f64)> {
 }
 
 fn main() {
-    let folder = std::env::args_os().nth(1).map_or_else(|| PathBuf::from("target/beside-ext4"), PathBuf::from);
+    let folder =
+        std::env::args_os().nth(1).map_or_else(|| PathBuf::from("target/beside-ext4"), PathBuf::from);
     let _ = fs::remove_dir_all(&folder);
     let at = |name: &str| folder.join(name);
     fs::create_dir_all(at("mnt")).expect("the work folder");

@@ -15,7 +15,10 @@ fn main() {
     let fs = bed.mount.fs();
     let new = NewInode { mode: 0o100_644, rdev: 0, uid: 0, gid: 0 };
     let name = |i: u64| format!("file-{i:09}").into_bytes();
-    println!("{:>10} {:>12} {:>12} {:>14} {:>14}", "files", "creates/s", "lookups/s", "bytes/create", "writes/create");
+    println!(
+        "{:>10} {:>12} {:>12} {:>14} {:>14}",
+        "files", "creates/s", "lookups/s", "bytes/create", "writes/create"
+    );
     for from in (0..files).step_by(step as usize) {
         let before = bed.stats();
         let began = Instant::now();

@@ -5,15 +5,17 @@ use core::net::SocketAddr;
 use core::sync::atomic::{AtomicBool, AtomicU64};
 use core::time::Duration;
 
+use scoutfs_btree::BlockCache;
 use scoutfs_btree::ring::{RING_BYTES, RingOwner, RingWriter};
 use scoutfs_btree::space::{MountSpace, SpaceKind};
-use scoutfs_btree::BlockCache;
 use scoutfs_env::device::BlockDevice;
 use scoutfs_env::sync::Mutex;
 use scoutfs_env::thread::JoinHandle;
 use scoutfs_env::{Arc, Box, IoBuf, time};
 use scoutfs_format::le::{U32, U64};
-use scoutfs_format::msg::{CommitNumber, JoinReply, JoinRequest, MSG_JOIN, MSG_LEAVE, MSG_SEQ, SeqReply, SeqRequest};
+use scoutfs_format::msg::{
+    CommitNumber, JoinReply, JoinRequest, MSG_JOIN, MSG_LEAVE, MSG_SEQ, SeqReply, SeqRequest,
+};
 use scoutfs_format::voter::ProcessId;
 use scoutfs_item::{ItemCache, Limits};
 use scoutfs_net::quorum::{Config, Timing};
@@ -24,9 +26,9 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::client::Client;
 use super::server_host::ServerHost;
+use super::transport;
 use super::voter::VoterHost;
 use super::worker::{self, Intervals, Worker};
-use super::transport;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::store::{

@@ -201,7 +201,8 @@ impl VoterHost {
             store: Mutex::new(None),
         })?;
         let for_thread = shared.clone();
-        let thread = thread::spawn("scoutfs-voter", move || beat(runner, &for_thread)).map_err(|_| Error::NoMemory)?;
+        let thread =
+            thread::spawn("scoutfs-voter", move || beat(runner, &for_thread)).map_err(|_| Error::NoMemory)?;
         Ok(VoterHost { slot, term, shared, thread: Some(thread) })
     }
 

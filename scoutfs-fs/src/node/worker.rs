@@ -15,7 +15,8 @@ use scoutfs_env::time::{self, Mono};
 use scoutfs_env::{Arc, Vec};
 use scoutfs_format::le::{U32, U64};
 use scoutfs_format::msg::{
-    CommitBelow, CommitNumber, MSG_COMMIT_BELOW, MSG_FINALIZE, MSG_LOCK, MSG_MERGED, STATUS_INVALID, STATUS_OK,
+    CommitBelow, CommitNumber, MSG_COMMIT_BELOW, MSG_FINALIZE, MSG_LOCK, MSG_MERGED, STATUS_INVALID,
+    STATUS_OK,
 };
 use zerocopy::{FromBytes, IntoBytes};
 

@@ -23,7 +23,9 @@ use scoutfs_env::Vec;
 use scoutfs_env::device::BlockDevice;
 use scoutfs_format::block::BlockRef;
 use scoutfs_format::le::{I64, U32, U64};
-use scoutfs_format::ring::{FRAME_PAYLOAD, LOG_FINALIZED, LogTree, RECORD_CHECKPOINT, RECORD_CLEAN, RecordHeader};
+use scoutfs_format::ring::{
+    FRAME_PAYLOAD, LOG_FINALIZED, LogTree, RECORD_CHECKPOINT, RECORD_CLEAN, RecordHeader,
+};
 use scoutfs_format::space::{SpaceEntry, SpaceListRef};
 use scoutfs_format::tree::{ItemHeader, TreeRoot};
 use scoutfs_format::voter::ProcessId;
@@ -37,7 +39,9 @@ const MAX_INLINE_ENTRIES: usize = 32;
 /// Log trees from which on none is finalized, so that a checkpoint's record always has its few frames.
 const MANY_LOGS: usize = 48;
 const _: () = assert!(
-    size_of::<RecordHeader>() + (MANY_LOGS + 1) * size_of::<LogTree>() + MAX_INLINE_ENTRIES * size_of::<SpaceEntry>()
+    size_of::<RecordHeader>()
+        + (MANY_LOGS + 1) * size_of::<LogTree>()
+        + MAX_INLINE_ENTRIES * size_of::<SpaceEntry>()
         <= CHECKPOINT_FRAMES as usize * FRAME_PAYLOAD
 );
 
@@ -191,7 +195,8 @@ impl Slot {
             self.inode_delta = inode_delta;
             return Ok(Written { commit_nr, logs: None, finalized: false });
         }
-        let written = self.write_checkpoint(device, cache, space, batch, inode_delta, data_written, &tail()?)?;
+        let written =
+            self.write_checkpoint(device, cache, space, batch, inode_delta, data_written, &tail()?)?;
         self.inode_delta = inode_delta;
         Ok(written)
     }
@@ -305,8 +310,11 @@ impl Slot {
             places.push(BlockRef::new(*blkno, batch.seq, counter))?;
         }
         let no_entries: &[SpaceEntry] = &[];
-        let (in_list, in_record) =
-            if list.blocks.is_empty() { (no_entries, &list.entries[..]) } else { (&list.entries[..], no_entries) };
+        let (in_list, in_record) = if list.blocks.is_empty() {
+            (no_entries, &list.entries[..])
+        } else {
+            (&list.entries[..], no_entries)
+        };
         let space_list = write_list(cache, &places, in_list)?;
 
         let flags = RECORD_CHECKPOINT | if batch.leave { RECORD_CLEAN } else { 0 };
@@ -322,8 +330,7 @@ impl Slot {
             record.add_space(entry)?;
         }
         data_written.store(true, Ordering::Relaxed);
-        let commit_nr =
-            self.write_record(device, &record, flags, data_written).map_err(Error::from)?;
+        let commit_nr = self.write_record(device, &record, flags, data_written).map_err(Error::from)?;
 
         let mut sources = Vec::with_capacity(logs.len())?;
         for log in &logs {

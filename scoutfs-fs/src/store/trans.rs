@@ -135,11 +135,7 @@ impl Trans {
         while state.holders > 0 {
             state = self.changed.wait(state);
         }
-        Closed {
-            seq: state.seq,
-            max_version: state.seq.max(state.granted),
-            inode_delta: state.inode_delta,
-        }
+        Closed { seq: state.seq, max_version: state.seq.max(state.granted), inode_delta: state.inode_delta }
     }
 
     /// Opens the next transaction after [`Trans::close`]. `seq` must be accepted (see [`Trans::accepts`]); grants that

@@ -79,9 +79,12 @@ impl Volume {
     /// The volume must be sound.
     pub fn check(&self) {
         let mut issues = std::vec::Vec::new();
-        let summary =
-            scoutfs_fs::check::check(&self.device(), &mut |issue| issues.push(issue.to_string()), &mut |_, _| ())
-                .unwrap();
+        let summary = scoutfs_fs::check::check(
+            &self.device(),
+            &mut |issue| issues.push(issue.to_string()),
+            &mut |_, _| (),
+        )
+        .unwrap();
         assert_eq!((issues, summary.issues, summary.changed), (vec![], 0, false));
     }
 }

@@ -6,7 +6,6 @@
 //! slot was given to this leader (which confirmed the death of its owner), or its process is dead. Otherwise the set goes
 //! into quarantine, and this leader takes another one.
 
-
 use scoutfs_btree::space::{Extent, SpaceKind, read_list};
 use scoutfs_btree::{BlockCache, CorruptKind, Cursor, Error as TreeError};
 use scoutfs_env::device::BlockDevice;
@@ -170,7 +169,9 @@ fn check_super(sb: &SuperBlock, geometry: &Geometry) -> Result<(), ServerError> 
     // The height decides how many blocks a merge takes.
     let root = &sb.fs_root;
     if root.height > MAX_TREE_HEIGHT {
-        return Err(TreeError::corrupt(root.block.blkno.get(), CorruptKind::Height { height: root.height }).into());
+        return Err(
+            TreeError::corrupt(root.block.blkno.get(), CorruptKind::Height { height: root.height }).into()
+        );
     }
     Ok(())
 }

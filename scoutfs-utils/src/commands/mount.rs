@@ -63,13 +63,19 @@ fn serve(path: &Path, directory: &Path, options: &Options, ready: Option<Ready>)
         how.commit_interval = interval;
     }
     let signals = EndSignals::take_over().map_err(|e| e.to_string())?;
-    let node = Node::open(device, &how, &LocalProcesses::new()).map_err(|e| format!("{}: {e}", path.display()))?;
+    let node =
+        Node::open(device, &how, &LocalProcesses::new()).map_err(|e| format!("{}: {e}", path.display()))?;
     let adapter = StdArc::new(Adapter::new(node));
 
     // The mount holds the loop device from then on; it goes with it.
     let (block_device, loop_device) = block_device(path, options)?;
     let kind = MountKind::Block { device: block_device, block_size: 4096 };
-    let mut session = SessionOptions::new(fuse::MountOptions { flags: options.flags, ..fuse::MountOptions::new(kind, directory, SUBTYPE) });
+    let mut session = SessionOptions::new(fuse::MountOptions {
+        flags: options.flags,
+        ..fuse::MountOptions::new(kind, directory, SUBTYPE)
+    });
+    // The adapter does without OPEN, so truncation must come as SETATTR.
+    session.want.remove(fuse::InitFlags::ATOMIC_O_TRUNC);
     session.threads.readers = session.threads.readers.max(2);
     let session = match Session::mount(adapter.clone(), &session) {
         Ok(session) => session,

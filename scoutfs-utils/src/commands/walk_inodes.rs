@@ -64,7 +64,8 @@ pub fn run(arguments: &WalkInodes) -> Result<(), String> {
                 writeln!(out, "{{\"seq\":{seq},\"minor\":{minor},\"ino\":{ino}}}").map_err(broken)?;
             } else {
                 if count.is_multiple_of(25) {
-                    writeln!(out, "{:<20} {:<20} {:<10} {:<20}", "#", "major", "minor", "ino").map_err(broken)?;
+                    writeln!(out, "{:<20} {:<20} {:<10} {:<20}", "#", "major", "minor", "ino")
+                        .map_err(broken)?;
                 }
                 writeln!(out, "{count:<20} {seq:<20} {minor:<10} {ino:<20}").map_err(broken)?;
             }

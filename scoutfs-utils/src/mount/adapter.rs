@@ -16,9 +16,9 @@ use scoutfs_fs::{Error, Fs, Mount};
 use super::convert::{attr, errno, rdev_in, set_attr};
 use super::ioctl;
 use crate::fuse::{
-    AttrReply, Context, CopyFileRange, Create, DirPlusSink, DirSink, Entry, Errno, Fallocate, Filesystem, Forgets,
-    Ioctl, IoctlReply, OpenReplyFlags, Opened, Read, ReadBuf, Rename, RenameFlags, Result, SetAttr, SetXattr,
-    Statfs, StatxReply, Write,
+    AttrReply, Context, CopyFileRange, Create, DirPlusSink, DirSink, Entry, Errno, Fallocate, Filesystem,
+    Forgets, Ioctl, IoctlReply, OpenReplyFlags, Opened, Read, ReadBuf, Rename, RenameFlags, Result, SetAttr,
+    SetXattr, Statfs, StatxReply, Write,
 };
 
 /// The longest that the kernel may believe what it was told.
@@ -126,7 +126,15 @@ impl Filesystem for Adapter {
         Ok(self.entry(&self.fs().symlink(parent, name, target, &new).map_err(errno)?))
     }
 
-    fn mknod(&self, ctx: &Context<'_>, parent: u64, name: &[u8], mode: u32, umask: u32, rdev: u32) -> Result<Entry> {
+    fn mknod(
+        &self,
+        ctx: &Context<'_>,
+        parent: u64,
+        name: &[u8],
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+    ) -> Result<Entry> {
         let new = new_inode(ctx, mode, umask, rdev);
         Ok(self.entry(&self.fs().create(parent, name, &new).map_err(errno)?))
     }
@@ -158,7 +166,13 @@ impl Filesystem for Adapter {
         Ok(self.entry(&self.fs().link(ino, new_parent, new_name).map_err(errno)?))
     }
 
-    fn create(&self, ctx: &Context<'_>, parent: u64, name: &[u8], create: &Create) -> Result<(Entry, Opened)> {
+    fn create(
+        &self,
+        ctx: &Context<'_>,
+        parent: u64,
+        name: &[u8],
+        create: &Create,
+    ) -> Result<(Entry, Opened)> {
         let new = new_inode(ctx, create.mode & 0o7777 | libc::S_IFREG, create.umask, 0);
         let a = self.fs().create(parent, name, &new).map_err(errno)?;
         Ok((self.entry(&a), opened()))
@@ -223,7 +237,14 @@ impl Filesystem for Adapter {
             .map_err(errno)
     }
 
-    fn readdirplus(&self, _: &Context<'_>, ino: u64, _: u64, offset: u64, sink: &mut DirPlusSink<'_>) -> Result<()> {
+    fn readdirplus(
+        &self,
+        _: &Context<'_>,
+        ino: u64,
+        _: u64,
+        offset: u64,
+        sink: &mut DirPlusSink<'_>,
+    ) -> Result<()> {
         self.fs()
             .readdir_plus(ino, offset, &mut |e, a| match a {
                 Some(a) => sink.add(&self.entry(a), e.next_pos, e.name),

@@ -9,7 +9,10 @@ use crate::fuse::{Attr, Errno, SetAttr, SetTime, Timestamp};
 
 /// An error as an errno. What a program is told is one number: the rest goes to the log.
 pub fn errno(e: Error) -> Errno {
-    if matches!(e, Error::Io(_) | Error::Tree(_) | Error::Volume(_) | Error::Corrupt { .. } | Error::Server(_)) {
+    if matches!(
+        e,
+        Error::Io(_) | Error::Tree(_) | Error::Volume(_) | Error::Corrupt { .. } | Error::Server(_)
+    ) {
         scoutfs_env::error!("{e}");
     }
     Errno::from_raw_os_error(e.errno())

@@ -55,7 +55,8 @@ impl Options {
                 }
                 ("commit_interval_ms", Some(value)) => {
                     let ms = value.parse().ok().filter(|ms| (100..=60_000).contains(ms));
-                    let ms = ms.ok_or_else(|| format!("commit_interval_ms={value} is not in 100 to 60000"))?;
+                    let ms =
+                        ms.ok_or_else(|| format!("commit_interval_ms={value} is not in 100 to 60000"))?;
                     options.commit_interval = Some(Duration::from_millis(ms));
                     continue;
                 }
@@ -79,7 +80,11 @@ impl Options {
                 ("async", None) => (MountFlags::SYNCHRONOUS, false),
                 ("dirsync", None) => (MountFlags::DIRSYNC, true),
                 // For mount(8) and systemd, not for filesystems.
-                ("defaults" | "auto" | "noauto" | "nofail" | "_netdev" | "user" | "nouser" | "atime" | "diratime", None) => {
+                (
+                    "defaults" | "auto" | "noauto" | "nofail" | "_netdev" | "user" | "nouser" | "atime"
+                    | "diratime",
+                    None,
+                ) => {
                     continue;
                 }
                 (name, _) if name.starts_with("x-") || name.starts_with("comment") => continue,

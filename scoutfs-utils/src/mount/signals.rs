@@ -33,7 +33,8 @@ impl EndSignals {
                 if failed != 0 {
                     return;
                 }
-                let mountpoint: Option<PathBuf> = for_thread.lock().unwrap_or_else(|e| e.into_inner()).clone();
+                let mountpoint: Option<PathBuf> =
+                    for_thread.lock().unwrap_or_else(|e| e.into_inner()).clone();
                 match mountpoint {
                     Some(mountpoint) => end(signal, &mountpoint),
                     None => std::process::exit(128 + signal),

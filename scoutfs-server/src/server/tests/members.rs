@@ -413,7 +413,8 @@ fn messages_that_make_no_sense_are_refused() {
 fn own_voter_slot(dev: &TestDevice, geometry: &scoutfs_format::geometry::Geometry, voter: u32) {
     use scoutfs_env::device::BlockDevice;
     use scoutfs_net::quorum::VoterBlock;
-    let block = VoterBlock { owned: true, nonce: 5, rid: 5, process: process(5), ..VoterBlock::free(voter, 2) };
+    let block =
+        VoterBlock { owned: true, nonce: 5, rid: 5, process: process(5), ..VoterBlock::free(voter, 2) };
     let mut sector = scoutfs_env::IoBuf::zeroed(scoutfs_format::SECTOR_SIZE).unwrap();
     block.encode(FSID, &mut sector).unwrap();
     dev.write(geometry.quorum_block_offset(voter, 0), &sector).unwrap();
