@@ -261,7 +261,7 @@ fn change(bytes: &mut [u8], range: std::ops::Range<usize>, rng: &mut Rng) {
     let old = u64::from_le_bytes(old);
     let new = match rng.below(9) {
         0 => old ^ (1 << rng.below(width * 8)),
-        1 => rng.next(),
+        1 => rng.next_u64(),
         2 => 0,
         3 => u64::MAX,
         4 => u64::MAX >> 1,

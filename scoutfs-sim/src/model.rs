@@ -114,7 +114,7 @@ impl Model {
             0..4 => {
                 let len = *rng.pick(&[10, 600, 4096, 9000]);
                 let offset = *rng.pick(&[0, bytes.len() as u64, 4096, 5000]);
-                Op::Write(at, offset, content(rng.next(), len))
+                Op::Write(at, offset, content(rng.next_u64(), len))
             }
             4 => Op::Unlink(at),
             5 | 6 if other != at => Op::Rename(at, other),
@@ -124,7 +124,7 @@ impl Model {
             10 if self.tree[&ino].xattrs.contains_key(XATTRS[which]) => Op::RemoveXattr(at, which),
             _ => {
                 let len = *rng.pick(&[0, 30, 5000, 60_000]);
-                Op::SetXattr(at, which, content(rng.next(), len))
+                Op::SetXattr(at, which, content(rng.next_u64(), len))
             }
         }
     }
@@ -230,5 +230,5 @@ fn node(nlink: u32, content: Content) -> Node {
 /// Bytes that differ from seed to seed.
 pub fn content(seed: u64, len: usize) -> Vec<u8> {
     let mut rng = Rng::new(seed);
-    (0..len).map(|_| rng.next() as u8 | 1).collect()
+    (0..len).map(|_| rng.next_u64() as u8 | 1).collect()
 }

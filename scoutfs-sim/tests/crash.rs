@@ -136,7 +136,7 @@ impl Run {
                 true => &[Survival::None, Survival::Torn, Survival::Some, Survival::All],
                 false => &[Survival::None],
             };
-            jobs.extend(kinds.iter().map(|kind| (point.clone(), *kind, rng.next())));
+            jobs.extend(kinds.iter().map(|kind| (point.clone(), *kind, rng.next_u64())));
         }
         // A random choice, without repeats.
         for i in 0..jobs.len() {

@@ -58,7 +58,7 @@ impl Fs {
         let len = usize::try_from(room).unwrap_or(usize::MAX).min(data.len());
         self.finish_truncate_locked(&locks, &mut inode)?;
         // In the same block, the write itself does it.
-        if false {
+        if offset / DATA_BLOCK_BYTES > inode.size() / DATA_BLOCK_BYTES {
             self.zero_past_end(&locks, &mut state, &inode)?;
         }
         let mut done = 0;

@@ -507,7 +507,7 @@ fn run(fs: &mut TestFs, model: &mut Model, op: &Op, seed: u64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1500, max_shrink_iters: 2000, ..ProptestConfig::default() })]
 
     #[test]
     fn any_operations_answer_as_the_reference_does(ops in prop::collection::vec(any_op(), 1..120)) {

@@ -79,7 +79,12 @@ fn fsync_of_a_file_makes_it_durable() {
             let data = File::create(m.join("fdatasync")).unwrap();
             data.write_all_at(&content(2, 5000), 10_000).unwrap();
             data.sync_data().unwrap();
-            let mut each = OpenOptions::new().create(true).write(true).custom_flags(libc::O_SYNC).open(m.join("o_sync")).unwrap();
+            let mut each = OpenOptions::new()
+                .create(true)
+                .write(true)
+                .custom_flags(libc::O_SYNC)
+                .open(m.join("o_sync"))
+                .unwrap();
             each.write_all(&content(3, 70_000)).unwrap();
         },
         |m| {
@@ -109,7 +114,8 @@ fn fsync_of_a_directory_makes_its_names_durable() {
 fn memory_mapped_data_is_durable_after_msync() {
     survives(
         |m| {
-            let file = OpenOptions::new().create_new(true).read(true).write(true).open(m.join("mapped")).unwrap();
+            let file =
+                OpenOptions::new().create_new(true).read(true).write(true).open(m.join("mapped")).unwrap();
             file.set_len(20_000).unwrap();
             crate::data::write_mapped(file.as_fd(), 20_000, 9000, &content(5, 6000));
         },
@@ -143,7 +149,13 @@ struct Acknowledged {
 }
 
 /// Changes a directory, and makes each change durable, until the daemon is dead.
-fn work_until_death(dir: &Path, worker: u64, mut model: Model, mut records: u64, mut random: Random) -> Acknowledged {
+fn work_until_death(
+    dir: &Path,
+    worker: u64,
+    mut model: Model,
+    mut records: u64,
+    mut random: Random,
+) -> Acknowledged {
     loop {
         let before = model.clone();
         let mut step = || -> io::Result<()> {
@@ -193,13 +205,14 @@ fn verify(dir: &Path, worker: u64, acknowledged: &Acknowledged) -> (Model, u64) 
     let found: Vec<&String> = found.iter().filter(|n| *n != "new" && *n != "log").collect();
     let is = |model: &Model| {
         found.iter().copied().eq(model.keys())
-            && model.iter().all(|(name, (seed, len))| fs::read(dir.join(name)).unwrap() == content(*seed, *len))
+            && model
+                .iter()
+                .all(|(name, (seed, len))| fs::read(dir.join(name)).unwrap() == content(*seed, *len))
     };
     let Acknowledged { before, after, records } = acknowledged;
-    let model = [after, before]
-        .into_iter()
-        .find(|model| is(model))
-        .unwrap_or_else(|| panic!("worker {worker}: found {found:?}, acknowledged {before:?}, perhaps {after:?}"));
+    let model = [after, before].into_iter().find(|model| is(model)).unwrap_or_else(|| {
+        panic!("worker {worker}: found {found:?}, acknowledged {before:?}, perhaps {after:?}")
+    });
     let log = fs::read(dir.join("log")).unwrap_or_default();
     let there = (log.len() / RECORD) as u64;
     assert!(there >= *records, "worker {worker}: {records} records are acknowledged, but there are {there}");
@@ -207,7 +220,13 @@ fn verify(dir: &Path, worker: u64, acknowledged: &Acknowledged) -> (Model, u64) 
         assert!(bytes == content(worker << 32 | record, RECORD), "worker {worker}: record {record}");
     }
     // What came after was not acknowledged; the next round begins where this ends.
-    OpenOptions::new().append(true).create(true).open(dir.join("log")).unwrap().set_len(records * RECORD as u64).unwrap();
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(dir.join("log"))
+        .unwrap()
+        .set_len(records * RECORD as u64)
+        .unwrap();
     (model.clone(), *records)
 }
 

@@ -87,7 +87,10 @@ fn a_device_that_is_too_small_is_refused_and_not_touched() {
     fs::write(volume.image(), &before).unwrap();
     let message = run_refused(scoutfs(["mkfs", "-Q", "1"]).arg(volume.image()));
     assert!(message.contains(volume.image().to_str().unwrap()), "{message}");
-    assert!(message.contains("64 MiB") || message.contains("67108864"), "the smallest size is not in: {message}");
+    assert!(
+        message.contains("64 MiB") || message.contains("67108864"),
+        "the smallest size is not in: {message}"
+    );
     assert!(fs::read(volume.image()).unwrap() == before);
 }
 
@@ -152,7 +155,10 @@ fn a_mounted_volume_is_neither_overwritten_nor_checked() {
     mounted.sync();
     for arguments in [&["mkfs", "-Q", "1"][..], &["mkfs", "--force", "-Q", "1"]] {
         let message = run_refused(scoutfs(arguments).arg(volume.image()));
-        assert!(message.contains(volume.image().to_str().unwrap()) && message.contains("in use"), "{message}");
+        assert!(
+            message.contains(volume.image().to_str().unwrap()) && message.contains("in use"),
+            "{message}"
+        );
     }
     let ended = run_for(scoutfs(["check"]).arg(volume.image()), SOON);
     assert_eq!(ended.status.code(), Some(2), "{ended:?}");

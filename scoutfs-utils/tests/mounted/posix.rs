@@ -9,8 +9,8 @@ use std::path::Path;
 use std::thread;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps, XattrFlags, getxattr, listxattr, mkdirat, mknodat,
-    openat, removexattr, renameat_with, setxattr, statx, utimensat,
+    AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps, XattrFlags, getxattr, listxattr,
+    mkdirat, mknodat, openat, removexattr, renameat_with, setxattr, statx, utimensat,
 };
 use rustix::io::Errno;
 use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
@@ -200,7 +200,8 @@ fn permissions_hold_for_other_users() {
             set_thread_groups(&[]).unwrap();
             set_thread_res_gid(gid, gid, gid).unwrap();
             set_thread_res_uid(uid, uid, uid).unwrap();
-            let open = |path: &str, flags| openat(&root, path, flags, Mode::from_raw_mode(0o666)).map(File::from);
+            let open =
+                |path: &str, flags| openat(&root, path, flags, Mode::from_raw_mode(0o666)).map(File::from);
             assert_eq!(open("private", OFlags::RDONLY).unwrap_err(), Errno::ACCESS);
             let mut text = String::new();
             open("readable", OFlags::RDONLY).unwrap().read_to_string(&mut text).unwrap();
@@ -209,7 +210,10 @@ fn permissions_hold_for_other_users() {
             assert_eq!(open("new", OFlags::WRONLY | OFlags::CREATE).unwrap_err(), Errno::ACCESS);
             assert_eq!(mkdirat(&root, "dir", Mode::from_raw_mode(0o777)), Err(Errno::ACCESS));
             assert_eq!(rustix::fs::unlinkat(&root, "readable", AtFlags::empty()), Err(Errno::ACCESS));
-            assert_eq!(rustix::fs::chmodat(&root, "readable", Mode::from_raw_mode(0o777), AtFlags::empty()), Err(Errno::PERM));
+            assert_eq!(
+                rustix::fs::chmodat(&root, "readable", Mode::from_raw_mode(0o777), AtFlags::empty()),
+                Err(Errno::PERM)
+            );
             assert_eq!(rustix::fs::unlinkat(&root, "sticky/of_root", AtFlags::empty()), Err(Errno::PERM));
             drop(open("sticky/mine", OFlags::WRONLY | OFlags::CREATE).unwrap());
             // Whoever writes takes the power away.
@@ -219,7 +223,11 @@ fn permissions_hold_for_other_users() {
     });
     let mine = fs::metadata(mounted.join("sticky/mine")).unwrap();
     assert_eq!((mine.uid(), mine.gid()), (4711, 4712));
-    assert_eq!(fs::metadata(mounted.join("set_id")).unwrap().mode() & 0o6000, 0, "set-id bits survive a write");
+    assert_eq!(
+        fs::metadata(mounted.join("set_id")).unwrap().mode() & 0o6000,
+        0,
+        "set-id bits survive a write"
+    );
     drop(root);
     mounted.unmount();
     let mounted = volume.mount();

@@ -144,14 +144,16 @@ fn stat_statfs_and_df_agree_with_the_system() {
     for name in ["fsid", "rid", "committed_seq", "total_meta_blocks", "total_data_blocks"] {
         assert!(text.lines().any(|line| line.starts_with(&format!("{name} "))), "{name} in {text}");
     }
-    let rows: Value = serde_json::from_str(&run(scoutfs(["df", "--json", "-p"]).arg(mounted.path()))).unwrap();
+    let rows: Value =
+        serde_json::from_str(&run(scoutfs(["df", "--json", "-p"]).arg(mounted.path()))).unwrap();
     let rows = rows.as_array().unwrap();
     assert_eq!(rows.len(), 2);
     for row in rows {
         let field = |name: &str| row[name].as_u64().expect(name);
         assert_eq!(field("used") + field("free"), field("total"), "{row}");
     }
-    let bytes: u64 = rows.iter().map(|r| r["total"].as_u64().unwrap() * r["block_bytes"].as_u64().unwrap()).sum();
+    let bytes: u64 =
+        rows.iter().map(|r| r["total"].as_u64().unwrap() * r["block_bytes"].as_u64().unwrap()).sum();
     let stat = rustix::fs::statvfs(mounted.path()).unwrap();
     assert_eq!(bytes, stat.f_blocks * stat.f_frsize);
     assert!(bytes > 48 << 20 && bytes <= 64 << 20);

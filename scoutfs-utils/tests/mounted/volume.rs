@@ -181,7 +181,10 @@ impl<'v> Mounted<'v> {
     pub fn unmount(mut self) {
         let image = self.volume.image();
         run(program("umount", [&self.directory]));
-        assert!(self.volume.is_clean(), "the super block of an unmounted volume does not say that it is clean");
+        assert!(
+            self.volume.is_clean(),
+            "the super block of an unmounted volume does not say that it is clean"
+        );
         self.volume.check();
         if let Some(mut child) = self.child.take() {
             wait_until("the daemon in the foreground ended", SOON, || child.try_wait().unwrap().is_some());
