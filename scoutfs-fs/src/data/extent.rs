@@ -80,12 +80,7 @@ impl Extent {
     }
 
     fn item(&self) -> ExtentItem {
-        ExtentItem {
-            blkno: U64::new(self.blkno),
-            len: U64::new(self.len),
-            flags: self.flags,
-            pad: [0; 7],
-        }
+        ExtentItem { blkno: U64::new(self.blkno), len: U64::new(self.len), flags: self.flags, pad: [0; 7] }
     }
 
     fn online_blocks(&self) -> u64 {
@@ -109,9 +104,7 @@ impl Fs {
         }
         let device_blocks = self.store().device().size_bytes() / DATA_BLOCK_BYTES;
         let last = Key::kind_last(ino, KIND_EXTENT);
-        locks
-            .next(Key::extent(ino, block), last, |k, v| Extent::parse(ino, k, v, device_blocks))?
-            .transpose()
+        locks.next(Key::extent(ino, block), last, |k, v| Extent::parse(ino, k, v, device_blocks))?.transpose()
     }
 
     /// The extent that ends right before `block`.

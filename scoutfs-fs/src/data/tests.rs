@@ -200,7 +200,8 @@ fn aligned_memory_and_any_other_give_the_same_bytes() {
     let len = 1 << 20;
     let mut data = IoBuf::zeroed(len).unwrap();
     data.copy_from_slice(&bytes(3, len));
-    let cases = [(0, 0, len), (4096, 0, len - 4096), (0, 1, len - 1), (4095, 3, 300_000), (8192, 4096, 200_001)];
+    let cases =
+        [(0, 0, len), (4096, 0, len - 4096), (0, 1, len - 1), (4095, 3, 300_000), (8192, 4096, 200_001)];
     for (n, (offset, from, len)) in cases.into_iter().enumerate() {
         let ino = fs.touch(ROOT_INO, &format!("{n}"));
         let part = &data[from..from + len];

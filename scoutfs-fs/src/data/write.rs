@@ -111,8 +111,7 @@ impl Fs {
         }
         let hole_end = found.map_or(u64::MAX, |e| e.first);
         let run = self.reserve_run(locks, state, inode, block, end_block.min(hole_end) - block)?;
-        let extent =
-            Extent { first: block, len: run.len, blkno: run.start, flags: EXTENT_UNWRITTEN };
+        let extent = Extent { first: block, len: run.len, blkno: run.start, flags: EXTENT_UNWRITTEN };
         let data = within(&extent, offset, data);
         self.write_hole(locks, state, inode, extent, offset, data, run)
     }
@@ -216,13 +215,7 @@ impl Fs {
         new
     }
 
-    fn keep_tail(
-        &self,
-        state: &mut DataState,
-        inode: &Inode,
-        end: u64,
-        tail: Option<scoutfs_env::IoBuf>,
-    ) {
+    fn keep_tail(&self, state: &mut DataState, inode: &Inode, end: u64, tail: Option<scoutfs_env::IoBuf>) {
         if let Some(bytes) = tail
             && end == inode.size()
         {
@@ -250,7 +243,8 @@ impl Fs {
             }
             self.store().unreserve_data(run);
         }
-        let ahead = if appends && size_blocks >= MIN_AHEAD_BLOCKS { size_blocks.min(MAX_AHEAD_BLOCKS) } else { 0 };
+        let ahead =
+            if appends && size_blocks >= MIN_AHEAD_BLOCKS { size_blocks.min(MAX_AHEAD_BLOCKS) } else { 0 };
         let run = match self.store().reserve_data(want + ahead, near) {
             Err(Error::NoSpace) => {
                 // What is set aside for other files is not used.

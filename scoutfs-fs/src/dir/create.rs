@@ -30,9 +30,14 @@ pub struct NewInode {
 /// A new inode's name or target.
 enum Place<'n> {
     Name(&'n [u8]),
-    Link { name: &'n [u8], target: &'n [u8] },
+    Link {
+        name: &'n [u8],
+        target: &'n [u8],
+    },
     /// No name: it is an orphan until it is given one.
-    None { linkable: bool },
+    None {
+        linkable: bool,
+    },
 }
 
 impl Fs {

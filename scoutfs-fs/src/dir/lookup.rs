@@ -66,7 +66,8 @@ impl Fs {
 
     /// Reads the inode that an entry of `dir` names: it must be there.
     pub(crate) fn entry_inode(&self, locks: &Locks<'_>, dir: u64, ino: u64) -> Result<Inode> {
-        Inode::load(locks, ino)?.ok_or(Error::Corrupt { ino: dir, what: "an entry names an inode that is not there" })
+        Inode::load(locks, ino)?
+            .ok_or(Error::Corrupt { ino: dir, what: "an entry names an inode that is not there" })
     }
 
     /// The target of a symbolic link.

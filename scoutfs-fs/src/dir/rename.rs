@@ -102,7 +102,14 @@ impl Fs {
             if target.is_some() != target_pin.is_some() {
                 continue;
             }
-            if self.rename_once(&names, [&old_pin, &new_pin], source, &source_pin, target, target_pin.as_ref())? {
+            if self.rename_once(
+                &names,
+                [&old_pin, &new_pin],
+                source,
+                &source_pin,
+                target,
+                target_pin.as_ref(),
+            )? {
                 return Ok(());
             }
         }
@@ -163,7 +170,8 @@ impl Fs {
         source: Entry,
         target: Option<Entry>,
     ) -> Result<Option<(MutexGuard<'_, ()>, Locks<'_>)>> {
-        let moved = |entry: Entry| (entry.kind == crate::inode::kind::FileType::Directory).then_some(entry.ino);
+        let moved =
+            |entry: Entry| (entry.kind == crate::inode::kind::FileType::Directory).then_some(entry.ino);
         let target = target.and_then(moved);
         let source = moved(source);
         if names.old_dir == names.new_dir || source.is_none() && target.is_none() {

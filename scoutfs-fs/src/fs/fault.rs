@@ -82,28 +82,34 @@ fn an_operation_that_runs_out_of_memory_changes_nothing() {
         ("overwrite", Box::new(|fs: &Fs| fs.write(file, 0, &bytes(1, 10)).map(|_| ()))),
         ("append", Box::new(|fs: &Fs| fs.append(file, b"more").map(|_| ()))),
         ("allocate", Box::new(|fs: &Fs| fs.fallocate(file, AllocateMode::Allocate, false, 0, 90_000))),
-        ("chmod", Box::new(|fs: &Fs| {
-            fs.setattr(file, &SetAttr { mode: Some(0o600), ..SetAttr::default() }).map(|_| ())
-        })),
+        (
+            "chmod",
+            Box::new(|fs: &Fs| {
+                fs.setattr(file, &SetAttr { mode: Some(0o600), ..SetAttr::default() }).map(|_| ())
+            })
+        ),
         ("truncate", Box::new(|fs: &Fs| fs.setattr(file, &size(10_000)).map(|_| ()))),
         ("grow", Box::new(|fs: &Fs| fs.setattr(file, &size(15_000)).map(|_| ()))),
         ("setxattr", Box::new(|fs: &Fs| fs.setxattr(dir, b"user.y", b"v", SetXattrMode::Any))),
-        ("grow xattr", Box::new(|fs: &Fs| {
-            fs.setxattr(file, b"user.x", &bytes(2, 30_000), SetXattrMode::Any)
-        })),
-        ("shrink xattr", Box::new(|fs: &Fs| {
-            fs.setxattr(file, b"user.x", &bytes(3, 100), SetXattrMode::Any)
-        })),
+        (
+            "grow xattr",
+            Box::new(|fs: &Fs| { fs.setxattr(file, b"user.x", &bytes(2, 30_000), SetXattrMode::Any) })
+        ),
+        (
+            "shrink xattr",
+            Box::new(|fs: &Fs| { fs.setxattr(file, b"user.x", &bytes(3, 100), SetXattrMode::Any) })
+        ),
         ("removexattr", Box::new(|fs: &Fs| fs.removexattr(file, b"user.x"))),
-        ("rename", Box::new(|fs: &Fs| {
-            fs.rename(ROOT_INO, b"file", dir, b"moved", RenameFlags::empty())
-        })),
-        ("exchange", Box::new(|fs: &Fs| {
-            fs.rename(dir, b"moved", ROOT_INO, b"dir", RenameFlags::EXCHANGE).or_else(|e| match e {
-                Error::Invalid(_) => Ok(()),
-                e => Err(e),
+        ("rename", Box::new(|fs: &Fs| { fs.rename(ROOT_INO, b"file", dir, b"moved", RenameFlags::empty()) })),
+        (
+            "exchange",
+            Box::new(|fs: &Fs| {
+                fs.rename(dir, b"moved", ROOT_INO, b"dir", RenameFlags::EXCHANGE).or_else(|e| match e {
+                    Error::Invalid(_) => Ok(()),
+                    e => Err(e),
+                })
             })
-        })),
+        ),
         ("swap", Box::new(|fs: &Fs| fs.rename(dir, b"moved", dir, b"newdir", RenameFlags::EXCHANGE))),
         ("replace", Box::new(|fs: &Fs| fs.rename(dir, b"new", dir, b"other", RenameFlags::empty()))),
         ("rmdir", Box::new(|fs: &Fs| fs.rmdir(dir, b"empty"))),

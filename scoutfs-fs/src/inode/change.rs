@@ -40,11 +40,7 @@ pub(crate) struct Change<'h, 's> {
 
 impl<'h, 's> Change<'h, 's> {
     pub fn new(hold: &'h Hold<'s>) -> Self {
-        Change {
-            hold,
-            created: Vec::new(),
-            deleted: Vec::new(),
-        }
+        Change { hold, created: Vec::new(), deleted: Vec::new() }
     }
 
     pub fn hold(&self) -> &'h Hold<'s> {
@@ -122,8 +118,7 @@ impl<'h, 's> Change<'h, 's> {
     pub fn finish(mut self, inodes: &[&Inode]) {
         self.created.clear();
         for inode in inodes {
-            self.hold
-                .update_dirty(Key::inode(inode.ino), &[inode.item.as_bytes()]);
+            self.hold.update_dirty(Key::inode(inode.ino), &[inode.item.as_bytes()]);
         }
         for key in &self.deleted {
             self.hold.delete_dirty(*key);

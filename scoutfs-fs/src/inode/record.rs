@@ -67,18 +67,11 @@ pub(crate) struct Inode {
 
 /// A time as it is stored.
 pub(crate) fn to_time(t: Timespec) -> Time {
-    Time {
-        sec: I64::new(t.sec),
-        nsec: U32::new(t.nsec),
-        pad: U32::new(0),
-    }
+    Time { sec: I64::new(t.sec), nsec: U32::new(t.nsec), pad: U32::new(0) }
 }
 
 fn from_time(t: &Time) -> Timespec {
-    Timespec {
-        sec: t.sec.get(),
-        nsec: t.nsec.get(),
-    }
+    Timespec { sec: t.sec.get(), nsec: t.nsec.get() }
 }
 
 impl Inode {
@@ -91,9 +84,7 @@ impl Inode {
         if item.size.get() > MAX_FILE_BYTES {
             return corrupt("the size is above that of the largest file");
         }
-        if [&item.atime, &item.mtime, &item.ctime, &item.crtime]
-            .iter()
-            .any(|t| t.nsec.get() >= 1_000_000_000)
+        if [&item.atime, &item.mtime, &item.ctime, &item.crtime].iter().any(|t| t.nsec.get() >= 1_000_000_000)
         {
             return corrupt("a time has a second or more of nanoseconds");
         }
@@ -102,15 +93,10 @@ impl Inode {
 
     /// Reads an inode. `None` if there is none of this number.
     pub fn load(locks: &Locks<'_>, ino: u64) -> Result<Option<Inode>> {
-        let item = locks.get(Key::inode(ino), |value| {
-            InodeItem::read_from_bytes(value).ok()
-        })?;
+        let item = locks.get(Key::inode(ino), |value| InodeItem::read_from_bytes(value).ok())?;
         match item {
             None => Ok(None),
-            Some(None) => Err(Error::Corrupt {
-                ino,
-                what: "the inode item has a wrong size",
-            }),
+            Some(None) => Err(Error::Corrupt { ino, what: "the inode item has a wrong size" }),
             Some(Some(item)) => Inode::new(ino, item).map(Some),
         }
     }
@@ -141,9 +127,7 @@ impl Inode {
     /// Notes whether extents past the size may still have to be freed.
     pub fn set_truncate_pending(&mut self, pending: bool) {
         let flags = self.item.flags.get() & !INODE_TRUNCATE;
-        self.item
-            .flags
-            .set(if pending { flags | INODE_TRUNCATE } else { flags });
+        self.item.flags.set(if pending { flags | INODE_TRUNCATE } else { flags });
     }
 
     /// The inode itself changes at `now`.
@@ -178,19 +162,13 @@ impl Inode {
 
     /// An error about this inode's items.
     pub fn corrupt(&self, what: &'static str) -> Error {
-        Error::Corrupt {
-            ino: self.ino,
-            what,
-        }
+        Error::Corrupt { ino: self.ino, what }
     }
 
     /// What front ends see.
     pub fn attr(&self) -> Attr {
         let item = &self.item;
-        let blocks = item
-            .online_blocks
-            .get()
-            .saturating_add(item.offline_blocks.get());
+        let blocks = item.online_blocks.get().saturating_add(item.offline_blocks.get());
         Attr {
             ino: self.ino,
             size: item.size.get(),

@@ -3,9 +3,7 @@
 
 use scoutfs_env::Vec;
 use scoutfs_format::Key;
-use scoutfs_format::item::{
-    MAX_XATTR_NAME_LEN, MAX_XATTR_VALUE_LEN, XATTR_PART_LEN, XattrHeader, name_hash,
-};
+use scoutfs_format::item::{MAX_XATTR_NAME_LEN, MAX_XATTR_VALUE_LEN, XATTR_PART_LEN, XattrHeader, name_hash};
 use zerocopy::FromBytes;
 
 use crate::error::{Error, Result};
@@ -101,7 +99,10 @@ impl Xattr {
 
     /// Reads the value into `buf`, which has its length.
     pub fn read(&self, locks: &Locks<'_>, mut buf: &mut [u8]) -> Result<()> {
-        let corrupt = Error::Corrupt { ino: self.ino, what: "an extended attribute's part is missing or has a wrong size" };
+        let corrupt = Error::Corrupt {
+            ino: self.ino,
+            what: "an extended attribute's part is missing or has a wrong size",
+        };
         for part in 0..self.nr_parts() {
             let skip = if part == 0 { HEADER_LEN + self.name_len } else { 0 };
             let len = buf.len().min(XATTR_PART_LEN - skip);
