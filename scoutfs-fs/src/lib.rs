@@ -4,6 +4,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`fs`] | [`Fs`]: one method for each operation |
+//! | [`inode`], [`dir`], [`xattr`], [`data`] | the operations, by what they work on |
 //! | [`node`] | [`Mount`]: a volume on a device made into a working filesystem, its threads, its server |
 //! | [`store`] | what operations stand on: cluster locks, transactions, commits, items, space |
 //! | [`mkfs`] | making a volume |

@@ -156,3 +156,30 @@ fn a_full_volume_says_so_and_space_comes_back() {
     mount.unmount().unwrap();
     volume.check();
 }
+
+/// Deletes always work on a full volume (invariant 40).
+#[test]
+fn a_volume_full_of_empty_files_can_be_emptied() {
+    let volume = Volume::new(64 << 20);
+    let mount = volume.mount();
+    let fs = mount.fs();
+    for round in 0..2 {
+        let mut count = 0;
+        let full = loop {
+            match fs.create(ROOT_INO, &name(count), &file()) {
+                Ok(attr) => fs.forget(attr.ino, 1),
+                Err(e) => break e,
+            }
+            count += 1;
+        };
+        assert_eq!(full.errno(), 28, "{full}");
+        assert!(count > 50_000, "round {round}: only {count} files");
+        for i in 0..count {
+            if let Err(e) = fs.unlink(ROOT_INO, &name(i)) {
+                panic!("round {round}, file {i} of {count}: {e}, {:?}", fs.statfs());
+            }
+        }
+    }
+    mount.unmount().unwrap();
+    volume.check();
+}

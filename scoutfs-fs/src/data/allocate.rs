@@ -3,9 +3,8 @@
 
 use scoutfs_format::item::{EXTENT_UNWRITTEN, MAX_FILE_BYTES};
 
-use crate::data::extent::Extent;
+use crate::data::extent::{Extent, remap_need};
 use crate::data::state::DataState;
-use crate::data::write::remap_need;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::inode::INODE_NEED;

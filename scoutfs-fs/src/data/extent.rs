@@ -13,15 +13,18 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::error::{Error, Result};
 use crate::fs::Fs;
-use crate::inode::change::Change;
+use crate::inode::change::{Change, INODE_CHANGE_ITEMS};
 use crate::inode::record::{DATA_BLOCK_BYTES, Inode};
-use crate::store::{Hold, Locks, Store};
+use crate::store::{Hold, Locks, Need, Store};
 
 /// The last logical block that a file can have.
 pub(crate) const MAX_BLOCK: u64 = (MAX_FILE_BYTES - 1) / DATA_BLOCK_BYTES;
 
 /// Extents that one transaction changes at most.
 pub(crate) const STEP_EXTENTS: usize = 128;
+
+/// Bytes that an extent item's value has, and some more.
+const EXTENT_BYTES: usize = 32;
 
 /// Logical blocks `first..first + len` of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -275,4 +278,10 @@ impl Fs {
         }
         Ok(remap)
     }
+}
+
+/// What a change of an inode and of the mapping `remap` needs inside the transaction.
+pub(crate) fn remap_need(remap: &Remap, privileged: bool) -> Need {
+    let items = remap.need_items();
+    Need { items: items + INODE_CHANGE_ITEMS, bytes: items as usize * EXTENT_BYTES + 256, privileged }
 }

@@ -3,9 +3,8 @@
 
 use scoutfs_format::item::MAX_FILE_BYTES;
 
-use crate::data::extent::MAX_BLOCK;
+use crate::data::extent::{MAX_BLOCK, remap_need};
 use crate::data::state::DataState;
-use crate::data::write::remap_need;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::inode::change::{Change, Touch};

@@ -3,28 +3,19 @@
 
 use scoutfs_format::item::{EXTENT_UNWRITTEN, MAX_FILE_BYTES};
 
-use crate::data::extent::{Extent, Remap};
+use crate::data::extent::{Extent, remap_need};
 use crate::data::state::DataState;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
-use crate::inode::change::{Change, INODE_CHANGE_ITEMS, Touch};
+use crate::inode::change::{Change, Touch};
 use crate::inode::record::{DATA_BLOCK_BYTES, Inode};
 use crate::inode::table::Pin;
-use crate::store::{DataRun, LockMode, Locks, Need};
+use crate::store::{DataRun, LockMode, Locks};
 
 /// Files smaller than this get no blocks ahead of their end.
 const MIN_AHEAD_BLOCKS: u64 = 16;
 /// Most blocks that are set aside ahead of the end of a growing file: 8 MiB.
 const MAX_AHEAD_BLOCKS: u64 = 2048;
-/// Bytes that an extent item's value has, and some more.
-const EXTENT_BYTES: usize = 32;
-
-/// What a change of an inode and of the mapping `remap` needs inside the transaction.
-pub(crate) fn remap_need(remap: &Remap, privileged: bool) -> Need {
-    let items = remap.need_items();
-    Need { items: items + INODE_CHANGE_ITEMS, bytes: items as usize * EXTENT_BYTES + 256, privileged }
-}
-
 impl Fs {
     /// Writes `data` at `offset` and returns how much was written: less than all only when space or the device
     /// failed after a part. Memory that is aligned to 4096 bytes, with such an offset, is written without a copy.

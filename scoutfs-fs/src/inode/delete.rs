@@ -2,14 +2,14 @@
 //! Deleting inodes that have no links and no users.
 //!
 //! An orphan item exists exactly while an inode has no links. Deletion frees the extents, then removes the other
-//! items, in transactions of bounded size, and last of all, in one transaction, the inode, its orphan item and its index
-//! items. So a crash at any point leaves an inode that the scan at the next mount finds and goes on with.
+//! items, in transactions of bounded size, and last of all, in one transaction, the inode, its orphan item, its index
+//! items and the last extents. So a crash at any point leaves an inode that the scan at the next mount finds and goes on with.
 
 use scoutfs_env::Vec;
 use scoutfs_format::Key;
 use scoutfs_format::key::{KIND_DATA_SEQ, KIND_EXTENT, KIND_INODE, KIND_META_SEQ};
 
-use crate::data::extent::MAX_BLOCK;
+use crate::data::extent::{MAX_BLOCK, Remap, remap_need};
 use crate::error::Result;
 use crate::fs::Fs;
 use crate::inode::change::Change;
@@ -57,10 +57,15 @@ impl Fs {
         if inode.nlink() != 0 {
             return Ok(());
         }
-        let mut from = self.extent_from(&locks, ino, 0)?.map(|extent| extent.first);
-        while let Some(first) = from {
-            from = self.free_extents(&locks, &mut inode, first, MAX_BLOCK, |_, _| ())?;
-        }
+        let mut first = 0;
+        let extents = loop {
+            let remap = self.remap(&locks, ino, first, MAX_BLOCK, None, |_| None)?;
+            let Some(next) = remap.next else {
+                break remap;
+            };
+            self.free_extents(&locks, &mut inode, first, MAX_BLOCK, |_, _| ())?;
+            first = next;
+        };
         // The kinds between the inode and its extents, and those after.
         let gaps = [
             (Key::inode(ino).saturating_next(), Key::kind_first(ino, KIND_EXTENT).saturating_prev()),
@@ -70,7 +75,7 @@ impl Fs {
         for (first, last) in gaps {
             while self.delete_some(&locks, first, last)? {}
         }
-        self.delete_last(&locks, &inode)
+        self.delete_last(&locks, &mut inode, &extents)
     }
 
     /// Removes up to [`STEP_ITEMS`] items in one transaction; false when there were none.
@@ -95,16 +100,19 @@ impl Fs {
         Ok(true)
     }
 
-    fn delete_last(&self, locks: &Locks<'_>, inode: &Inode) -> Result<()> {
+    /// The last transaction: the inode, what stands for it elsewhere, and its last extents.
+    fn delete_last(&self, locks: &Locks<'_>, inode: &mut Inode, extents: &Remap) -> Result<()> {
         let ino = inode.ino;
-        let hold = locks.hold(Need { items: 4, bytes: 0, privileged: true })?;
+        let hold = locks.hold(remap_need(extents, true))?;
         let mut change = Change::new(&hold);
+        extents.prepare(&mut change, inode)?;
         change.delete(Key::inode(ino))?;
         change.delete_known(Key::orphan(ino))?;
         change.delete_known(Key::index(KIND_META_SEQ, inode.item.meta_seq.get(), ino))?;
         if inode.item.data_seq.get() != 0 {
             change.delete_known(Key::index(KIND_DATA_SEQ, inode.item.data_seq.get(), ino))?;
         }
+        extents.finish(self.store(), &hold, ino);
         change.finish(&[]);
         hold.inode_delta(-1);
         Ok(())

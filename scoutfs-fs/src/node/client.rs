@@ -60,6 +60,16 @@ impl Client {
         }
     }
 
+    /// As [`Client::request`], but `None` when the server says to ask again.
+    pub fn try_request(&self, kind: u8, payload: &[u8]) -> Result<Option<Vec<u8>>> {
+        match self.request_once(kind, payload)? {
+            (STATUS_OK, answer) => Ok(Some(answer)),
+            (STATUS_AGAIN, _) => Ok(None),
+            (STATUS_NO_SPACE, _) => Err(Error::NoSpace),
+            (other, _) => Err(Error::Server(other)),
+        }
+    }
+
     /// Asks the server and waits for its answer. Not to be called while in a transaction.
     pub fn request(&self, kind: u8, payload: &[u8]) -> Result<Vec<u8>> {
         loop {

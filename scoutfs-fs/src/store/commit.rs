@@ -96,11 +96,7 @@ impl Store {
     fn try_commit(&self, slot: &mut Slot, wish: Wish) -> core::result::Result<u64, Stop> {
         let mut next = self.next_seq().map_err(Stop::Before)?;
         let closed = self.trans.close();
-        let taken = (|| {
-            // A grant that came in meanwhile makes the seq too low.
-            while !self.trans.accepts(next) {
-                next = self.fetch_seq()?;
-            }
+        let taken = (|| -> Result<_> {
             let token = self.space.lock().close_trans()?;
             let items = self.items.take_dirty(|batch| self.publish(batch))?;
             Ok((token, items))
@@ -113,8 +109,9 @@ impl Store {
                 return Err(Stop::After(e));
             }
         };
-        if !self.trans.open(next) {
-            return Err(Stop::After(Error::Shutdown("a lock was granted while a transaction was closed")));
+        // A lock may be granted at any moment.
+        while !self.trans.open(next) {
+            next = self.fetch_seq().map_err(Stop::After)?;
         }
         let batch = Batch {
             seq: closed.seq,

@@ -24,8 +24,16 @@ use super::slot::checkpoint_blocks;
 use super::{DataRun, Store};
 use crate::error::{Error, Result};
 
-/// How long to wait for merges to give space back before the volume counts as full.
+/// How often to look whether merges give space back before the volume counts as full, and how often when the server says that
+/// it is taking space back.
 const FULL_ATTEMPTS: u32 = 40;
+/// The same for who makes room: he waits until merging has dropped what others deleted before.
+const PRIVILEGED_ATTEMPTS: u32 = 400;
+const LATER_ATTEMPTS: u32 = 400;
+/// Metadata blocks that the server gets at once to merge with, and those that the mount keeps besides what its
+/// checkpoint needs.
+const FEED_BLOCKS: u64 = 48;
+const FEED_KEEP: u64 = 8;
 /// Between two of these attempts.
 const FULL_PAUSE: Duration = Duration::from_millis(25);
 
@@ -52,6 +60,40 @@ pub(crate) struct Numbers {
 struct Batch {
     next: u64,
     left: u64,
+}
+
+/// What the server had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Supplied {
+    /// Some, which can be used after a commit.
+    Some,
+    /// Nothing now, but it is taking space back.
+    Later,
+    /// Nothing.
+    None,
+}
+
+/// Counts the attempts to get space on a full volume.
+#[derive(Default)]
+struct Attempts {
+    none: u32,
+    later: u32,
+}
+
+impl Attempts {
+    /// Waits a moment before the next attempt; [`Error::NoSpace`] when there were enough.
+    fn pause(&mut self, supplied: Supplied, privileged: bool) -> Result<()> {
+        match supplied {
+            Supplied::Later => self.later += 1,
+            _ => self.none += 1,
+        }
+        let limit = if privileged { PRIVILEGED_ATTEMPTS } else { FULL_ATTEMPTS };
+        if self.none > limit || self.later > LATER_ATTEMPTS {
+            return Err(Error::NoSpace);
+        }
+        time::sleep(FULL_PAUSE);
+        Ok(())
+    }
 }
 
 /// Space and inodes of the volume.
@@ -174,7 +216,8 @@ impl Store {
 
     /// Waits until the next checkpoint surely has its metadata blocks. The privileged may use the reserve.
     pub(super) fn ensure_meta(&self, bytes: usize, privileged: bool) -> Result<()> {
-        let mut attempts = 0;
+        let mut fed = false;
+        let mut attempts = Attempts::default();
         loop {
             let need = self.meta_need(bytes);
             let (free, pending, reserve) = {
@@ -196,25 +239,57 @@ impl Store {
                 self.commit(Wish::default())?;
                 continue;
             }
-            if self.request_space(SpaceKind::Meta, want.saturating_add(need))? {
+            let supplied = self.request_space(SpaceKind::Meta, want.saturating_add(need))?;
+            if supplied == Supplied::Some {
                 self.commit(Wish::default())?;
                 continue;
             }
-            // What is left is in log trees that can be merged: they give their blocks back.
-            attempts += 1;
-            if attempts > FULL_ATTEMPTS {
-                return Err(Error::NoSpace);
-            }
+            // What is left is in log trees, and in the merged tree under deletions: merging gives it back, and
+            // needs blocks of its own for that.
             self.commit(Wish { finalize: true, ..Wish::default() })?;
+            if !fed {
+                fed = true;
+                self.feed_merges()?;
+            }
             self.tell_server()?;
-            time::sleep(FULL_PAUSE);
+            attempts.pause(supplied, privileged)?;
         }
+    }
+
+    /// Gives the server some of the reserve, when it has no metadata block left to merge with.
+    fn feed_merges(&self) -> Result<()> {
+        let reply: StatfsReply = parse(&self.client.request(MSG_STATFS, &[])?)?;
+        if reply.free_meta.get() > 0 {
+            return Ok(());
+        }
+        // What a checkpoint of nothing new may take.
+        let keep = self.checkpoint_need.load(Ordering::Relaxed).saturating_add(FEED_KEEP);
+        {
+            let mut space = self.space.lock();
+            let spare = space.free_blocks(SpaceKind::Meta).saturating_sub(keep);
+            let feed = spare.min(FEED_BLOCKS);
+            if feed == 0 {
+                return Ok(());
+            }
+            let reserve = space.reserve_blocks();
+            space.set_reserve_blocks(0);
+            let given = space.alloc_to_give(SpaceKind::Meta, feed).and_then(|extent| {
+                space.give(&[SpaceExtent::new(SpaceKind::Meta, extent.start, extent.len)])
+            });
+            space.set_reserve_blocks(reserve);
+            match given {
+                Ok(_) => {}
+                Err(SpaceError::NoSpace { .. } | SpaceError::Reserved { .. }) => return Ok(()),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        self.commit(Wish::default()).map(|_| ())
     }
 
     /// Takes free data blocks in memory only: a run of 1 to `want_blocks`, near `near` if possible. Waits for the server when
     /// there are none; [`Error::NoSpace`] when there are none anywhere.
     pub fn reserve_data(&self, want_blocks: u64, near: Option<u64>) -> Result<DataRun> {
-        let mut attempts = 0;
+        let mut attempts = Attempts::default();
         loop {
             self.trans.check()?;
             if let Some(run) = self.space.reserve_data(want_blocks.max(1), near)? {
@@ -224,16 +299,20 @@ impl Store {
                 }
                 return Ok(run);
             }
-            let pending = self.space.lock().pending_blocks(SpaceKind::Data);
-            if pending > 0 || self.request_space(SpaceKind::Data, want_blocks)? {
+            if self.space.lock().pending_blocks(SpaceKind::Data) > 0 {
+                self.commit(Wish::default())?;
+                continue;
+            }
+            let supplied = self.request_space(SpaceKind::Data, want_blocks)?;
+            if supplied == Supplied::Some {
                 self.commit(Wish::default())?;
                 continue;
             }
             // Metadata blocks that are not needed can become data.
-            attempts += 1;
-            if attempts > FULL_ATTEMPTS || !self.give_back(SpaceKind::Meta)? {
+            if supplied == Supplied::None && !self.give_back(SpaceKind::Meta)? {
                 return Err(Error::NoSpace);
             }
+            attempts.pause(supplied, false)?;
         }
     }
 
@@ -246,23 +325,24 @@ impl Store {
         }
     }
 
-    /// Asks the server for space. False says that it has none. What came can be used after a commit.
-    pub(crate) fn request_space(&self, kind: SpaceKind, blocks: u64) -> Result<bool> {
+    /// Asks the server for space. What came can be used after a commit.
+    pub(crate) fn request_space(&self, kind: SpaceKind, blocks: u64) -> Result<Supplied> {
         let _one = self.numbers.supply.lock();
         let request = SpaceRequest {
             blocks: U64::new(blocks.max(self.space_chunk(kind))),
             kind: U32::new(kind.to_raw().into()),
             pad: U32::ZERO,
         };
-        let payload = match self.client.request(MSG_SPACE, request.as_bytes()) {
-            Ok(payload) => payload,
-            Err(Error::NoSpace) => return Ok(false),
+        let payload = match self.client.try_request(MSG_SPACE, request.as_bytes()) {
+            Ok(Some(payload)) => payload,
+            Ok(None) => return Ok(Supplied::Later),
+            Err(Error::NoSpace) => return Ok(Supplied::None),
             Err(e) => return Err(e),
         };
         let bad = Error::Shutdown("a hand-over of the server makes no sense");
         let (header, rest) = HandOverHeader::read_from_prefix(&payload).map_err(|_| bad.clone())?;
         if header.nr_extents.get() == 0 {
-            return Ok(false);
+            return Ok(Supplied::None);
         }
         let given = <[HandOverExtent]>::ref_from_bytes(rest).map_err(|_| bad.clone())?;
         if given.len() != header.nr_extents.get() as usize {
@@ -274,7 +354,7 @@ impl Store {
             extents.push(SpaceExtent::new(kind, e.start.get(), e.len.get().into()))?;
         }
         self.space.lock().take(header.number.get(), &extents)?;
-        Ok(true)
+        Ok(Supplied::Some)
     }
 
     /// Gives free blocks of a kind back to the server, all but what is needed soon. False when there are none to give.
@@ -380,7 +460,7 @@ impl Store {
                     (space.free_blocks(kind), space.pending_blocks(kind))
                 };
                 if free + pending < enough {
-                    got |= self.request_space(kind, enough)?;
+                    got |= self.request_space(kind, enough)? == Supplied::Some;
                 }
             }
         }

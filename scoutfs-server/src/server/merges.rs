@@ -48,6 +48,9 @@ const RETRY: Duration = Duration::from_secs(10);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// Fewer tombstones than this are left alone.
 const SWEEP_TOMBSTONES: u64 = 4096;
+/// The same when no metadata block is free.
+const SHORT_INTERVAL: Duration = Duration::from_millis(500);
+const SHORT_TOMBSTONES: u64 = 256;
 
 /// What a piece is part of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,8 +153,17 @@ impl Server {
     }
 
     fn wants_sweep(&self, now: Mono) -> bool {
-        self.merges.sweep_from.is_some()
-            || (self.sb.tombstones.get() >= SWEEP_TOMBSTONES && now >= self.merges.next_sweep)
+        self.merges.sweep_from.is_some() || self.sweep_due().is_some_and(|due| now >= due)
+    }
+
+    /// When the next sweep is due. It comes early when tombstones take the place of what mounts ask for.
+    fn sweep_due(&self) -> Option<Mono> {
+        let (tombstones, next) = (self.sb.tombstones.get(), self.merges.next_sweep);
+        if tombstones >= SHORT_TOMBSTONES && self.free.available(SpaceKind::Meta) == 0 {
+            Some(next.saturating_sub(SWEEP_INTERVAL).saturating_add(SHORT_INTERVAL))
+        } else {
+            (tombstones >= SWEEP_TOMBSTONES).then_some(next)
+        }
     }
 
     /// When [`poll_job`](Self::poll_job) may have something.
@@ -160,10 +172,8 @@ impl Server {
             Mono::MAX
         } else if self.next_log().is_some() || self.wants_sweep(now) {
             now.max(self.merges.not_before)
-        } else if self.sb.tombstones.get() >= SWEEP_TOMBSTONES {
-            self.merges.next_sweep
         } else {
-            Mono::MAX
+            self.sweep_due().unwrap_or(Mono::MAX)
         }
     }
 
