@@ -54,6 +54,7 @@ fn what_a_file_grows_over_reads_as_zeros_whatever_was_there() {
     fs.verify();
 }
 
+/// Invariant 38.
 #[test]
 fn block_counts_are_the_sum_of_the_extents_after_every_operation() {
     let fs = TestFs::new();

@@ -27,6 +27,7 @@ fn parts(fs: &Fs, ino: u64) -> Vec<(u64, u8, usize)> {
     found
 }
 
+/// Invariant 8.
 #[test]
 fn replacing_an_xattr_keeps_its_id_and_leaves_no_part_behind() {
     let fs = TestFs::new();

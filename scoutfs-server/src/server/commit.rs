@@ -187,7 +187,9 @@ impl Server {
         }
         // Only what no durable tree refers to is given back: it may be handed over and written at once.
         let slack = self.geometry.zone_meta_blocks().max(self.work_target() / 4);
-        let mut surplus = self.work.total().saturating_sub(self.work_target() + slack);
+        // Of that, this very commit keeps what it may need: what is pending is of no use to it.
+        let spare = self.work.usable.blocks().saturating_sub(self.commit_reserve());
+        let mut surplus = self.work.total().saturating_sub(self.work_target() + slack).min(spare);
         for _ in 0..64 {
             let Some(last) = self.work.usable.iter().last().filter(|_| surplus > 0) else {
                 break;
