@@ -166,7 +166,7 @@ impl Members {
 
 /// Metadata blocks that each mount keeps for commits and deletes.
 pub(super) fn reserve_blocks(total_meta: u64) -> u64 {
-    (total_meta / 32).clamp(24, 512)
+    (total_meta / 64).clamp(16, 256)
 }
 
 impl Server {

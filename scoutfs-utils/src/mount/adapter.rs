@@ -256,9 +256,7 @@ impl Filesystem for Adapter {
     fn statfs(&self, _: &Context<'_>, _: u64) -> Result<Statfs> {
         let stat = self.fs().statfs().map_err(errno)?;
         let meta = |blocks: u64| blocks * scoutfs_format::block::SECTORS_PER_BLOCK;
-        // The last zones without a kind are kept for metadata.
-        let kept = 2 * meta(stat.reserved_meta);
-        let free = stat.free_data + stat.unassigned.saturating_sub(kept);
+        let free = stat.free_data + stat.unassigned;
         let spare_meta = stat.free_meta.saturating_sub(stat.reserved_meta);
         // Inodes are limited by metadata space alone: about two thousand bytes each.
         let room = (meta(spare_meta) + stat.unassigned) * 2;
