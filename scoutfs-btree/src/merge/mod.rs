@@ -34,6 +34,7 @@ pub struct MergeStep {
 /// very log counts as one of those until it is.
 ///
 /// On an error the old root stands, and the caller rolls `space` back to what it was before the call.
+// Where the items are, where they go, and how many: none of them follows from another.
 #[allow(clippy::too_many_arguments)]
 pub fn merge_step(
     cache: &BlockCache,

@@ -141,6 +141,7 @@ impl Fs {
     }
 
     /// Writes to the new blocks `run` and maps the hole `extent` to them.
+    // Each is a value of its own that the caller has at hand; a struct would be made for this one call.
     #[allow(clippy::too_many_arguments)]
     fn write_hole(
         &self,

@@ -258,6 +258,7 @@ impl Slot {
         }
     }
 
+    // As `write`, which has them all: a struct would be made for this one call.
     #[allow(clippy::too_many_arguments)]
     fn write_checkpoint(
         &mut self,
