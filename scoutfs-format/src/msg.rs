@@ -270,6 +270,8 @@ layout! {
         pub inodes: I64,
         /// Super block seq.
         pub super_seq: U64,
+        /// Metadata blocks that the server lacks for its commits and merges, and cannot get out of what is free.
+        pub lacking_meta: U64,
     }
 
     /// The lease goes on.

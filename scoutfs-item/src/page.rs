@@ -39,6 +39,8 @@ pub(crate) enum Write<'a> {
     Create(&'a [&'a [u8]]),
     /// Makes or replaces an item.
     CreateForce(&'a [&'a [u8]]),
+    /// Makes an item that no tree or commit record has.
+    CreateAbsent(&'a [&'a [u8]]),
     /// Replaces the value of an item that must be there.
     Update(&'a [&'a [u8]]),
     /// Deletes an item that must be there.
@@ -78,9 +80,10 @@ impl Write<'_> {
     /// Bytes that the write may add to a page.
     pub(crate) fn added_bytes(&self) -> usize {
         match self {
-            Write::Create(parts) | Write::CreateForce(parts) | Write::Update(parts) => {
-                ITEM_HEADER_BYTES.saturating_add(len(parts))
-            }
+            Write::Create(parts)
+            | Write::CreateForce(parts)
+            | Write::CreateAbsent(parts)
+            | Write::Update(parts) => ITEM_HEADER_BYTES.saturating_add(len(parts)),
             Write::Delete | Write::DeleteForce | Write::Dirty => 0,
         }
     }
@@ -88,7 +91,10 @@ impl Write<'_> {
     /// Bytes of the value that is written.
     pub(crate) fn value_len(&self) -> usize {
         match self {
-            Write::Create(parts) | Write::CreateForce(parts) | Write::Update(parts) => len(parts),
+            Write::Create(parts)
+            | Write::CreateForce(parts)
+            | Write::CreateAbsent(parts)
+            | Write::Update(parts) => len(parts),
             Write::Delete | Write::DeleteForce | Write::Dirty => 0,
         }
     }
@@ -100,15 +106,17 @@ impl Item {
         Item { key, version, value, dirty: false, persistent: true, deletion: false }
     }
 
-    /// Written without knowing whether there is an older one.
+    /// Written without reading. There may be an older one, unless the writer knows better.
     pub(crate) fn forced(key: Key, version: u64, write: &Write<'_>) -> Result<Self, AllocError> {
         let (value, deletion) = match write {
-            Write::Create(parts) | Write::CreateForce(parts) | Write::Update(parts) => {
-                (concat(parts)?, false)
-            }
+            Write::Create(parts)
+            | Write::CreateForce(parts)
+            | Write::CreateAbsent(parts)
+            | Write::Update(parts) => (concat(parts)?, false),
             Write::Delete | Write::DeleteForce | Write::Dirty => (Vec::new(), true),
         };
-        Ok(Item { key, version, value, dirty: true, persistent: true, deletion })
+        let persistent = !matches!(write, Write::CreateAbsent(_));
+        Ok(Item { key, version, value, dirty: true, persistent, deletion })
     }
 
     fn payload_bytes(&self) -> usize {
@@ -179,6 +187,11 @@ impl Items {
         }
     }
 
+    /// Whether there are no items, not even tombstones.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
     pub(crate) fn is_dirty(&self) -> bool {
         self.dirty_items != 0
     }
@@ -221,7 +234,13 @@ impl Items {
             (Write::Create(_), Some(_)) => Err(ItemError::Exists),
             (Write::Update(_) | Write::Delete | Write::Dirty, None) => Err(ItemError::NotFound),
             (Write::DeleteForce, None) => Ok(()),
-            (Write::Create(parts) | Write::CreateForce(parts) | Write::Update(parts), _) => match found {
+            (
+                Write::Create(parts)
+                | Write::CreateForce(parts)
+                | Write::CreateAbsent(parts)
+                | Write::Update(parts),
+                _,
+            ) => match found {
                 Ok(at) => self.replace(at, version, parts),
                 Err(at) => self.insert(at, key, version, parts),
             },

@@ -45,6 +45,13 @@ impl ItemCache {
         self.write(None, key, version, Write::CreateForce(value))
     }
 
+    /// Creates an item that the caller knows to be in no tree and no commit record, without reading: when it is deleted
+    /// in the same transaction nothing is left of it, not even a tombstone. If it was unknown the cache forgets it when it is
+    /// committed.
+    pub fn create_absent(&self, key: Key, version: u64, value: &[&[u8]]) -> Result<(), ItemError> {
+        self.write(None, key, version, Write::CreateAbsent(value))
+    }
+
     /// Replaces the value of an item, which must exist ([`ItemError::NotFound`]).
     pub fn update(
         &self,
@@ -143,6 +150,12 @@ impl ItemCache {
         }
         let result = items.write(key, version, write);
         self.settle(first, before, &items);
+        let forgotten = page.forced && items.is_empty();
+        drop(items);
+        drop(map);
+        if forgotten {
+            self.forget(&first);
+        }
         Attempt::Done(result)
     }
 
@@ -159,7 +172,23 @@ impl ItemCache {
         let before = items.usage();
         let result = change(&mut items);
         self.settle(first, before, &items);
+        let forgotten = page.forced && items.is_empty();
+        drop(items);
+        drop(map);
+        if forgotten {
+            self.forget(&first);
+        }
         result
+    }
+
+    /// Drops a page that a write made without looking, and that has lost its item: nothing else would. Allocates
+    /// nothing.
+    fn forget(&self, first: &Key) {
+        let mut map = self.map.write();
+        let empty = map.page_mut(first).is_some_and(|page| page.forced && page.items.get_mut().is_empty());
+        if empty {
+            self.drop_page(&mut map, first);
+        }
     }
 
     /// After a change of a page that is in the set of dirty pages.

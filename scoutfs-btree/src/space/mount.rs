@@ -190,10 +190,16 @@ impl MountSpace {
         self.pool_mut(SpaceKind::Data).hold(want, near)
     }
 
-    /// Holds up to `want` blocks from the longest runs, to be given away. Leaves the reserve alone.
-    pub fn alloc_to_give(&mut self, kind: SpaceKind, want: u64) -> Result<Extent, SpaceError> {
+    /// Holds up to `want` blocks from the longest run, to be given away. Only the privileged (who feeds merges) may give
+    /// the reserve away.
+    pub fn alloc_to_give(
+        &mut self,
+        kind: SpaceKind,
+        want: u64,
+        privileged: bool,
+    ) -> Result<Extent, SpaceError> {
         let mut want = want;
-        if kind == SpaceKind::Meta {
+        if kind == SpaceKind::Meta && !privileged {
             self.check_reserve(1)?;
             want = want.min(self.free_blocks(kind).saturating_sub(self.reserve_blocks));
         }

@@ -290,6 +290,7 @@ fn join(
         client,
         worker: Worker::new(),
         checkpoint_need: AtomicU64::new(log.checkpoint_blocks(0)),
+        unmerged_bytes: AtomicU64::new(0),
         slot: Mutex::new(log),
         identity,
         tuning,

@@ -146,6 +146,7 @@ impl Store {
         finish().map_err(Stop::After)?;
         *self.inode_delta.lock() += closed.inode_delta;
         self.checkpoint_need.store(slot.checkpoint_blocks(0), Ordering::Relaxed);
+        self.unmerged_bytes.store(slot.unmerged_bytes(), Ordering::Relaxed);
         self.commit_nr.store(written.commit_nr, Ordering::Release);
         self.trans.note_durable(closed.max_version);
         // What the server must hear is sent by the worker: nobody waits for it here.

@@ -60,6 +60,11 @@ impl<'a> Hold<'a> {
         Ok(self.locks.items().0.create_force(key, self.version, parts)?)
     }
 
+    /// Creates an item of the index or orphan zone that is known to be in no tree and no commit record, without reading.
+    pub fn create_absent(&self, key: Key, parts: &[&[u8]]) -> Result<()> {
+        Ok(self.locks.items().0.create_absent(key, self.version, parts)?)
+    }
+
     /// Replaces the value of an item; [`Error::NotFound`].
     pub fn update(&self, key: Key, parts: &[&[u8]]) -> Result<()> {
         let (items, reader) = self.locks.items();

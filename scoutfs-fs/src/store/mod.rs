@@ -104,6 +104,8 @@ pub struct Store {
     /// Bytes of items that are in no log tree's durable root, and of those in the open log tree: a copy of the slot's, to be read
     /// without the commit lock.
     pub(crate) checkpoint_need: AtomicU64,
+    /// The slot's [`Slot::unmerged_bytes`], to be read without the commit lock.
+    pub(crate) unmerged_bytes: AtomicU64,
     /// Data were written since the last flush.
     pub(crate) data_written: AtomicBool,
     /// Number of the newest durable record.

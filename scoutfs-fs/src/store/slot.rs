@@ -19,8 +19,8 @@ use scoutfs_btree::tree::FreeCursor;
 use scoutfs_btree::{
     BlockCache, BlockSpace, Error as TreeError, Limit, LogSource, OwnedItem, Rule, Tail, apply, free_tree,
 };
-use scoutfs_env::Vec;
 use scoutfs_env::device::BlockDevice;
+use scoutfs_env::{OrdMap, Vec};
 use scoutfs_format::block::BlockRef;
 use scoutfs_format::le::{I64, U32, U64};
 use scoutfs_format::ring::{
@@ -90,6 +90,8 @@ pub(crate) struct Slot {
     identity: Identity,
     ring: RingWriter,
     logs: Vec<LogTree>,
+    /// Bytes of the items in each log tree that is finalized, by its number.
+    finalized: OrdMap<u64, u64>,
     /// Bytes of the items in the open log tree, and of those in its tail.
     log_bytes: u64,
     tail_bytes: u64,
@@ -138,6 +140,7 @@ impl Slot {
             identity,
             ring,
             logs: Vec::new(),
+            finalized: OrdMap::new(),
             log_bytes: 0,
             tail_bytes: 0,
             space_list: SpaceListRef::default(),
@@ -168,6 +171,13 @@ impl Slot {
     /// Whether a checkpoint would free merged log trees.
     pub fn has_merged(&self) -> bool {
         self.logs.iter().any(|log| log.nr.get() <= self.merged_through)
+    }
+
+    /// Bytes of the items of this mount that are not merged, those of merged log trees whose blocks are not freed yet included.
+    pub fn unmerged_bytes(&self) -> u64 {
+        self.finalized
+            .values()
+            .fold(self.log_bytes.saturating_add(self.tail_bytes), |sum, b| sum.saturating_add(*b))
     }
 
     /// Whether the open log tree, its tail included, has items.
@@ -304,6 +314,9 @@ impl Slot {
                 blocks.free_block(block)?;
             }
         }
+        if finalized {
+            self.finalized.reserve(1)?;
+        }
         let list = space.lock().checkpoint_list(batch.token, MAX_INLINE_ENTRIES)?;
         let mut places = Vec::with_capacity(list.blocks.len())?;
         for blkno in &list.blocks {
@@ -336,6 +349,14 @@ impl Slot {
         let mut sources = Vec::with_capacity(logs.len())?;
         for log in &logs {
             sources.push(LogSource { slot: self.identity.slot, nr: log.nr.get(), root: log.root })?;
+        }
+        if let Some(first) = logs.first() {
+            while self.finalized.first_key_value().is_some_and(|(nr, _)| *nr < first.nr.get()) {
+                self.finalized.pop_first();
+            }
+        }
+        if finalized && let [.., closed, _] = &logs[..] {
+            self.finalized.insert(closed.nr.get(), log_bytes)?;
         }
         self.logs = logs;
         self.log_bytes = if finalized { 0 } else { log_bytes };
@@ -388,6 +409,11 @@ pub(crate) fn checkpoint_blocks(log_bytes: u64, tail_bytes: u64) -> u64 {
     let half_block = scoutfs_format::BLOCK_SIZE as u64 / 2;
     let leaves = log_bytes.div_ceil(half_block / 2) + tail_bytes.div_ceil(half_block);
     leaves + leaves.div_ceil(50) + 16
+}
+
+/// Metadata blocks by which the fs tree may grow when so many bytes of items are merged into it: half filled leaves.
+pub(crate) fn merge_growth(bytes: u64) -> u64 {
+    bytes.div_ceil(scoutfs_format::BLOCK_SIZE as u64 / 2)
 }
 
 /// An error that the slot may know how to go on from.

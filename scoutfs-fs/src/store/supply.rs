@@ -20,20 +20,16 @@ use scoutfs_format::server_item::HandOverExtent;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::commit::Wish;
-use super::slot::checkpoint_blocks;
+use super::slot::{checkpoint_blocks, merge_growth};
 use super::{DataRun, Store};
 use crate::error::{Error, Result};
 
-/// How often to look whether merges give space back before the volume counts as full, and how often when the server says that
-/// it is taking space back.
-const FULL_ATTEMPTS: u32 = 40;
-/// The same for who makes room: he waits until merging has dropped what others deleted before.
-const PRIVILEGED_ATTEMPTS: u32 = 400;
-const LATER_ATTEMPTS: u32 = 400;
-/// Metadata blocks that the server gets at once to merge with, and those that the mount keeps besides what its
-/// checkpoint needs.
-const FEED_BLOCKS: u64 = 48;
+/// How often to look whether merges give space back before the volume counts as full.
+const FULL_ATTEMPTS: u32 = 400;
+/// Metadata blocks that the mount keeps besides what its checkpoint needs when the server has none to merge with.
 const FEED_KEEP: u64 = 8;
+/// Most extents that are given back at once.
+const GIVE_EXTENTS: usize = 64;
 /// Between two of these attempts.
 const FULL_PAUSE: Duration = Duration::from_millis(25);
 
@@ -71,29 +67,6 @@ pub(crate) enum Supplied {
     Later,
     /// Nothing.
     None,
-}
-
-/// Counts the attempts to get space on a full volume.
-#[derive(Default)]
-struct Attempts {
-    none: u32,
-    later: u32,
-}
-
-impl Attempts {
-    /// Waits a moment before the next attempt; [`Error::NoSpace`] when there were enough.
-    fn pause(&mut self, supplied: Supplied, privileged: bool) -> Result<()> {
-        match supplied {
-            Supplied::Later => self.later += 1,
-            _ => self.none += 1,
-        }
-        let limit = if privileged { PRIVILEGED_ATTEMPTS } else { FULL_ATTEMPTS };
-        if self.none > limit || self.later > LATER_ATTEMPTS {
-            return Err(Error::NoSpace);
-        }
-        time::sleep(FULL_PAUSE);
-        Ok(())
-    }
 }
 
 /// Space and inodes of the volume.
@@ -214,23 +187,35 @@ impl Store {
         self.checkpoint_need.load(Ordering::Relaxed).saturating_add(checkpoint_blocks(0, open))
     }
 
+    /// Metadata blocks that must be free before `bytes` more of items are written. Who is not privileged leaves the reserve
+    /// alone, and what merging all that is not merged may cost: the mount gives it to the server when that has no more.
+    fn meta_want(&self, bytes: usize, privileged: bool) -> u64 {
+        let need = self.meta_need(bytes);
+        if privileged {
+            return need;
+        }
+        let unmerged = self.unmerged_bytes.load(Ordering::Relaxed);
+        let open = (2 * self.tuning.max_trans_bytes).saturating_add(bytes) as u64;
+        let reserve = self.space.lock().reserve_blocks();
+        need.saturating_add(reserve).saturating_add(merge_growth(unmerged.saturating_add(open)))
+    }
+
     /// Waits until the next checkpoint surely has its metadata blocks. The privileged may use the reserve.
+    ///
+    /// When the server has none, what is left is in log trees, and in the merged tree under deletions: all that is
+    /// not merged is given to be merged, and [`Error::NoSpace`] is true only when that is done and gave nothing.
     pub(super) fn ensure_meta(&self, bytes: usize, privileged: bool) -> Result<()> {
-        let mut fed = false;
-        let mut attempts = Attempts::default();
+        let mut attempts = 0;
+        let mut all_given = false;
         loop {
-            let need = self.meta_need(bytes);
-            let (free, pending, reserve) = {
+            let want = self.meta_want(bytes, privileged);
+            let ahead = want.saturating_add(self.meta_need(bytes));
+            let (free, pending) = {
                 let space = self.space.lock();
-                (
-                    space.free_blocks(SpaceKind::Meta),
-                    space.pending_blocks(SpaceKind::Meta),
-                    space.reserve_blocks(),
-                )
+                (space.free_blocks(SpaceKind::Meta), space.pending_blocks(SpaceKind::Meta))
             };
-            let want = if privileged { need } else { need.saturating_add(reserve) };
             if free >= want {
-                if free < want.saturating_add(need) {
+                if free < ahead {
                     self.numbers.low[SpaceKind::Meta as usize].store(true, Ordering::Relaxed);
                 }
                 return Ok(());
@@ -239,57 +224,79 @@ impl Store {
                 self.commit(Wish::default())?;
                 continue;
             }
-            let supplied = self.request_space(SpaceKind::Meta, want.saturating_add(need))?;
-            if supplied == Supplied::Some {
-                self.commit(Wish::default())?;
-                continue;
+            let nothing_unmerged = self.unmerged_bytes.load(Ordering::Relaxed) == 0;
+            match self.request_space(SpaceKind::Meta, ahead)? {
+                Supplied::Some => {
+                    self.commit(Wish::default())?;
+                    continue;
+                }
+                Supplied::None if all_given && nothing_unmerged => return Err(Error::NoSpace),
+                Supplied::None | Supplied::Later => {}
             }
-            // What is left is in log trees, and in the merged tree under deletions: merging gives it back, and
-            // needs blocks of its own for that.
+            if attempts == FULL_ATTEMPTS {
+                return Err(Error::NoSpace);
+            }
+            attempts += 1;
             self.commit(Wish { finalize: true, ..Wish::default() })?;
-            if !fed {
-                fed = true;
-                self.feed_merges()?;
-            }
+            self.feed_merges(privileged)?;
             self.tell_server()?;
-            attempts.pause(supplied, privileged)?;
+            all_given = true;
+            time::sleep(FULL_PAUSE);
         }
     }
 
-    /// Gives the server some of the reserve, when it has no metadata block left to merge with.
-    fn feed_merges(&self) -> Result<()> {
+    /// Gives the server the metadata blocks that it lacks for merging, as far as this mount can spare them. The privileged
+    /// can spare all but what the next checkpoint takes.
+    fn feed_merges(&self, privileged: bool) -> Result<()> {
         let reply: StatfsReply = parse(&self.client.request(MSG_STATFS, &[])?)?;
-        if reply.free_meta.get() > 0 {
+        let lacking = reply.lacking_meta.get();
+        if lacking == 0 {
             return Ok(());
         }
-        // What a checkpoint of nothing new may take.
-        let keep = self.checkpoint_need.load(Ordering::Relaxed).saturating_add(FEED_KEEP);
-        {
-            let mut space = self.space.lock();
-            let spare = space.free_blocks(SpaceKind::Meta).saturating_sub(keep);
-            let feed = spare.min(FEED_BLOCKS);
-            if feed == 0 {
-                return Ok(());
-            }
-            let reserve = space.reserve_blocks();
-            space.set_reserve_blocks(0);
-            let given = space.alloc_to_give(SpaceKind::Meta, feed).and_then(|extent| {
-                space.give(&[SpaceExtent::new(SpaceKind::Meta, extent.start, extent.len)])
-            });
-            space.set_reserve_blocks(reserve);
-            match given {
-                Ok(_) => {}
-                Err(SpaceError::NoSpace { .. } | SpaceError::Reserved { .. }) => return Ok(()),
+        let keep = if privileged {
+            self.checkpoint_need.load(Ordering::Relaxed).saturating_add(FEED_KEEP)
+        } else {
+            let reserve = self.space.lock().reserve_blocks();
+            self.meta_need(0).saturating_add(reserve)
+        };
+        if self.give(SpaceKind::Meta, lacking, keep)? {
+            self.commit(Wish::default())?;
+        }
+        Ok(())
+    }
+
+    /// Gives up to `count` free blocks to the server with the open transaction, in the longest runs, and keeps `keep`. False
+    /// when there are none to give.
+    fn give(&self, kind: SpaceKind, count: u64, keep: u64) -> Result<bool> {
+        let mut extents = Vec::with_capacity(GIVE_EXTENTS)?;
+        let mut space = self.space.lock();
+        let mut left = space.free_blocks(kind).saturating_sub(keep).min(count);
+        while left > 0 && extents.len() < GIVE_EXTENTS {
+            match space.alloc_to_give(kind, left.min(u32::MAX.into()), true) {
+                Ok(extent) => {
+                    left -= extent.len;
+                    extents.push(SpaceExtent::new(kind, extent.start, extent.len))?;
+                }
+                Err(SpaceError::NoSpace { .. }) => break,
                 Err(e) => return Err(e.into()),
             }
         }
-        self.commit(Wish::default()).map(|_| ())
+        if extents.is_empty() {
+            return Ok(false);
+        }
+        if let Err(e) = space.give(&extents) {
+            for &blocks in &extents {
+                space.release_held(blocks)?;
+            }
+            return Err(e.into());
+        }
+        Ok(true)
     }
 
     /// Takes free data blocks in memory only: a run of 1 to `want_blocks`, near `near` if possible. Waits for the server when
     /// there are none; [`Error::NoSpace`] when there are none anywhere.
     pub fn reserve_data(&self, want_blocks: u64, near: Option<u64>) -> Result<DataRun> {
-        let mut attempts = Attempts::default();
+        let mut attempts = 0;
         loop {
             self.trans.check()?;
             if let Some(run) = self.space.reserve_data(want_blocks.max(1), near)? {
@@ -309,10 +316,12 @@ impl Store {
                 continue;
             }
             // Metadata blocks that are not needed can become data.
-            if supplied == Supplied::None && !self.give_back(SpaceKind::Meta)? {
+            let given = supplied == Supplied::None && self.give_back(SpaceKind::Meta)?;
+            if (supplied == Supplied::None && !given) || attempts == FULL_ATTEMPTS {
                 return Err(Error::NoSpace);
             }
-            attempts.pause(supplied, false)?;
+            attempts += 1;
+            time::sleep(FULL_PAUSE);
         }
     }
 
@@ -360,31 +369,10 @@ impl Store {
     /// Gives free blocks of a kind back to the server, all but what is needed soon. False when there are none to give.
     pub(crate) fn give_back(&self, kind: SpaceKind) -> Result<bool> {
         let keep = match kind {
-            SpaceKind::Meta => self.meta_need(0).saturating_mul(2),
+            SpaceKind::Meta => self.meta_want(0, false),
             SpaceKind::Data => self.space_chunk(kind),
         };
-        let mut gave = false;
-        {
-            let mut space = self.space.lock();
-            let mut extents = Vec::new();
-            let kept = keep.saturating_add(if kind == SpaceKind::Meta { space.reserve_blocks() } else { 0 });
-            while extents.len() < 64 {
-                let spare = space.free_blocks(kind).saturating_sub(kept);
-                if spare == 0 {
-                    break;
-                }
-                extents.reserve(1)?;
-                match space.alloc_to_give(kind, spare.min(u32::MAX.into())) {
-                    Ok(extent) => extents.push(SpaceExtent::new(kind, extent.start, extent.len))?,
-                    Err(SpaceError::NoSpace { .. } | SpaceError::Reserved { .. }) => break,
-                    Err(e) => return Err(e.into()),
-                }
-            }
-            if !extents.is_empty() {
-                space.give(&extents)?;
-                gave = true;
-            }
-        }
+        let gave = self.give(kind, u64::MAX, keep)?;
         if gave {
             self.commit(Wish::default())?;
             self.tell_server()?;
@@ -452,7 +440,7 @@ impl Store {
         for kind in SpaceKind::ALL {
             if self.numbers.low[kind as usize].swap(false, Ordering::Relaxed) {
                 let enough = match kind {
-                    SpaceKind::Meta => self.meta_need(0).saturating_mul(2),
+                    SpaceKind::Meta => self.meta_want(0, false).saturating_add(self.meta_need(0)),
                     SpaceKind::Data => self.space_chunk(kind) / 2,
                 };
                 let (free, pending) = {

@@ -33,6 +33,8 @@ enum Op {
     ForEach(u64, u64),
     Create(u64, usize),
     CreateForce(u64, usize),
+    /// Where the item exists it is a lookup.
+    CreateAbsent(u64, usize),
     Update(u64, usize),
     Delete(u64),
     DeleteForce(u64),
@@ -60,6 +62,7 @@ fn simple_op() -> impl Strategy<Value = Op> {
         1 => (k(), k()).prop_map(|(a, b)| Op::ForEach(a, b)),
         4 => (k(), len()).prop_map(|(k, len)| Op::Create(k, len)),
         3 => (k(), len()).prop_map(|(k, len)| Op::CreateForce(k, len)),
+        3 => (k(), len()).prop_map(|(k, len)| Op::CreateAbsent(k, len)),
         3 => (k(), len()).prop_map(|(k, len)| Op::Update(k, len)),
         3 => k().prop_map(Op::Delete),
         3 => k().prop_map(Op::DeleteForce),
@@ -162,6 +165,9 @@ impl Run<'_> {
             Op::Shrink(bytes) => {
                 self.cache.shrink(*bytes);
             }
+            Op::CreateAbsent(k, _) if self.model.lock().items.contains_key(&key(*k)) => {
+                self.look(&Op::Get(*k))
+            }
             write => self.write(write),
         }
         self.cache.assert_consistent();
@@ -224,6 +230,7 @@ impl Run<'_> {
             let value = match op {
                 Op::Create(_, len)
                 | Op::CreateForce(_, len)
+                | Op::CreateAbsent(_, len)
                 | Op::Update(_, len)
                 | Op::UpdateDirty(_, len) => model.value(*len),
                 _ => Vec::new(),
@@ -235,6 +242,7 @@ impl Run<'_> {
         let (k, result) = match *op {
             Op::Create(k, _) => (k, cache.create(reader, ALL, key(k), version, parts)),
             Op::CreateForce(k, _) => (k, cache.create_force(key(k), version, parts)),
+            Op::CreateAbsent(k, _) => (k, cache.create_absent(key(k), version, parts)),
             Op::Update(k, _) => (k, cache.update(reader, ALL, key(k), version, parts)),
             Op::Delete(k) => (k, cache.delete(reader, ALL, key(k), version)),
             Op::DeleteForce(k) => (k, cache.delete_force(key(k), version)),
@@ -261,7 +269,14 @@ impl Run<'_> {
                 let grows = Misuse::Grows { key, len: old.len(), given: value.len() };
                 assert_eq!(result, Err(grows.into()));
             }
-            (Op::Create(..) | Op::CreateForce(..) | Op::Update(..) | Op::UpdateDirty(..), _) => {
+            (
+                Op::Create(..)
+                | Op::CreateForce(..)
+                | Op::CreateAbsent(..)
+                | Op::Update(..)
+                | Op::UpdateDirty(..),
+                _,
+            ) => {
                 assert_eq!(result, Ok(()));
                 model.set(key, value);
             }

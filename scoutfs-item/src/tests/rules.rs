@@ -420,6 +420,24 @@ fn pages_of_forced_writes_go_when_they_are_committed() {
 }
 
 #[test]
+fn what_is_created_where_nothing_was_leaves_nothing_when_it_goes_at_once() {
+    let (cache, forest) = (small(), Forest::new(10));
+    for n in 0..10 {
+        cache.create_absent(key(n), 1, &[]).unwrap();
+    }
+    for n in 1..10 {
+        cache.delete_dirty(key(n), 1).unwrap();
+    }
+    assert_eq!(cache.nr_pages(), 1, "nothing remembers what is gone");
+    assert_eq!(commit(&cache, &forest), [(key(0), 1, false)]);
+    // In a later transaction it does leave a tombstone.
+    cache.create_force(key(0), 2, &[]).unwrap();
+    cache.delete_dirty(key(0), 2).unwrap();
+    assert_eq!(commit(&cache, &forest), [(key(0), 2, true)]);
+    assert_eq!((cache.nr_pages(), cache.bytes(), forest.nr_reads()), (0, 0, 0));
+}
+
+#[test]
 fn infallible_changes_want_an_item_that_was_made_dirty() {
     let (cache, forest) = (small(), Forest::new(10));
     forest.put(key(1), 1, b"x");

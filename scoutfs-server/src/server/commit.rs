@@ -152,6 +152,11 @@ impl Server {
         self.commit_reserve() * 3 / 2 + self.merge_blocks()
     }
 
+    /// Blocks that the working set may have too much before some are given back.
+    pub(super) fn work_slack(&self) -> u64 {
+        self.geometry.zone_meta_blocks().max(self.work_target() / 4)
+    }
+
     /// Blocks that no merge may use.
     pub(super) fn commit_reserve(&self) -> u64 {
         self.commit_blocks(MAX_CHANGES as u64 + MAX_STEP_CHANGES)
@@ -186,7 +191,7 @@ impl Server {
             lacks -= used;
         }
         // Only what no durable tree refers to is given back: it may be handed over and written at once.
-        let slack = self.geometry.zone_meta_blocks().max(self.work_target() / 4);
+        let slack = self.work_slack();
         // Of that, this very commit keeps what it may need: what is pending is of no use to it.
         let spare = self.work.usable.blocks().saturating_sub(self.commit_reserve());
         let mut surplus = self.work.total().saturating_sub(self.work_target() + slack).min(spare);

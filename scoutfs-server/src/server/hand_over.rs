@@ -169,8 +169,11 @@ impl Server {
     }
 
     /// Whether space of a kind will come back to the server without any mount's doing.
-    fn more_space_to_come(&self, kind: SpaceKind) -> bool {
-        self.reclaim_pending() || (kind == SpaceKind::Meta && self.work.total() > self.work_target())
+    fn more_space_to_come(&mut self, kind: SpaceKind) -> bool {
+        let merging = kind == SpaceKind::Meta && self.short_of_meta();
+        merging
+            || self.reclaim_pending()
+            || (kind == SpaceKind::Meta && self.work.total() > self.work_target() + self.work_slack())
     }
 
     /// A mount says that it has taken hand-overs. Its own record decides.

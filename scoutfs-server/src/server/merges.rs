@@ -24,6 +24,12 @@
 //!
 //! Deletions for which the floor rises too late, when their leaf has been written, stay until something else touches the
 //! leaf. When many are there, a *sweep* goes through the fs tree and writes their leaves anew.
+//!
+//! # When the volume is full
+//!
+//! A mount that asks for metadata blocks when none are free makes the server *short*: pieces of sweeps and of logs take turns then,
+//! and a sweep begins as soon as the floor has risen, however few deletions there are. The mount is told to come again
+//! until all logs are merged and the sweep has nothing left to drop; only then is the volume full.
 
 use core::time::Duration;
 
@@ -48,9 +54,6 @@ const RETRY: Duration = Duration::from_secs(10);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// Fewer tombstones than this are left alone.
 const SWEEP_TOMBSTONES: u64 = 4096;
-/// The same when no metadata block is free.
-const SHORT_INTERVAL: Duration = Duration::from_millis(500);
-const SHORT_TOMBSTONES: u64 = 256;
 
 /// What a piece is part of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,13 +70,21 @@ pub(crate) struct Merges {
     out: Option<(u64, Target)>,
     next_id: u64,
     last_slot: u32,
-    /// The floor that was found for a target.
+    /// The floor that was found for a log.
     floor: Option<(Target, u64)>,
+    /// The floor of the sweep that is under way.
+    sweep_floor: Option<u64>,
     /// Where the sweep goes on.
     sweep_from: Option<Key>,
     next_sweep: Mono,
     /// The floor of the last sweep.
     swept_floor: u64,
+    /// A mount asked for metadata blocks and there are none.
+    short: bool,
+    /// Since the last sweep nothing happened that can have raised the floor.
+    swept: bool,
+    /// The last piece was one of a sweep.
+    last_was_sweep: bool,
     not_before: Mono,
 }
 
@@ -85,9 +96,13 @@ impl Merges {
             next_id: 0,
             last_slot: 0,
             floor: None,
+            sweep_floor: None,
             sweep_from: None,
             next_sweep: Mono::ZERO,
             swept_floor: 0,
+            short: false,
+            swept: false,
+            last_was_sweep: false,
             not_before: Mono::ZERO,
         }
     }
@@ -95,6 +110,7 @@ impl Merges {
     /// Something changed: there may be work before the time that was set.
     pub fn wake(&mut self) {
         self.not_before = Mono::ZERO;
+        self.swept = false;
     }
 
     /// Whether a piece is out.
@@ -156,14 +172,30 @@ impl Server {
         self.merges.sweep_from.is_some() || self.sweep_due().is_some_and(|due| now >= due)
     }
 
-    /// When the next sweep is due. It comes early when tombstones take the place of what mounts ask for.
+    /// When the next sweep is due. It is at once when tombstones take the place of what mounts ask for.
     fn sweep_due(&self) -> Option<Mono> {
-        let (tombstones, next) = (self.sb.tombstones.get(), self.merges.next_sweep);
-        if tombstones >= SHORT_TOMBSTONES && self.free.available(SpaceKind::Meta) == 0 {
-            Some(next.saturating_sub(SWEEP_INTERVAL).saturating_add(SHORT_INTERVAL))
+        if self.short_sweep() {
+            Some(Mono::ZERO)
         } else {
-            (tombstones >= SWEEP_TOMBSTONES).then_some(next)
+            (self.sb.tombstones.get() >= SWEEP_TOMBSTONES).then_some(self.merges.next_sweep)
         }
+    }
+
+    /// Whether a sweep is wanted for the space that it may give.
+    fn short_sweep(&self) -> bool {
+        self.merges.short && !self.merges.swept && self.sb.tombstones.get() > 0
+    }
+
+    /// A mount asked for metadata blocks and there are none. Returns whether merging may still give some.
+    pub(super) fn short_of_meta(&mut self) -> bool {
+        if !self.merges.short {
+            self.merges.short = true;
+            self.merges.wake();
+        }
+        self.merges.any_out()
+            || self.merges.sweep_from.is_some()
+            || self.next_log().is_some()
+            || self.short_sweep()
     }
 
     /// When [`poll_job`](Self::poll_job) may have something.
@@ -193,7 +225,12 @@ impl Server {
     }
 
     fn make_job(&mut self, now: Mono) -> Result<Option<MergeJob>, ServerError> {
-        let (target, work) = match self.next_log() {
+        if self.merges.short && self.free.available(SpaceKind::Meta) > 0 {
+            self.merges.short = false;
+        }
+        let sweep = self.wants_sweep(now);
+        let sweep_first = sweep && self.merges.short && !self.merges.last_was_sweep;
+        let (target, work) = match self.next_log().filter(|_| !sweep_first) {
             Some((slot, log)) => {
                 let nr = log.nr.get();
                 let state = self.members.get(slot).and_then(|m| m.state.as_ref());
@@ -202,26 +239,33 @@ impl Server {
                     state.filter(|state| state.last_log_nr() == nr).and_then(|state| state.tail.clone());
                 (Target::Log { slot, nr }, Work::Merge { log_root: log.root, tail })
             }
-            None if self.wants_sweep(now) => (Target::Sweep, Work::Sweep),
+            None if sweep => (Target::Sweep, Work::Sweep),
             None => return Ok(None),
         };
-        let floor = match self.merges.floor {
-            Some((of, floor)) if of == target => floor,
-            _ => {
-                let floor = self.tombstone_floor()?;
+        self.merges.last_was_sweep = target == Target::Sweep;
+        let (from, floor) = match target {
+            Target::Log { slot, nr } => {
+                let floor = match self.merges.floor {
+                    Some((of, floor)) if of == target => floor,
+                    _ => self.tombstone_floor()?,
+                };
                 self.merges.floor = Some((target, floor));
-                floor
+                (self.merges.progress.get(&(slot, nr)).copied().unwrap_or(Key::MIN), floor)
             }
-        };
-        let from = match target {
-            Target::Log { slot, nr } => self.merges.progress.get(&(slot, nr)).copied().unwrap_or(Key::MIN),
             Target::Sweep => {
-                self.merges.next_sweep = now.saturating_add(SWEEP_INTERVAL);
-                if self.merges.sweep_from.is_none() && floor <= self.merges.swept_floor {
-                    self.merges.floor = None;
-                    return Ok(None);
+                let floor = match self.merges.sweep_floor {
+                    Some(floor) => floor,
+                    None => self.tombstone_floor()?,
+                };
+                if self.merges.sweep_from.is_none() {
+                    self.merges.next_sweep = now.saturating_add(SWEEP_INTERVAL);
+                    if floor <= self.merges.swept_floor {
+                        self.merges.swept = true;
+                        return Ok(None);
+                    }
                 }
-                self.merges.sweep_from.unwrap_or(Key::MIN)
+                self.merges.sweep_floor = Some(floor);
+                (self.merges.sweep_from.unwrap_or(Key::MIN), floor)
             }
         };
         let completing = 4 * (u64::from(self.sb.fs_root.height) + 2);
@@ -325,12 +369,13 @@ impl Server {
                     self.note_member(slot)?;
                     self.tell_merged(slot)?;
                     self.merges.floor = None;
+                    self.merges.swept = false;
                 }
             }
             Target::Sweep => {
                 self.merges.sweep_from = piece.next;
                 if piece.next.is_none()
-                    && let Some((_, floor)) = self.merges.floor.take()
+                    && let Some(floor) = self.merges.sweep_floor.take()
                 {
                     self.merges.swept_floor = floor;
                 }
@@ -343,6 +388,7 @@ impl Server {
         // Nothing refers to what was written.
         self.work.end_loan(&[])?;
         self.merges.floor = None;
+        self.merges.sweep_floor = None;
         self.merges.not_before = now.saturating_add(RETRY);
         // Nobody else frees what is being merged, nor the fs tree.
         let e = e.stale_to_corrupt();

@@ -43,6 +43,7 @@ mod tests;
 
 use core::time::Duration;
 
+use scoutfs_btree::space::SpaceKind;
 use scoutfs_btree::{BlockCache, Error as TreeError};
 use scoutfs_env::device::BlockDevice;
 use scoutfs_env::time::Mono;
@@ -300,11 +301,12 @@ impl Server {
         Ok(Answer::Now(bytes_of(&StatfsReply {
             total_meta: U64::new(meta_zones * self.geometry.zone_meta_blocks()),
             total_data: U64::new(data_zones * self.geometry.zone_data_blocks()),
-            free_meta: U64::new(free(scoutfs_btree::space::SpaceKind::Meta)),
-            free_data: U64::new(free(scoutfs_btree::space::SpaceKind::Data)),
+            free_meta: U64::new(free(SpaceKind::Meta)),
+            free_data: U64::new(free(SpaceKind::Data)),
             free_zones: U64::new(free_zones),
             inodes: I64::new(i64::try_from(self.sb.inodes.get()).unwrap_or(i64::MAX)),
             super_seq: self.durable.seq,
+            lacking_meta: U64::new(self.work_deficit().saturating_sub(self.free.available(SpaceKind::Meta))),
         })?))
     }
 

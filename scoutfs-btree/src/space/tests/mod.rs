@@ -284,7 +284,7 @@ fn the_reserve_is_for_the_privileged() {
     space.alloc_meta(false).unwrap();
     let reserved = SpaceError::Reserved { free: 3, reserve: 3, pending: 0 };
     assert_eq!(space.alloc_meta(false), Err(reserved));
-    assert_eq!(space.alloc_to_give(SpaceKind::Meta, 10), Err(reserved));
+    assert_eq!(space.alloc_to_give(SpaceKind::Meta, 10, false), Err(reserved));
     let token = space.close_trans().unwrap();
     space.checkpoint_alloc(token).unwrap();
     space.alloc_meta(true).unwrap();
@@ -298,7 +298,7 @@ fn the_reserve_is_for_the_privileged() {
 fn what_is_given_back_leaves_the_reserve() {
     let mut space = mount_with(&[blocks(SpaceKind::Meta, 0, 3), blocks(SpaceKind::Meta, 10, 9)]);
     space.set_reserve_blocks(5);
-    assert_eq!(space.alloc_to_give(SpaceKind::Meta, 100), Ok(blocks(SpaceKind::Meta, 10, 7).extent));
+    assert_eq!(space.alloc_to_give(SpaceKind::Meta, 100, false), Ok(blocks(SpaceKind::Meta, 10, 7).extent));
 }
 
 #[test]
@@ -331,7 +331,7 @@ fn hand_overs_are_taken_in_order_and_whole() {
 #[test]
 fn a_hand_over_is_told_of_when_it_is_durable_and_forgotten_when_it_is_taken() {
     let mut space = mount_with(&[blocks(SpaceKind::Data, 0, 10)]);
-    let extent = space.alloc_to_give(SpaceKind::Data, 4).unwrap();
+    let extent = space.alloc_to_give(SpaceKind::Data, 4, false).unwrap();
     let part = SpaceExtent { kind: SpaceKind::Data, extent };
     assert!(matches!(space.give(&[part, part]), Err(SpaceError::Overlap { .. })));
     assert!(matches!(space.give(&[blocks(SpaceKind::Data, 2, 5)]), Err(SpaceError::NotInSet { .. })));

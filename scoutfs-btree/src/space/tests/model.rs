@@ -320,7 +320,7 @@ impl Model {
     }
 
     fn give(&mut self, kind: SpaceKind, want: u64) {
-        let result = self.run(|space| space.alloc_to_give(kind, want));
+        let result = self.run(|space| space.alloc_to_give(kind, want, false));
         self.allocated(kind, want, result);
         let Ok(extent) = result else { return };
         let part = SpaceExtent { kind, extent };

@@ -248,7 +248,7 @@ fn a_departed_mount_never_blocks_merging_and_all_of_it_is_taken_back_whatever_cr
         mount.delete_file(key);
     }
     mount.commit(&mut rig, false);
-    let extent = mount.space.alloc_to_give(SpaceKind::Data, 9).unwrap();
+    let extent = mount.space.alloc_to_give(SpaceKind::Data, 9, false).unwrap();
     let extent = scoutfs_btree::space::SpaceExtent { kind: SpaceKind::Data, extent };
     mount.space.give(&[extent]).unwrap();
     mount.commit(&mut rig, false);

@@ -76,7 +76,7 @@ fn giving_back_is_idempotent_in_order_and_space_that_is_free_already_is_refused(
     let mut mount = SimMount::start(&mut rig, 7);
     mount.get_space(&mut rig, SpaceKind::Data, 100);
     mount.commit(&mut rig, false);
-    let held = mount.space.alloc_to_give(SpaceKind::Data, 30).unwrap();
+    let held = mount.space.alloc_to_give(SpaceKind::Data, 30, false).unwrap();
     let extent = SpaceExtent { kind: SpaceKind::Data, extent: held };
     let n = mount.space.give(&[extent]).unwrap();
     let payload = give_payload(n, &[extent]);
@@ -102,13 +102,13 @@ fn giving_back_is_idempotent_in_order_and_space_that_is_free_already_is_refused(
         SpaceExtent::new(SpaceKind::Data, u64::MAX - 5, 3),
         SpaceExtent::new(SpaceKind::Meta, working, 1),
     ] {
-        let held = mount.space.alloc_to_give(SpaceKind::Data, 1).unwrap();
+        let held = mount.space.alloc_to_give(SpaceKind::Data, 1, false).unwrap();
         mount.space.release_held(SpaceExtent { kind: SpaceKind::Data, extent: held }).unwrap();
         let id = rig.new_id();
         let status = rig.request(7, id, MSG_SPACE_GIVE, &give_payload(n + 1, &[wrong])).0;
         assert_eq!(status, STATUS_INVALID, "no record gives it");
     }
-    let good = mount.space.alloc_to_give(SpaceKind::Data, 1).unwrap();
+    let good = mount.space.alloc_to_give(SpaceKind::Data, 1, false).unwrap();
     mount.space.give(&[SpaceExtent { kind: SpaceKind::Data, extent: good }]).unwrap();
     mount.commit(&mut rig, false);
     let id = rig.new_id();
@@ -173,7 +173,7 @@ fn no_space_is_true_and_space_that_comes_back_is_found_again() {
         while mount.space.free_blocks(SpaceKind::Data) > 0 {
             let mut extents = Vec::new();
             while extents.len() < 20
-                && let Ok(extent) = mount.space.alloc_to_give(SpaceKind::Data, 300)
+                && let Ok(extent) = mount.space.alloc_to_give(SpaceKind::Data, 300, false)
             {
                 extents.push(SpaceExtent { kind: SpaceKind::Data, extent });
             }
@@ -198,7 +198,7 @@ fn a_zone_that_gets_free_may_become_the_other_kind() {
     let keep = mount.reserve;
     let mut extents = Vec::new();
     mount.space.set_reserve_blocks(keep);
-    while let Ok(extent) = mount.space.alloc_to_give(SpaceKind::Meta, free) {
+    while let Ok(extent) = mount.space.alloc_to_give(SpaceKind::Meta, free, false) {
         extents.push(SpaceExtent { kind: SpaceKind::Meta, extent });
     }
     mount.space.give(&extents).unwrap();
@@ -268,7 +268,7 @@ fn hand_overs_and_returns_survive_a_crash_at_every_write() {
         mount.write_file(round, 30);
         mount.commit(&mut rig, false);
         mount.exchange(&mut rig);
-        let extent = mount.space.alloc_to_give(SpaceKind::Data, 20).unwrap();
+        let extent = mount.space.alloc_to_give(SpaceKind::Data, 20, false).unwrap();
         mount.space.give(&[SpaceExtent { kind: SpaceKind::Data, extent }]).unwrap();
         mount.commit(&mut rig, false);
         mount.exchange(&mut rig);
@@ -303,7 +303,7 @@ fn free_space_in_many_fragments_is_absorbed() {
     }
     mount.commit(&mut rig, true);
     let mut all = Vec::new();
-    while let Ok(extent) = mount.space.alloc_to_give(SpaceKind::Data, 1) {
+    while let Ok(extent) = mount.space.alloc_to_give(SpaceKind::Data, 1, false) {
         all.push(SpaceExtent { kind: SpaceKind::Data, extent });
     }
     assert!(all.len() > 3_000);
@@ -368,7 +368,7 @@ proptest! {
                 }
                 4 => mount.commit(&mut rig, n % 3 == 0),
                 5 => {
-                    if let Ok(extent) = mount.space.alloc_to_give(SpaceKind::Data, n) {
+                    if let Ok(extent) = mount.space.alloc_to_give(SpaceKind::Data, n, false) {
                         let extent = SpaceExtent { kind: SpaceKind::Data, extent };
                         mount.space.give(&[extent]).unwrap();
                         mount.commit(&mut rig, true);
