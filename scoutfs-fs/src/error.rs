@@ -89,6 +89,29 @@ pub enum Error {
     /// There is no server to join, and this node may not run one (ENOTCONN).
     #[error("no server: this mount needs the option server_addr=IP, so that this node may run the server")]
     NoServer,
+    /// Other mounts have the volume, and joining them is not possible (EBUSY).
+    #[error(
+        "the volume is in use by the mount {rid:016x}, at {}; several mounts of one volume are not possible yet",
+        crate::node::shown(address)
+    )]
+    InUse {
+        /// The mount that leads, or that has a voter slot.
+        rid: u64,
+        /// Where its server listens.
+        address: Option<core::net::SocketAddr>,
+    },
+    /// Too few voter slots can be read for an election (EIO).
+    #[error(
+        "only {readable} of {slots} voter slots can be read, {needed} are needed: the quorum blocks of the others are damaged"
+    )]
+    Voters {
+        /// Slots of which a quorum block can be read.
+        readable: usize,
+        /// How many are needed.
+        needed: usize,
+        /// How many there are.
+        slots: usize,
+    },
     /// The server refused (EIO).
     #[error("the server answered with status {0}")]
     Server(u16),
@@ -109,10 +132,12 @@ impl Error {
             | Error::Tree(_)
             | Error::Volume(_)
             | Error::Corrupt { .. }
+            | Error::Voters { .. }
             | Error::Server(_) => 5,
             Error::NoSuchOffset => 6,
             Error::TooBig => 7,
             Error::NoMemory => 12,
+            Error::InUse { .. } => 16,
             Error::Exists => 17,
             Error::NotDirectory => 20,
             Error::IsDirectory => 21,

@@ -109,6 +109,26 @@ fn the_change_index_shows_each_inode_once_at_its_newest_seq() {
     volume.check();
 }
 
+/// Two voters are needed and there: one of the mounts leads and works, also when the other has gone; the other cannot
+/// join it yet, and says so instead of waiting for ever.
+#[test]
+fn of_two_mounts_that_elect_a_leader_the_other_is_refused_as_long_as_only_one_can_work() {
+    let volume = Volume::with_quorum(64 << 20, 2);
+    let (one, two) = std::thread::scope(|scope| {
+        let one = scope.spawn(|| volume.try_mount());
+        let two = scope.spawn(|| volume.try_mount());
+        (one.join().unwrap(), two.join().unwrap())
+    });
+    let (mount, refusal) = match (one, two) {
+        (Ok(mount), Err(e)) | (Err(e), Ok(mount)) => (mount, e),
+        (one, two) => panic!("{:?}, {:?}", one.err(), two.err()),
+    };
+    assert!(matches!(refusal, scoutfs_fs::Error::InUse { .. }), "{refusal}");
+    mount.fs().create(ROOT_INO, b"file", &file()).unwrap();
+    mount.unmount().unwrap();
+    volume.check();
+}
+
 #[test]
 fn logs_are_merged_while_the_mount_works() {
     let volume = Volume::new(128 << 20);

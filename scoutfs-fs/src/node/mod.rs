@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `mount` | [`Mount`]: from a device to a working filesystem, and back |
 //! | `voter` | this node's voter slot: claiming it, beating, becoming the leader |
+//! | `rivals` | what it sees of other owners while it waits: whom it waits for, and when waiting is in vain |
 //! | `server_host` | the threads that run the server when this node is elected |
 //! | `transport` | the connection to a server in this process |
 //! | `client` | requests to the server and their answers |
@@ -15,6 +16,7 @@
 
 mod client;
 mod mount;
+mod rivals;
 mod server_host;
 mod transport;
 mod voter;
@@ -22,4 +24,5 @@ mod worker;
 
 pub(crate) use client::Client;
 pub use mount::{Mount, MountOptions};
+pub(crate) use rivals::shown;
 pub(crate) use worker::Worker;

@@ -20,13 +20,12 @@ use scoutfs_format::voter::ProcessId;
 use scoutfs_net::quorum::{Config, ConfigError, Output, Voter, VoterBlock};
 use scoutfs_server::DeathOracle;
 
+use super::rivals::Rivals;
 use crate::error::{Error, Result};
 use crate::store::Store;
 
 /// The thread looks whether to leave at least this often.
 const LONGEST_SLEEP: Duration = Duration::from_millis(50);
-/// After this long without a leader the log says what is waited for.
-const PATIENCE: Duration = Duration::from_secs(3);
 
 /// This node's voter slot, owned until [`VoterHost::leave`].
 pub(crate) struct VoterHost {
@@ -53,6 +52,8 @@ struct Runner {
     sectors: IoBuf,
     sector: IoBuf,
     blocks: Vec<Option<VoterBlock>>,
+    /// Voters of which nothing could be read the last time: a bit each.
+    unreadable: u32,
 }
 
 impl Runner {
@@ -91,8 +92,14 @@ impl Runner {
                 copies[copy].then(|| &self.sectors[at..at + SECTOR_SIZE])
             };
             let newest = VoterBlock::newest([sector(0), sector(1)], self.fsid, voter, nr_voters);
-            if let Err(e) = &newest {
-                scoutfs_env::debug!("voter slot {voter}: {e}");
+            let bit = 1 << voter;
+            match &newest {
+                Ok(_) => self.unreadable &= !bit,
+                Err(e) if self.unreadable & bit == 0 => {
+                    self.unreadable |= bit;
+                    scoutfs_env::warn!("voter slot {voter}: {e}");
+                }
+                Err(_) => {}
             }
             readable += u32::from(copies[0] || copies[1]);
             if let Some(block) = self.blocks.get_mut(voter as usize) {
@@ -125,6 +132,12 @@ impl Runner {
         }
     }
 
+    /// Leaves the slot, if there is one.
+    fn leave(&mut self) {
+        self.machine.leave(time::mono_now());
+        while !matches!(self.step(), Some(Output::Left)) {}
+    }
+
     /// Tells the machine which owners of slots are dead for certain.
     fn confirm_deaths(&mut self, oracle: &dyn DeathOracle) {
         let mut dead: [Option<ProcessId>; 4] = [None; 4];
@@ -149,6 +162,7 @@ impl VoterHost {
         super_term: u64,
         oracle: &dyn DeathOracle,
     ) -> Result<VoterHost> {
+        let rid = config.rid;
         let mut machine = Voter::new(config).map_err(|e| match e {
             ConfigError::NoMemory(_) => Error::NoMemory,
             ConfigError::Timing(_) => Error::Invalid("times of an election that do not go together"),
@@ -166,10 +180,10 @@ impl VoterHost {
             sectors: IoBuf::zeroed(nr_voters * 2 * SECTOR_SIZE)?,
             sector: IoBuf::zeroed(SECTOR_SIZE)?,
             blocks,
+            unreadable: 0,
         };
-        let began = time::mono_now();
+        let mut rivals = Rivals::new(rid, nr_voters, time::mono_now())?;
         let mut slot = None;
-        let mut told = false;
         let term = loop {
             match runner.step() {
                 Some(Output::BecameLeader { term }) => break term,
@@ -184,13 +198,9 @@ impl VoterHost {
                 _ => {}
             }
             runner.confirm_deaths(oracle);
-            if !told && time::mono_now().saturating_duration_since(began) > PATIENCE {
-                told = true;
-                scoutfs_env::info!(
-                    "waiting for a leader: {} of {} voters must be present",
-                    geometry.quorum(),
-                    geometry.nr_voters()
-                );
+            if let Err(e) = rivals.look(time::mono_now(), slot.is_some(), &runner.machine) {
+                runner.leave();
+                return Err(e);
             }
         };
         let slot = slot.ok_or(Error::Shutdown("elected without a voter slot"))?;

@@ -12,7 +12,7 @@ use scoutfs_fs::mkfs::{Options, mkfs};
 use scoutfs_fs::{Mount, MountOptions};
 use scoutfs_server::DeathOracle;
 
-/// All former mounts of these tests are dead.
+/// All former mounts of these tests are dead, and those that live beat.
 struct AllDead;
 
 impl DeathOracle for AllDead {
@@ -49,10 +49,15 @@ pub struct Volume {
 
 #[allow(dead_code)]
 impl Volume {
-    /// A new volume.
+    /// A new volume that one mount makes work.
     pub fn new(bytes: u64) -> Volume {
+        Self::with_quorum(bytes, 1)
+    }
+
+    /// A new volume that works when so many mounts are there.
+    pub fn with_quorum(bytes: u64, quorum: u32) -> Volume {
         let volume = Volume { memory: StdArc::new(MemDevice::new(bytes)) };
-        mkfs(&volume.device(), &Options { quorum: 1, force: false }).unwrap();
+        mkfs(&volume.device(), &Options { quorum, force: false }).unwrap();
         volume
     }
 
@@ -62,13 +67,17 @@ impl Volume {
     }
 
     pub fn mount(&self) -> Mount {
+        self.try_mount().unwrap()
+    }
+
+    pub fn try_mount(&self) -> scoutfs_fs::Result<Mount> {
         let options = MountOptions {
             server_addr: Some("127.0.0.1:7001".parse().unwrap()),
             commit_interval: Duration::from_millis(500),
             idle_interval: Duration::from_millis(500),
             ..MountOptions::new(ProcessId::default())
         };
-        Mount::open(self.device(), &options, &AllDead).unwrap()
+        Mount::open(self.device(), &options, &AllDead)
     }
 
     /// What the disk holds at this moment, as after a crash of everything.

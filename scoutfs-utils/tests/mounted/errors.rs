@@ -4,13 +4,12 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::Duration;
 
 use scoutfs_format::geometry::super_offset;
 use scoutfs_format::voter::SuperBlock;
 
 use crate::pattern::content;
-use crate::run::{SOON, program, run, run_for, run_or_kill, run_refused, scoutfs};
+use crate::run::{SOON, program, run, run_for, run_refused, scoutfs};
 use crate::volume::{Volume, is_mount_point, loop_devices_of};
 
 /// Byte offset of the format hash in a super block.
@@ -172,17 +171,14 @@ fn a_mounted_volume_is_neither_overwritten_nor_checked() {
 }
 
 #[test]
-fn a_second_mount_of_one_image_harms_nothing() {
+fn a_second_mount_of_one_image_is_refused_at_once_and_harms_nothing() {
     let volume = Volume::new(64);
     let mounted = volume.mount();
     fs::write(mounted.join("file"), "content").unwrap();
     mounted.sync();
-    // The one voter slot is taken. The second mount waits for it, and says so; it may also refuse.
     let second = volume.directory("second");
-    let mut command = scoutfs(["mount", "-f", "-o", "server_addr=127.0.0.1"]);
-    let (ended, _) = run_or_kill(command.arg(volume.image()).arg(&second), Duration::from_secs(5));
-    assert!(!ended.status.success());
-    assert!(ended.stderr.contains("voter slots have owners"), "{}", ended.stderr);
+    let message = run_refused(mount_command(&volume.image(), &second));
+    assert!(message.contains("in use by the mount"), "{message}");
     assert!(!is_mount_point(&second));
     fs::write(mounted.join("file2"), "more").unwrap();
     mounted.sync();
@@ -191,6 +187,15 @@ fn a_second_mount_of_one_image_harms_nothing() {
     let mounted = volume.mount();
     assert_eq!(fs::read(mounted.join("file2")).unwrap(), b"more");
     mounted.unmount();
+}
+
+#[test]
+fn a_volume_whose_voter_slot_is_damaged_is_refused_with_the_reason() {
+    let volume = Volume::new(64);
+    let image = OpenOptions::new().write(true).open(volume.image()).unwrap();
+    // Both quorum blocks of the first voter slot, which lies behind the first 64 KiB.
+    image.write_all_at(&[0x5a; 2 * 4096], 64 << 10).unwrap();
+    mount_is_refused(&volume, &["only 0 of 1 voter slots can be read"]);
 }
 
 #[test]
