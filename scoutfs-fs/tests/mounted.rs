@@ -129,6 +129,36 @@ fn of_two_mounts_that_elect_a_leader_the_other_is_refused_as_long_as_only_one_ca
     volume.check();
 }
 
+/// Nobody else led while the device hung (or the machine slept), so the leader goes on, and so does its mount.
+#[test]
+fn a_device_that_hangs_for_longer_than_the_leaders_lease_delays_what_waits_and_loses_nothing() {
+    let volume = Volume::new(64 << 20);
+    let mount = volume.mount_with_lease(700);
+    let fs = mount.fs();
+    fs.create(ROOT_INO, b"before", &file()).unwrap();
+    fs.sync().unwrap();
+    fs.create(ROOT_INO, b"while", &file()).unwrap();
+    let hung = volume.hang();
+    std::thread::scope(|scope| {
+        let synced = scope.spawn(|| fs.sync());
+        let walked = scope.spawn(|| walk(fs, KIND_META_SEQ).len());
+        std::thread::sleep(std::time::Duration::from_millis(2_000));
+        assert!(!synced.is_finished(), "acknowledged by a device that hangs");
+        drop(hung);
+        synced.join().unwrap().unwrap();
+        assert!(walked.join().unwrap() >= 2);
+    });
+    fs.create(ROOT_INO, b"after", &file()).unwrap();
+    fs.sync().unwrap();
+    mount.unmount().unwrap();
+    volume.check();
+    let mount = volume.mount();
+    for name in [b"before".as_slice(), b"while", b"after"] {
+        mount.fs().lookup(ROOT_INO, name).unwrap();
+    }
+    mount.unmount().unwrap();
+}
+
 #[test]
 fn logs_are_merged_while_the_mount_works() {
     let volume = Volume::new(128 << 20);

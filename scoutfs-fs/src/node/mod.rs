@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `mount` | [`Mount`]: from a device to a working filesystem, and back |
 //! | `voter` | this node's voter slot: claiming it, beating, becoming the leader |
+//! | `leadership` | whether this node may act as the leader now |
 //! | `rivals` | what it sees of other owners while it waits: whom it waits for, and when waiting is in vain |
 //! | `server_host` | the threads that run the server when this node is elected |
 //! | `transport` | the connection to a server in this process |
@@ -15,6 +16,7 @@
 //! commit and ask the server), one voter, and those of the server host.
 
 mod client;
+mod leadership;
 mod mount;
 mod rivals;
 mod server_host;

@@ -144,7 +144,7 @@ impl Mount {
             time::mono_now(),
         )?;
         let (mount_end, server_end) = transport::pair()?;
-        let server = ServerHost::start(server, cache.clone(), server_end, rid)?;
+        let server = ServerHost::start(server, cache.clone(), server_end, rid, voter.leadership())?;
 
         let client = Client::new(mount_end);
         let store = Arc::new(join(device, cache, geometry, fsid, rid, options, client)?)?;

@@ -2,7 +2,9 @@
 //! Runs the server of the elected node: one thread that owns it, and one that runs pieces of merges for it.
 //!
 //! The server's thread takes all messages that have arrived, handles them, commits once for all of them, and only then
-//! sends the answers. It never waits for a mount.
+//! sends the answers. It never waits for a mount. It acts only while this node's lease as the leader is valid: it looks before
+//! it handles anything, and again after a commit, before anybody hears of it. When the lease had ended and goes on, nobody else
+//! led: what was written counts, and the mounts, which could not renew their leases meanwhile, are given time.
 //!
 //! Locking: the merge thread gets its jobs and gives its results through one mutex, a leaf.
 
@@ -18,6 +20,7 @@ use scoutfs_net::frame::{self, Decoder};
 use scoutfs_server::Server;
 use scoutfs_server::merge_job::{MergeJob, MergeResult};
 
+use super::leadership::{Leadership, Lease};
 use super::transport::{End, Received};
 use crate::error::{Error, Result};
 
@@ -50,7 +53,13 @@ pub(crate) struct ServerHost {
 
 impl ServerHost {
     /// Starts the threads. `rid` is the mount at the other end of the connection.
-    pub fn start(server: Server, cache: Arc<BlockCache>, end: End, rid: u64) -> Result<ServerHost> {
+    pub fn start(
+        server: Server,
+        cache: Arc<BlockCache>,
+        end: End,
+        rid: u64,
+        leadership: Arc<Leadership>,
+    ) -> Result<ServerHost> {
         let shared = Arc::new(Shared {
             end,
             stop: AtomicBool::new(false),
@@ -60,8 +69,8 @@ impl ServerHost {
         })?;
         let spawn_failed = |_| Error::NoMemory;
         let for_server = shared.clone();
-        let server =
-            thread::spawn("scoutfs-server", move || serve(server, &for_server, rid)).map_err(spawn_failed)?;
+        let server = thread::spawn("scoutfs-server", move || serve(server, &for_server, rid, &leadership))
+            .map_err(spawn_failed)?;
         let for_merger = shared.clone();
         let merger =
             thread::spawn("scoutfs-merge", move || merge(&for_merger, &cache)).map_err(spawn_failed)?;
@@ -98,7 +107,7 @@ impl Drop for ServerHost {
     }
 }
 
-fn serve(mut server: Server, shared: &Shared, rid: u64) {
+fn serve(mut server: Server, shared: &Shared, rid: u64, leadership: &Leadership) {
     let mut decoder = Decoder::new();
     let mut seq = 0;
     // Whether the merger has a piece.
@@ -111,7 +120,12 @@ fn serve(mut server: Server, shared: &Shared, rid: u64) {
         } else {
             server.next_wakeup(now).saturating_duration_since(now).min(LONGEST_WAIT)
         };
-        match shared.end.receive(wait) {
+        let received = shared.end.receive(wait);
+        if !may_act(&mut server, shared, leadership) {
+            shared.end.close();
+            return;
+        }
+        match received {
             Received::Messages(messages) => {
                 for message in &messages {
                     if let Err(e) = handle(&mut server, &mut decoder, message, rid) {
@@ -133,6 +147,10 @@ fn serve(mut server: Server, shared: &Shared, rid: u64) {
             && let Err(e) = server.commit()
         {
             scoutfs_env::error!("server: a commit failed: {e}");
+        }
+        if !may_act(&mut server, shared, leadership) {
+            shared.end.close();
+            return;
         }
         let mut merge = shared.merge.lock();
         if merge.job.is_none()
@@ -185,6 +203,19 @@ fn serve(mut server: Server, shared: &Shared, rid: u64) {
         }
     }
     shared.end.close();
+}
+
+/// Waits until the lease as the leader is valid. False when there will be none.
+fn may_act(server: &mut Server, shared: &Shared, leadership: &Leadership) -> bool {
+    match leadership.wait(|| shared.abandon.load(Ordering::Acquire)) {
+        Lease::Valid => true,
+        Lease::Resumed => {
+            scoutfs_env::warn!("the leader's lease had ended; nobody else led meanwhile, and it goes on");
+            server.resumed(time::mono_now());
+            true
+        }
+        Lease::Over => false,
+    }
 }
 
 fn handle(

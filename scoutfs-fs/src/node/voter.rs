@@ -4,7 +4,8 @@
 //! The thread does nothing but the machine's reads and writes, with buffers that it got at the start: it never
 //! waits for memory or for other IO.
 //!
-//! Locking: the store that is told of the end of leadership is behind a mutex of its own, a leaf.
+//! Locking: the store that is told of the end of leadership is behind a mutex of its own, a leaf; the server learns of the lease
+//! through [`Leadership`].
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
@@ -20,6 +21,7 @@ use scoutfs_format::voter::ProcessId;
 use scoutfs_net::quorum::{Config, ConfigError, Output, Voter, VoterBlock};
 use scoutfs_server::DeathOracle;
 
+use super::leadership::Leadership;
 use super::rivals::Rivals;
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -38,7 +40,7 @@ pub(crate) struct VoterHost {
 struct Shared {
     leave: AtomicBool,
     abandon: AtomicBool,
-    lost: AtomicBool,
+    leadership: Arc<Leadership>,
     store: Mutex<Option<Arc<Store>>>,
 }
 
@@ -204,10 +206,11 @@ impl VoterHost {
             }
         };
         let slot = slot.ok_or(Error::Shutdown("elected without a voter slot"))?;
+        let lease_until = runner.machine.lease_until().unwrap_or(Mono::ZERO);
         let shared = Arc::new(Shared {
             leave: AtomicBool::new(false),
             abandon: AtomicBool::new(false),
-            lost: AtomicBool::new(false),
+            leadership: Arc::new(Leadership::new(lease_until))?,
             store: Mutex::new(None),
         })?;
         let for_thread = shared.clone();
@@ -226,10 +229,15 @@ impl VoterHost {
         self.term
     }
 
+    /// Whether this node may act as the leader.
+    pub fn leadership(&self) -> Arc<Leadership> {
+        self.shared.leadership.clone()
+    }
+
     /// The mount shuts down when leadership ends.
     pub fn on_lost(&self, store: &Arc<Store>) {
         *self.shared.store.lock() = Some(store.clone());
-        if self.shared.lost.load(Ordering::Acquire) {
+        if self.shared.leadership.is_lost() {
             store.fail("this node is no longer the leader");
         }
     }
@@ -265,13 +273,16 @@ fn beat(mut runner: Runner, shared: &Shared) {
         match runner.step() {
             Some(Output::Left) => return,
             Some(Output::LostLeadership { .. } | Output::SlotLost { .. }) if !leaving => {
-                shared.lost.store(true, Ordering::Release);
+                shared.leadership.lose();
                 scoutfs_env::error!("this node is no longer the leader: the mount shuts down");
                 if let Some(store) = &*shared.store.lock() {
                     store.fail("this node is no longer the leader");
                 }
             }
             _ => {}
+        }
+        if let Some(until) = runner.machine.lease_until() {
+            shared.leadership.set_lease(until);
         }
     }
 }

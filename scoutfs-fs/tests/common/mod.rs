@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A volume on a device in memory.
 
-use std::sync::Arc as StdArc;
+use std::sync::{Arc as StdArc, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use scoutfs_env::device::{BlockDevice, IoError, MemDevice};
@@ -21,30 +21,41 @@ impl DeathOracle for AllDead {
     }
 }
 
-/// A device that several owners share, as a disk is.
-struct Shared(StdArc<MemDevice>);
+/// A device that several owners share, as a disk is. It hangs while `hung` is held for writing.
+struct Shared {
+    memory: StdArc<MemDevice>,
+    hung: StdArc<RwLock<()>>,
+}
+
+impl Shared {
+    fn wait(&self) -> &MemDevice {
+        drop(self.hung.read().unwrap());
+        &self.memory
+    }
+}
 
 impl BlockDevice for Shared {
     fn size_bytes(&self) -> u64 {
-        self.0.size_bytes()
+        self.memory.size_bytes()
     }
     fn read_only(&self) -> bool {
         false
     }
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoError> {
-        self.0.read(offset, buf)
+        self.wait().read(offset, buf)
     }
     fn write(&self, offset: u64, buf: &[u8]) -> Result<(), IoError> {
-        self.0.write(offset, buf)
+        self.wait().write(offset, buf)
     }
     fn flush(&self) -> Result<(), IoError> {
-        self.0.flush()
+        self.wait().flush()
     }
 }
 
 /// A volume in memory.
 pub struct Volume {
     memory: StdArc<MemDevice>,
+    hung: StdArc<RwLock<()>>,
 }
 
 #[allow(dead_code)]
@@ -56,13 +67,23 @@ impl Volume {
 
     /// A new volume that works when so many mounts are there.
     pub fn with_quorum(bytes: u64, quorum: u32) -> Volume {
-        let volume = Volume { memory: StdArc::new(MemDevice::new(bytes)) };
+        let volume = Volume::on(MemDevice::new(bytes));
         mkfs(&volume.device(), &Options { quorum, force: false }).unwrap();
         volume
     }
 
+    fn on(memory: MemDevice) -> Volume {
+        Volume { memory: StdArc::new(memory), hung: StdArc::default() }
+    }
+
+    /// The device does nothing until the result is dropped.
+    pub fn hang(&self) -> RwLockWriteGuard<'_, ()> {
+        self.hung.write().unwrap()
+    }
+
     pub fn device(&self) -> Arc<Box<dyn BlockDevice>> {
-        let device: Box<dyn BlockDevice> = try_box(Shared(self.memory.clone())).unwrap();
+        let shared = Shared { memory: self.memory.clone(), hung: self.hung.clone() };
+        let device: Box<dyn BlockDevice> = try_box(shared).unwrap();
         Arc::new(device).unwrap()
     }
 
@@ -71,18 +92,28 @@ impl Volume {
     }
 
     pub fn try_mount(&self) -> scoutfs_fs::Result<Mount> {
-        let options = MountOptions {
+        Mount::open(self.device(), &Self::options(), &AllDead)
+    }
+
+    /// With a lease of the leader that ends after so long.
+    pub fn mount_with_lease(&self, lease_ms: u64) -> Mount {
+        let mut options = Self::options();
+        options.timing.lease_ms = lease_ms;
+        Mount::open(self.device(), &options, &AllDead).unwrap()
+    }
+
+    fn options() -> MountOptions {
+        MountOptions {
             server_addr: Some("127.0.0.1:7001".parse().unwrap()),
             commit_interval: Duration::from_millis(500),
             idle_interval: Duration::from_millis(500),
             ..MountOptions::new(ProcessId::default())
-        };
-        Mount::open(self.device(), &options, &AllDead)
+        }
     }
 
     /// What the disk holds at this moment, as after a crash of everything.
     pub fn crash(&self) -> Volume {
-        Volume { memory: StdArc::new(self.memory.snapshot()) }
+        Volume::on(self.memory.snapshot())
     }
 
     /// The volume must be sound.

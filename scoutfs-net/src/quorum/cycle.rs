@@ -41,15 +41,6 @@ impl Voter {
         }
     }
 
-    /// A lease that is over is over, even if nobody else leads.
-    pub(super) fn expire(&mut self, now: Mono) {
-        if let Phase::Leader(leader) = &self.phase
-            && now >= leader.lease_until
-        {
-            self.follow_from(now);
-        }
-    }
-
     /// Becomes a follower; what was won is laid down at `lay_down_at`.
     pub(super) fn follow_from(&mut self, lay_down_at: Mono) {
         self.phase = Phase::Follower;

@@ -32,6 +32,12 @@
 //! reading that began later shows it. After the wait it reads again, and serves only if nobody has won a higher
 //! term in the meantime, and its votes still stand.
 //!
+//! *A lease that has ended can go on.* A leader that was held up (its device hung, its machine slept) acts on nothing while its
+//! lease is over, but keeps showing itself as the leader. When a later reading shows its own claim and no higher term,
+//! nobody has led meanwhile, for a term never goes back; and whoever wins after that reading waits for a lease that counts from
+//! it, because the leader is to be seen in its slot. Whoever takes over the slot itself, its owner's death not being confirmed,
+//! watches for a dead time first, which is longer than a lease.
+//!
 //! # When the waiting can be left out
 //!
 //! A volume that was left cleanly should be there at once. Of the waits of an election, this is what each is for, and

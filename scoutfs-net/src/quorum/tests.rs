@@ -298,7 +298,7 @@ fn a_winner_waits_while_an_older_leader_shows() {
 }
 
 #[test]
-fn a_lease_counts_from_the_reading_and_ends_without_another() {
+fn a_lease_counts_from_the_reading_and_goes_on_after_a_pause_in_which_nobody_led() {
     let mut bench = Bench::new(&[VoterBlock::free(0, 1)]);
     bench.run_to(2000);
     while bench.io.is_some() {
@@ -312,14 +312,37 @@ fn a_lease_counts_from_the_reading_and_ends_without_another() {
     let end = since + Timing::DEFAULT.lease_ms;
     assert_eq!(bench.voter.lease_until(), Some(ms(end)));
     assert_eq!(bench.voter.confirmed_at(), Some(ms(since)));
-    // The device hangs.
+    // The device hangs, for so long that others would take the mount for dead.
     bench.next_write();
-    let end = bench.voter.lease_until().unwrap();
     bench.seen.clear();
-    assert_eq!(bench.voter.next_wakeup(), Some(end));
-    bench.voter.handle_timeout(end);
-    bench.poll();
-    assert_eq!(bench.seen(), [Output::LostLeadership { term: 1 }]);
+    bench.step(Timing::DEFAULT.dead_ms * 2);
+    let end = bench.voter.lease_until().unwrap();
+    assert!(end < ms(bench.now_ms), "a beat counts from the reading before it");
+    assert_eq!(bench.io, Some(Output::ReadAll));
+    let since = bench.now_ms;
+    bench.step(1);
+    assert_eq!(bench.voter.lease_until(), Some(end), "a reading alone extends nothing");
+    bench.step(1);
+    assert_eq!(bench.voter.lease_until(), Some(ms(since + Timing::DEFAULT.lease_ms)));
+    assert_eq!((bench.voter.leader_term(), bench.seen()), (Some(1), [].into()));
+}
+
+#[test]
+fn a_lease_does_not_go_on_after_a_pause_in_which_another_won() {
+    for leader_term in [0, 2] {
+        let mut bench = leading();
+        let term = bench.voter.leader_term().unwrap();
+        bench.next_write();
+        let end = bench.voter.lease_until().unwrap();
+        // Somebody was voted for; he may have left again.
+        let one = bench.blocks[1].as_mut().unwrap();
+        (one.write_nr, one.term, one.leader_term) = (one.write_nr + 2, term + 1, leader_term);
+        bench.step(Timing::DEFAULT.dead_ms * 2);
+        bench.seen.clear();
+        bench.step(1);
+        assert_eq!(bench.seen(), [Output::LostLeadership { term }]);
+        assert!(bench.voter.lease_until().is_none_or(|until| until == end));
+    }
 }
 
 #[test]
@@ -327,10 +350,13 @@ fn a_lease_is_not_extended_without_a_majority_that_can_be_read() {
     let mut bench = leading();
     bench.blocks[1] = None;
     bench.run_to(bench.now_ms + 5000);
-    assert!(bench.voter.leader_term().is_some());
-    bench.blocks[2] = None;
-    bench.run_to(bench.now_ms + Timing::DEFAULT.lease_ms + 1);
-    assert_eq!(bench.voter.leader_term(), None);
+    assert!(bench.voter.lease_until().unwrap() > ms(bench.now_ms));
+    let two = bench.blocks[2].take();
+    bench.run_to(bench.now_ms + Timing::DEFAULT.lease_ms + Timing::DEFAULT.beat_ms);
+    assert!(bench.voter.lease_until().unwrap() < ms(bench.now_ms));
+    bench.blocks[2] = two;
+    bench.run_to(bench.now_ms + Timing::DEFAULT.beat_ms * 2);
+    assert!(bench.voter.lease_until().unwrap() > ms(bench.now_ms));
 }
 
 #[test]

@@ -66,7 +66,7 @@ pub enum Output {
     },
     /// No slot is free. [`Voter::slots`] tells who has them. The machine goes on looking.
     Standby,
-    /// Serve, until [`Voter::lease_until`] or [`Output::LostLeadership`]. The term is above that of every super
+    /// Serve while [`Voter::lease_until`] has not passed, until [`Output::LostLeadership`]. The term is above that of every super
     /// block; the server makes sure of it and resigns if it is not.
     BecameLeader {
         /// The term.
@@ -315,8 +315,9 @@ impl Voter {
         }
     }
 
-    /// Until when the mount is leader. The server looks at the clock after each super write: it counts only when it
-    /// was durable before. `None` when it does not lead.
+    /// Until when the mount may act as leader. The server looks at the clock after each super write: it counts only when
+    /// the lease was valid then. A lease that has ended may go on after the next reading, or leadership ends with
+    /// [`Output::LostLeadership`]; until it is known which, the server does nothing. `None` when it does not lead.
     pub fn lease_until(&self) -> Option<Mono> {
         match &self.phase {
             Phase::Leader(leader) => Some(leader.lease_until),
@@ -353,20 +354,15 @@ impl Voter {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due; `None` when it need not come.
     pub fn next_wakeup(&self) -> Option<Mono> {
-        let read = match (&self.phase, &self.io) {
-            (Phase::Done, _) => return None,
+        match (&self.phase, &self.io) {
+            (Phase::Done, _) => None,
             (_, Io::Idle) => Some(self.next_read),
             _ => None,
-        };
-        match (read, self.lease_until()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
         }
     }
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Mono) {
-        self.expire(now);
         if matches!(self.io, Io::Idle) && now >= self.next_read && !matches!(self.phase, Phase::Done) {
             self.io = Io::ReadWanted { since: now };
         }
@@ -381,7 +377,6 @@ impl Voter {
         if matches!(self.phase, Phase::Done) {
             return;
         }
-        self.expire(now);
         self.slots.observe(now, blocks);
         self.next_read = since.saturating_add(self.config.timing.beat());
         match self.own {
@@ -397,7 +392,6 @@ impl Voter {
             return;
         };
         self.io = Io::Idle;
-        self.expire(now);
         let timing = self.config.timing;
         let Some(own) = &mut self.own else {
             return;
@@ -451,7 +445,6 @@ impl Voter {
             _ => return,
         }
         self.io = Io::Idle;
-        self.expire(now);
         self.next_read = now.saturating_add(self.config.timing.beat() / 4);
     }
 

@@ -339,6 +339,14 @@ impl Server {
     }
 
     /// Fences members whose lease has run out.
+    /// The leader's lease had ended and goes on. Nobody could renew a lease meanwhile: all count from now.
+    pub fn resumed(&mut self, now: Mono) {
+        self.now = self.now.max(now);
+        for member in self.members.live_mut() {
+            member.renewed = member.renewed.max(now);
+        }
+    }
+
     pub(super) fn check_leases(&mut self, now: Mono) -> Result<(), ServerError> {
         let late = self.members.live().find(|m| !m.broken && lease_end(m) <= now).map(|m| m.slot);
         match late {

@@ -233,6 +233,20 @@ fn a_horizon_waits_for_every_open_seq_below_it_and_serves_all_who_wait() {
     assert!(HorizonReply::read_from_prefix(&answers[0].3).unwrap().0.horizon.get() > horizon);
 }
 
+/// While the leader's own lease was over nobody could renew one.
+#[test]
+fn after_a_pause_of_the_leader_its_members_have_a_whole_lease_to_renew() {
+    let mut rig = Rig::smallest();
+    let mount = SimMount::start(&mut rig, 7);
+    rig.advance(LEASE * 100);
+    rig.server.resumed(rig.now);
+    rig.settle();
+    assert!(rig.server.members.get(mount.slot).unwrap().is(MEMBER_LIVE));
+    rig.advance(LEASE + LEASE_MARGIN);
+    rig.settle();
+    assert!(rig.server.members.get(mount.slot).unwrap().is(MEMBER_FENCED), "a pause is no excuse for ever");
+}
+
 #[test]
 fn a_silent_member_is_fenced_after_lease_and_margin_and_its_late_records_do_not_count() {
     let mut rig = Rig::smallest();

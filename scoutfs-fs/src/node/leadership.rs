@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Whether this node may act as the leader now: what its voter tells its server.
+//!
+//! A lease ends when the device or the machine was held up for too long. Nothing is written or answered then, until the voter
+//! has found that nobody else led meanwhile and the lease goes on, or that leadership is lost.
+//!
+//! Locking: one mutex, a leaf, for sleeping.
+
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::time::Duration;
+
+use scoutfs_env::sync::{Condvar, Mutex};
+use scoutfs_env::time::{self, Mono};
+
+/// How often who waits looks whether to give up.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// See the module.
+pub(crate) struct Leadership {
+    /// End of the lease, in nanoseconds of the monotonic clock.
+    lease_until: AtomicU64,
+    lost: AtomicBool,
+    asleep: Mutex<()>,
+    changed: Condvar,
+}
+
+/// What waiting for a valid lease has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lease {
+    /// It is valid, and was all the time.
+    Valid,
+    /// It is valid again.
+    Resumed,
+    /// Leadership is lost, or nobody wants to know any more.
+    Over,
+}
+
+impl Leadership {
+    pub fn new(lease_until: Mono) -> Self {
+        Leadership {
+            lease_until: AtomicU64::new(lease_until.as_ns()),
+            lost: AtomicBool::new(false),
+            asleep: Mutex::new(()),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// The voter knows this of the lease.
+    pub fn set_lease(&self, until: Mono) {
+        if self.lease_until.swap(until.as_ns(), Ordering::AcqRel) != until.as_ns() {
+            self.wake();
+        }
+    }
+
+    /// Another leads, or may. It stays so.
+    pub fn lose(&self) {
+        self.lost.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Whether leadership is lost.
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    fn wake(&self) {
+        drop(self.asleep.lock());
+        self.changed.notify_all();
+    }
+
+    fn is_valid(&self) -> bool {
+        time::mono_now().as_ns() < self.lease_until.load(Ordering::Acquire)
+    }
+
+    /// Waits until the lease is valid or leadership is lost, or `give_up` says so.
+    pub fn wait(&self, give_up: impl Fn() -> bool) -> Lease {
+        let mut lease = Lease::Valid;
+        loop {
+            if self.is_lost() {
+                return Lease::Over;
+            }
+            if self.is_valid() {
+                return lease;
+            }
+            if give_up() {
+                return Lease::Over;
+            }
+            lease = Lease::Resumed;
+            let asleep = self.asleep.lock();
+            if !self.is_lost() && !self.is_valid() {
+                drop(self.changed.wait_timeout(asleep, LOOK));
+            }
+        }
+    }
+}
