@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | trees, items, crc with criterion | `cargo bench -p scoutfs-benches` |
 //! | writes, bytes and flushes for an operation | `cargo run --release -p scoutfs-benches --bin cost` |
+//! | bytes written for random updates, with commits and merges | `cargo run --release -p scoutfs-benches --bin amplification` |
 //! | a directory that grows to a million entries | `cargo run --release -p scoutfs-benches --bin growth` |
 //! | a mount beside ext4 on a loop device, as ratios | `cargo run --release -p scoutfs-benches --bin beside-ext4` (root) |
 //!
@@ -64,11 +65,26 @@ impl Bed {
         let device = Arc::new(device).expect("memory");
         mkfs(&device, &Options { quorum: 1, force: false }).expect("mkfs");
         let options = MountOptions {
+            idle_interval: std::time::Duration::from_secs(2),
             server_addr: Some(([127, 0, 0, 1], 1).into()),
             ..MountOptions::new(ProcessId::default())
         };
         let mount = Mount::open(device, &options, &AllDead).expect("mount");
         Bed { memory, mount }
+    }
+
+    /// Waits until everything is merged and the mount rests.
+    pub fn settle(&self) {
+        self.mount.fs().sync().expect("sync");
+        let mut last = self.stats().write_bytes;
+        let mut quiet = 0;
+        while quiet < 30 {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            let now = self.stats().write_bytes;
+            // The voter beats all the time.
+            quiet = if now - last < 64 << 10 { quiet + 1 } else { 0 };
+            last = now;
+        }
     }
 
     /// What the device has done so far.

@@ -33,8 +33,10 @@ constants! { RING_CONSTANTS:
     pub const RECORD_CHECKPOINT: u32 = 1;
     /// [`RecordHeader::flags`]: the mount left; nothing follows in this epoch.
     pub const RECORD_CLEAN: u32 = 2;
-    /// [`LogTree::flags`]: the tree will not change any more.
+    /// [`LogTree::flags`]: the tree will not change any more, and is to be merged.
     pub const LOG_FINALIZED: u32 = 1;
+    /// [`LogTree::flags`]: the tree will not change any more, but its mount may replace it, with others, by a larger one.
+    pub const LOG_SEALED: u32 = 2;
 }
 
 /// Bytes of a record's stream that one frame carries.
@@ -70,7 +72,8 @@ layout! {
         pub rid: U64,
         /// `RECORD_*`.
         pub flags: U32,
-        /// Log trees that follow, oldest first; the last one is open unless it is finalized.
+        /// Log trees that follow, in a checkpoint, oldest first: finalized ones, sealed ones, and the open one, to which
+        /// the items of the records belong. Other records name none: they are those of the checkpoint.
         pub nr_logs: U32,
         /// Space entries that follow.
         pub nr_space: U32,
@@ -89,7 +92,8 @@ layout! {
         pub given: U64,
         /// Inodes made less inodes deleted by this mount in this epoch.
         pub inode_delta: I64,
-        /// Bytes of the open log tree's items at the checkpoint (an estimate that decides when to finalize).
+        /// Bytes of the items of all log trees that are not finalized, at the checkpoint (an estimate that decides when to
+        /// finalize).
         pub log_bytes: U64,
         /// The mount's space at the checkpoint.
         pub space: SpaceListRef,
@@ -107,7 +111,7 @@ layout! {
         pub min_version: U64,
         /// No item in it has a higher version than this (so far, for the open tree).
         pub max_version: U64,
-        /// `LOG_*`.
+        /// [`LOG_FINALIZED`], [`LOG_SEALED`], or 0 for the open tree.
         pub flags: U32,
         pub pad: U32,
         /// Room for a filter over the keys that the tree may hold.

@@ -20,8 +20,8 @@ const SWEEP_ITEMS: usize = 256;
 /// What is to be done to the fs tree.
 #[derive(Debug)]
 pub(crate) enum Work {
-    /// Merge a piece of a log tree and its tail.
-    Merge { log_root: TreeRoot, tail: Option<Arc<Tail>> },
+    /// Merge a piece of log trees of a slot, oldest first, and of the tail of the last one.
+    Merge { logs: Vec<TreeRoot>, tail: Option<Arc<Tail>> },
     /// Drop deletions that nothing needs any more.
     Sweep,
 }
@@ -89,11 +89,11 @@ impl MergeJob {
 
     fn step(&self, cache: &BlockCache, space: &mut JobSpace<'_>) -> Result<MergeStep, Error> {
         match &self.work {
-            Work::Merge { log_root, tail } => merge_step(
+            Work::Merge { logs, tail } => merge_step(
                 cache,
                 space,
                 &self.fs_root,
-                log_root,
+                logs,
                 tail.as_deref(),
                 self.from,
                 self.tombstone_floor,

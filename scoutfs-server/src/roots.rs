@@ -9,7 +9,7 @@
 //! - records of other epochs than the member's are ignored, and those after the number at which a reclaimed member
 //!   was frozen;
 //! - log trees that are completely merged are ignored, whatever a slot still says. The items in the records (the
-//!   tail) belong to the last log tree that the newest record names.
+//!   tail) belong to the last log tree that the checkpoint names.
 //!
 //! Blocks of the server's tree may be freed and reused while they are read; [`read_roots`] then begins again.
 
@@ -60,7 +60,7 @@ impl SlotState {
 
     /// The log trees of the newest record, oldest first.
     pub fn logs(&self) -> impl Iterator<Item = LogTree> + '_ {
-        self.ring.newest().logs()
+        self.ring.logs()
     }
 
     /// Number of the last log tree, open or not; 0 when there is none.
@@ -289,7 +289,7 @@ fn parse_slot(
         }))?;
     }
     let tail = if tail.is_empty() { None } else { Some(Arc::new(tail)?) };
-    if tail.is_some() && ring.newest().logs().next().is_none() {
+    if tail.is_some() && ring.logs().next().is_none() {
         return Err(problem(SlotProblem::NoLog { commit_nr: ring.commit_nr() }));
     }
     Ok(Some(SlotState { slot, ring: Arc::new(ring)?, tail }))

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `tail` | [`Tail`], the items of a ring's records since its checkpoint |
 //! | `read` | [`ForestRoots`], [`read_range`] |
+//! | `union` | [`Union`], log trees and a tail as one source of changes |
 //!
 //! # What must hold
 //!
@@ -14,9 +15,11 @@
 
 mod read;
 mod tail;
+mod union;
 
 #[cfg(test)]
 mod tests;
 
 pub use read::{ForestRoots, LogSource, RangeItems, read_range};
 pub use tail::{Tail, TailItem, TailSource};
+pub use union::Union;

@@ -186,7 +186,7 @@ fn a_stale_tree_gives_no_items_of_the_others() {
     // The log is merged and freed, its block is used again.
     let floor = 0;
     let (cache, space) = (&volume.cache, &mut volume.space);
-    let step = merge_step(cache, space, &fs_root, &old_log, None, Key::MIN, floor, Limit::NONE).unwrap();
+    let step = merge_step(cache, space, &fs_root, &[old_log], None, Key::MIN, floor, Limit::NONE).unwrap();
     let mut cursor = FreeCursor::START;
     assert!(free_tree(cache, space, &old_log, &mut cursor, 9).unwrap());
     volume.space.commit();

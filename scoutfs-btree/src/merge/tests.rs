@@ -89,7 +89,7 @@ impl Cluster {
             &self.volume.cache,
             &mut self.volume.space,
             &self.fs_root,
-            &log.root,
+            &[log.root],
             log.tail.as_deref(),
             from,
             floor,
@@ -193,6 +193,41 @@ proptest! {
         prop_assert!(items.iter().all(|(key, item)| cluster.newest.get(key) == Some(item)));
     }
 
+    /// Merging several logs at once leaves the items that merging one after the other does, in pieces of any size.
+    #[test]
+    fn logs_that_are_merged_together_leave_what_they_do_one_by_one(
+        seed: u64,
+        keys in 1u64..600,
+        nr_logs in 1u64..6,
+        max_changes in prop_oneof![Just(u64::MAX), 20u64..200],
+    ) {
+        let mut one_by_one = cluster(seed, keys, nr_logs);
+        for nr in 0..nr_logs as usize {
+            // Of a mount that lives only the last log has a tail.
+            if nr + 1 < nr_logs as usize {
+                one_by_one.logs[nr].tail = None;
+            }
+            let step = one_by_one.step(nr, Key::MIN, Limit::NONE).unwrap();
+            one_by_one.volume.space.commit();
+            one_by_one.fs_root = step.fs_root;
+        }
+        let Cluster { mut volume, logs, .. } = cluster(seed, keys, nr_logs);
+        let roots: Vec<TreeRoot> = logs.iter().map(|log| log.root).collect();
+        let tail = logs.last().and_then(|log| log.tail.clone());
+        let floor = logs.iter().map(|log| log.min_version).min().unwrap_or(u64::MAX);
+        let mut fs_root = TreeRoot::EMPTY;
+        let mut from = Some(Key::MIN);
+        while let Some(key) = from {
+            let (cache, space) = (&volume.cache, &mut volume.space);
+            let limit = Limit { max_changes, ..Limit::NONE };
+            let step = merge_step(cache, space, &fs_root, &roots, tail.as_deref(), key, floor, limit).unwrap();
+            space.commit();
+            (fs_root, from) = (step.fs_root, step.next);
+        }
+        let expected = to_model(&one_by_one.volume.items(&one_by_one.fs_root));
+        prop_assert!(to_model(&volume.items(&fs_root)) == expected);
+    }
+
     #[test]
     fn a_second_merge_of_the_same_log_leaves_the_same_items(seed: u64, keys in 1u64..400) {
         let mut cluster = cluster(seed, keys, 1);
@@ -217,7 +252,7 @@ fn a_deletion_stays_until_no_log_can_hold_what_it_deleted() {
     let other = volume.apply_all(&TreeRoot::EMPTY, &[put(key(2), 6, b"x")], Rule::Log);
     let mut merge = |fs_root: TreeRoot, log: &TreeRoot, floor| {
         let (cache, space) = (&volume.cache, &mut volume.space);
-        let step = merge_step(cache, space, &fs_root, log, None, Key::MIN, floor, Limit::NONE).unwrap();
+        let step = merge_step(cache, space, &fs_root, &[*log], None, Key::MIN, floor, Limit::NONE).unwrap();
         space.commit();
         let items = volume.items(&step.fs_root);
         let found: Vec<(Key, u64)> = items.iter().map(|item| (item.key, item.version)).collect();
@@ -245,11 +280,12 @@ fn a_tail_is_newer_than_its_log() {
     tail.merge_in(later.iter().map(OwnedItem::borrow)).unwrap();
     let (cache, space) = (&volume.cache, &mut volume.space);
     let empty = TreeRoot::EMPTY;
-    let step = merge_step(cache, space, &empty, &log_root, Some(&tail), Key::MIN, 0, Limit::NONE).unwrap();
+    let step = merge_step(cache, space, &empty, &[log_root], Some(&tail), Key::MIN, 0, Limit::NONE).unwrap();
     let found: Vec<u8> = volume.items(&step.fs_root).iter().map(|item| item.value[0]).collect();
     assert_eq!(found, b"tlttl");
     let space = &mut volume.space;
-    let step = merge_step(&volume.cache, space, &empty, &empty, Some(&tail), key(3), 0, Limit::NONE).unwrap();
+    let step =
+        merge_step(&volume.cache, space, &empty, &[empty], Some(&tail), key(3), 0, Limit::NONE).unwrap();
     assert_eq!(step.stats.changes, 2);
 }
 

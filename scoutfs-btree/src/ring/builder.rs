@@ -81,11 +81,14 @@ impl RecordBuilder {
         Ok(())
     }
 
-    /// Adds a log tree, oldest first.
+    /// Adds a log tree to a checkpoint, oldest first.
     ///
-    /// Fails with [`RingError::RecordFull`] when there is no room, with [`RingError::Log`] when the log tree is
+    /// Fails with [`RingError::LogCount`] when the record is no checkpoint, with [`RingError::RecordFull`] when there is no room, with [`RingError::Log`] when the log tree is
     /// impossible or out of order, and with [`RingError::NoMemory`]; the record is as before then.
     pub fn add_log(&mut self, log: &LogTree) -> Result<(), RingError> {
+        if !self.is_checkpoint() {
+            return Err(RingError::LogCount { commit_nr: 0, found: 1 });
+        }
         check_log(0, self.last_log.as_ref(), log)?;
         if self.logs.len() / size_of::<LogTree>() >= MAX_LOGS as usize {
             return Err(RingError::RecordFull);

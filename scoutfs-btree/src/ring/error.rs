@@ -74,8 +74,8 @@ pub enum RingError {
         /// Its flags.
         flags: u32,
     },
-    /// More log trees than a record may name.
-    #[error("record {commit_nr} has {found} log trees, at most {MAX_LOGS} are allowed")]
+    /// More log trees than a record may name, or some in one that is no checkpoint.
+    #[error("record {commit_nr} has {found} log trees: a checkpoint may have {MAX_LOGS}, other records none")]
     LogCount {
         /// The record.
         commit_nr: u64,

@@ -4,7 +4,7 @@
 use scoutfs_env::Vec;
 use scoutfs_format::Key;
 use scoutfs_format::ring::{
-    InlineItem, LOG_FINALIZED, LogTree, MAX_LOGS, RECORD_CHECKPOINT, RECORD_CLEAN, RecordHeader,
+    InlineItem, LOG_FINALIZED, LOG_SEALED, LogTree, MAX_LOGS, RECORD_CHECKPOINT, RECORD_CLEAN, RecordHeader,
 };
 use scoutfs_format::space::{
     ENTRY_FORGOTTEN, ENTRY_FREE, ENTRY_GIVEN, ENTRY_USED, SPACE_DATA, SPACE_META, SpaceEntry,
@@ -62,7 +62,7 @@ impl Record {
             return Err(RingError::CheckpointNumber { commit_nr, found: checkpoint_nr });
         }
         let nr_logs = header.nr_logs.get();
-        if nr_logs > MAX_LOGS {
+        if nr_logs > MAX_LOGS || (nr_logs > 0 && !is_checkpoint) {
             return Err(RingError::LogCount { commit_nr, found: nr_logs });
         }
         let logs_len = nr_logs as usize * size_of::<LogTree>();
@@ -136,7 +136,7 @@ impl Record {
         self.header.flags.get() & RECORD_CLEAN != 0
     }
 
-    /// The mount's log trees, oldest first.
+    /// The mount's log trees, oldest first, of a checkpoint; other records have none.
     pub fn logs(&self) -> impl Iterator<Item = LogTree> + '_ {
         let logs = self.stream.get(size_of::<RecordHeader>()..self.space_at);
         structs(logs.unwrap_or_default())
@@ -172,10 +172,18 @@ fn structs<T: FromBytes>(bytes: &[u8]) -> impl Iterator<Item = T> + '_ {
 /// Checks a log tree and its place behind the one before it.
 pub(super) fn check_log(commit_nr: u64, before: Option<&LogTree>, log: &LogTree) -> Result<(), RingError> {
     let flags = log.flags.get();
-    let is_after =
-        before.is_none_or(|before| before.flags.get() & LOG_FINALIZED != 0 && before.nr.get() < log.nr.get());
+    // Finalized trees, then sealed ones, then the open one.
+    let is_after = before.is_none_or(|before| {
+        let place = |flags| match flags {
+            LOG_FINALIZED => 0,
+            LOG_SEALED => 1,
+            _ => 2,
+        };
+        let (before_flags, before_nr) = (before.flags.get(), before.nr.get());
+        before_flags != 0 && place(before_flags) <= place(flags) && before_nr < log.nr.get()
+    });
     let fits = is_after
-        && flags & !LOG_FINALIZED == 0
+        && matches!(flags, 0 | LOG_FINALIZED | LOG_SEALED)
         && log.root.height <= MAX_TREE_HEIGHT
         && (log.root.height == 0) == log.root.block.is_none();
     if fits { Ok(()) } else { Err(RingError::Log { commit_nr, log_nr: log.nr.get() }) }

@@ -4,6 +4,7 @@
 use scoutfs_env::Vec;
 use scoutfs_format::SECTOR_SIZE;
 use scoutfs_format::geometry::RING_FRAMES;
+use scoutfs_format::ring::LogTree;
 
 use super::frame::{self, Frame};
 use super::{RING_BYTES, Record, RingError};
@@ -30,6 +31,11 @@ impl RingState {
     /// The newest record.
     pub fn newest(&self) -> &Record {
         &self.records[self.newest]
+    }
+
+    /// The mount's log trees, oldest first, as the newest checkpoint names them.
+    pub fn logs(&self) -> impl Iterator<Item = LogTree> + '_ {
+        self.records.iter().take(1).flat_map(Record::logs)
     }
 
     /// The newest checkpoint and all records after it, oldest first, the newest record included.

@@ -19,6 +19,7 @@
 //! | `trans` | the open transaction: who is in it |
 //! | `commit` | closing a transaction and making it durable |
 //! | `slot` | this mount's ring and log trees: records and checkpoints |
+//! | `runs` | which log trees a checkpoint writes anew |
 //! | `space` | this mount's free space, as operations use it |
 //! | `supply` | getting space, seqs and inode numbers from the server |
 //! | `roots` | the roots that this mount reads from |
@@ -37,6 +38,7 @@ mod lock_table;
 mod locks;
 mod reader;
 mod roots;
+mod runs;
 mod slot;
 mod space;
 mod supply;
@@ -73,7 +75,7 @@ pub(crate) use supply::Numbers;
 pub struct Tuning {
     /// Bytes of items in one transaction.
     pub max_trans_bytes: usize,
-    /// Bytes of items in a log tree from which on it is finalized.
+    /// Bytes of items in all log trees that are not finalized, from which on they are.
     pub max_log_bytes: u64,
 }
 

@@ -13,23 +13,26 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use scoutfs_btree::forest::Union;
 use scoutfs_btree::ring::{CHECKPOINT_FRAMES, RecordBuilder, RecordItem, RingError, RingWriter};
-use scoutfs_btree::space::{CommitToken, write_list};
+use scoutfs_btree::space::{CommitToken, SpaceKind, write_list};
 use scoutfs_btree::tree::FreeCursor;
 use scoutfs_btree::{
     BlockCache, BlockSpace, Error as TreeError, Limit, LogSource, OwnedItem, Rule, Tail, apply, free_tree,
 };
+use scoutfs_env::Vec;
 use scoutfs_env::device::BlockDevice;
-use scoutfs_env::{OrdMap, Vec};
+use scoutfs_format::Key;
 use scoutfs_format::block::BlockRef;
 use scoutfs_format::le::{I64, U32, U64};
 use scoutfs_format::ring::{
-    FRAME_PAYLOAD, LOG_FINALIZED, LogTree, RECORD_CHECKPOINT, RECORD_CLEAN, RecordHeader,
+    FRAME_PAYLOAD, LOG_FINALIZED, LOG_SEALED, LogTree, RECORD_CHECKPOINT, RECORD_CLEAN, RecordHeader,
 };
 use scoutfs_format::space::{SpaceEntry, SpaceListRef};
 use scoutfs_format::tree::{ItemHeader, TreeRoot};
 use scoutfs_format::voter::ProcessId;
 
+use super::runs::to_join;
 use super::space::SpaceCell;
 use crate::error::{Error, Result};
 
@@ -85,22 +88,45 @@ pub(crate) struct Written {
     pub finalized: bool,
 }
 
+/// A log tree of the slot.
+#[derive(Clone, Copy)]
+struct Log {
+    tree: LogTree,
+    /// Bytes of its items.
+    bytes: u64,
+}
+
+impl Log {
+    /// An open log tree without items.
+    fn open(nr: u64, min_version: u64) -> Log {
+        let tree = LogTree { nr: U64::new(nr), min_version: U64::new(min_version), ..LogTree::default() };
+        Log { tree, bytes: 0 }
+    }
+
+    fn nr(&self) -> u64 {
+        self.tree.nr.get()
+    }
+
+    fn is_sealed(&self) -> bool {
+        self.tree.flags.get() == LOG_SEALED
+    }
+}
+
 /// See the module.
 pub(crate) struct Slot {
     identity: Identity,
     ring: RingWriter,
-    logs: Vec<LogTree>,
-    /// Bytes of the items in each log tree that is finalized, by its number.
-    finalized: OrdMap<u64, u64>,
-    /// Bytes of the items in the open log tree, and of those in its tail.
-    log_bytes: u64,
+    /// Finalized log trees, sealed ones, and the open one. That has no tree: its items are in the records, and the next checkpoint
+    /// seals it.
+    logs: Vec<Log>,
+    /// Bytes of the items in the records since the last checkpoint.
     tail_bytes: u64,
     space_list: SpaceListRef,
     space_blocks: Vec<BlockRef>,
     inode_delta: i64,
     /// Log trees of this slot up to this number are merged: their blocks are to be freed.
     merged_through: u64,
-    /// Bytes of a log tree from which on it is finalized.
+    /// Bytes of the items in all log trees that are not finalized, from which on they are.
     max_log_bytes: u64,
 }
 
@@ -140,8 +166,6 @@ impl Slot {
             identity,
             ring,
             logs: Vec::new(),
-            finalized: OrdMap::new(),
-            log_bytes: 0,
             tail_bytes: 0,
             space_list: SpaceListRef::default(),
             space_blocks: Vec::new(),
@@ -149,7 +173,7 @@ impl Slot {
             merged_through: last_log_nr,
             max_log_bytes,
         };
-        slot.logs.push(open_log(last_log_nr + 1, first_seq))?;
+        slot.logs.push(Log::open(last_log_nr + 1, first_seq))?;
         Ok(slot)
     }
 
@@ -160,7 +184,7 @@ impl Slot {
 
     /// Metadata blocks that a checkpoint could need if it came now, with `bytes` more of items.
     pub fn checkpoint_blocks(&self, bytes: u64) -> u64 {
-        checkpoint_blocks(self.log_bytes, self.tail_bytes.saturating_add(bytes))
+        checkpoint_blocks(self.tail_bytes.saturating_add(bytes))
     }
 
     /// Log trees up to `through` are merged. Their blocks are freed by the next checkpoint.
@@ -170,19 +194,23 @@ impl Slot {
 
     /// Whether a checkpoint would free merged log trees.
     pub fn has_merged(&self) -> bool {
-        self.logs.iter().any(|log| log.nr.get() <= self.merged_through)
+        self.logs.iter().any(|log| log.nr() <= self.merged_through)
     }
 
     /// Bytes of the items of this mount that are not merged, those of merged log trees whose blocks are not freed yet included.
     pub fn unmerged_bytes(&self) -> u64 {
-        self.finalized
-            .values()
-            .fold(self.log_bytes.saturating_add(self.tail_bytes), |sum, b| sum.saturating_add(*b))
+        self.logs.iter().fold(self.tail_bytes, |sum, log| sum.saturating_add(log.bytes))
     }
 
-    /// Whether the open log tree, its tail included, has items.
+    /// Whether there are items that are not in a finalized log tree.
     pub fn has_items(&self) -> bool {
-        self.log_bytes + self.tail_bytes > 0
+        self.tail_bytes > 0 || self.logs.iter().any(Log::is_sealed)
+    }
+
+    /// Bytes of the items in sealed log trees.
+    fn sealed_bytes(&self) -> u64 {
+        let sealed = self.logs.iter().filter(|log| log.is_sealed());
+        sealed.fold(0, |sum, log| sum.saturating_add(log.bytes))
     }
 
     /// Writes a transaction. `tail` gives all items that are in no tree yet, this transaction's included.
@@ -219,7 +247,7 @@ impl Slot {
             taken: U64::new(batch.token.taken()),
             given: U64::new(batch.token.given()),
             inode_delta: I64::new(inode_delta),
-            log_bytes: U64::new(self.log_bytes),
+            log_bytes: U64::new(self.sealed_bytes()),
             space: self.space_list,
             process: self.identity.process,
             ..RecordHeader::default()
@@ -235,14 +263,8 @@ impl Slot {
         inode_delta: i64,
         data_written: &AtomicBool,
     ) -> Result<Option<u64>> {
-        if let Some(open) = self.logs.last_mut() {
-            open.max_version = U64::new(open.max_version.get().max(batch.max_version));
-        }
         let mut record = RecordBuilder::new(self.header(batch, 0, inode_delta));
         let fits = (|| {
-            for log in &self.logs {
-                record.add_log(log)?;
-            }
             for entry in &space.lock().trans_entries(batch.token)? {
                 record.add_space(entry)?;
             }
@@ -283,39 +305,51 @@ impl Slot {
         // A seq belongs to one transaction, which is written once: its blocks are counted from the start.
         let mut counter = 0;
         let mut logs = self.logs.try_clone()?;
-        let log_bytes = self.log_bytes + self.tail_bytes;
-        let mut finalized = false;
-        {
-            let mut blocks =
-                CheckpointBlocks { space, token: batch.token, seq: batch.seq, counter: &mut counter };
-            for log in logs.iter().filter(|log| log.nr.get() <= self.merged_through) {
-                let mut cursor = FreeCursor::START;
-                while !free_tree(cache, &mut blocks, &log.root, &mut cursor, u64::MAX)? {}
-            }
-            logs.retain(|log| log.nr.get() > self.merged_through);
-            let full = logs.len() >= MANY_LOGS;
-            let open = logs.last_mut().ok_or(Error::Shutdown("the slot has no open log tree"))?;
-            let mut changes = scoutfs_btree::forest::TailSource::new(tail, scoutfs_format::Key::MIN);
-            let applied = apply(cache, &mut blocks, &open.root, &mut changes, &Rule::Log, Limit::NONE)?;
-            open.root = applied.root;
-            open.max_version = U64::new(open.max_version.get().max(batch.max_version));
-            let wanted = batch.finalize || batch.leave || log_bytes >= self.max_log_bytes;
-            if wanted && open.root != TreeRoot::EMPTY && !full {
-                open.flags = U32::new(LOG_FINALIZED);
-                finalized = true;
-                let nr = open.nr.get() + 1;
-                logs.push(open_log(nr, batch.next_min_version))?;
-            } else if open.root == TreeRoot::EMPTY {
-                // An empty tree holds nothing old: later merges need not keep tombstones for it.
-                open.min_version = U64::new(batch.next_min_version);
-                open.max_version = U64::ZERO;
-            }
-            for block in &self.space_blocks {
-                blocks.free_block(block)?;
-            }
+        let mut blocks =
+            CheckpointBlocks { space, token: batch.token, seq: batch.seq, counter: &mut counter };
+        for log in logs.iter().filter(|log| log.nr() <= self.merged_through) {
+            free_log(cache, &mut blocks, &log.tree)?;
         }
-        if finalized {
-            self.finalized.reserve(1)?;
+        logs.retain(|log| log.nr() > self.merged_through);
+        let full = logs.len() >= MANY_LOGS;
+        let mut open = logs.pop().ok_or(Error::Shutdown("the slot has no open log tree"))?;
+        let total = self.sealed_bytes().saturating_add(self.tail_bytes);
+        let finalize = (batch.finalize || batch.leave || total >= self.max_log_bytes) && !full;
+        if tail.is_empty() {
+            // It holds nothing old: later merges need not keep tombstones for it.
+            open.tree.min_version = U64::new(batch.next_min_version);
+        } else {
+            // Runs that are finalized now are merged together anyway.
+            let join = if finalize { 0 } else { self.runs_to_join(space, &logs, full)? };
+            let first = logs.len().saturating_sub(join);
+            let mut roots = Vec::with_capacity(join)?;
+            open.bytes = self.tail_bytes;
+            open.tree.max_version = U64::new(batch.max_version);
+            for Log { tree, bytes } in logs.get(first..).unwrap_or_default() {
+                roots.push(tree.root)?;
+                open.bytes = open.bytes.saturating_add(*bytes);
+                open.tree.min_version = open.tree.min_version.min(tree.min_version);
+                open.tree.max_version = open.tree.max_version.max(tree.max_version);
+            }
+            let mut changes = Union::new(cache, &roots, Some(tail), Key::MIN)?;
+            let run = apply(cache, &mut blocks, &TreeRoot::EMPTY, &mut changes, &Rule::Log, Limit::NONE)?;
+            open.tree.root = run.root;
+            open.tree.flags = U32::new(LOG_SEALED);
+            for log in logs.get(first..).unwrap_or_default() {
+                free_log(cache, &mut blocks, &log.tree)?;
+            }
+            logs.truncate(first);
+            logs.push(open)?;
+            open = Log::open(open.nr() + 1, batch.next_min_version);
+        }
+        let mut finalized = false;
+        for log in logs.iter_mut().filter(|log| finalize && log.is_sealed()) {
+            log.tree.flags = U32::new(LOG_FINALIZED);
+            finalized = true;
+        }
+        logs.push(open)?;
+        for block in &self.space_blocks {
+            blocks.free_block(block)?;
         }
         let list = space.lock().checkpoint_list(batch.token, MAX_INLINE_ENTRIES)?;
         let mut places = Vec::with_capacity(list.blocks.len())?;
@@ -335,10 +369,10 @@ impl Slot {
         let mut header = self.header(batch, flags, inode_delta);
         header.space = space_list;
         header.block_counter = U32::new(counter);
-        header.log_bytes = U64::new(if finalized { 0 } else { log_bytes });
+        header.log_bytes = U64::new(if finalize { 0 } else { total });
         let mut record = RecordBuilder::new(header);
         for log in &logs {
-            record.add_log(log)?;
+            record.add_log(&log.tree)?;
         }
         for entry in in_record {
             record.add_space(entry)?;
@@ -347,23 +381,32 @@ impl Slot {
         let commit_nr = self.write_record(device, &record, flags, data_written).map_err(Error::from)?;
 
         let mut sources = Vec::with_capacity(logs.len())?;
-        for log in &logs {
-            sources.push(LogSource { slot: self.identity.slot, nr: log.nr.get(), root: log.root })?;
-        }
-        if let Some(first) = logs.first() {
-            while self.finalized.first_key_value().is_some_and(|(nr, _)| *nr < first.nr.get()) {
-                self.finalized.pop_first();
-            }
-        }
-        if finalized && let [.., closed, _] = &logs[..] {
-            self.finalized.insert(closed.nr.get(), log_bytes)?;
+        for log in logs.iter().filter(|log| log.tree.root != TreeRoot::EMPTY) {
+            sources.push(LogSource { slot: self.identity.slot, nr: log.nr(), root: log.tree.root })?;
         }
         self.logs = logs;
-        self.log_bytes = if finalized { 0 } else { log_bytes };
         self.tail_bytes = 0;
         self.space_list = space_list;
         self.space_blocks = places;
         Ok(Written { commit_nr, logs: Some(sources), finalized })
+    }
+
+    /// How many of the newest sealed log trees a checkpoint joins with the new one. All when there are too many log
+    /// trees. None when the blocks for it are not there beside the reserve and what the next transactions may need.
+    fn runs_to_join(&self, space: &SpaceCell, logs: &[Log], all: bool) -> Result<usize> {
+        let mut runs = Vec::with_capacity(logs.len())?;
+        for log in logs.iter().filter(|log| log.is_sealed()) {
+            runs.push(log.bytes)?;
+        }
+        if all {
+            return Ok(runs.len());
+        }
+        let join = to_join(&runs, self.tail_bytes);
+        let bytes = runs.iter().rev().take(join).fold(self.tail_bytes, |sum, run| sum.saturating_add(*run));
+        let needed = checkpoint_blocks(bytes).saturating_add(2 * checkpoint_blocks(self.max_log_bytes));
+        let space = space.lock();
+        let free = space.free_blocks(SpaceKind::Meta).saturating_sub(space.reserve_blocks());
+        Ok(if free >= needed { join } else { 0 })
     }
 
     /// Makes a record durable, and everything that was written before it.
@@ -397,17 +440,18 @@ impl Slot {
     }
 }
 
-/// An open log tree without items.
-fn open_log(nr: u64, min_version: u64) -> LogTree {
-    LogTree { nr: U64::new(nr), min_version: U64::new(min_version), ..LogTree::default() }
+/// Frees the blocks of a log tree.
+fn free_log(cache: &BlockCache, blocks: &mut dyn BlockSpace, log: &LogTree) -> Result<()> {
+    let mut cursor = FreeCursor::START;
+    while !free_tree(cache, blocks, &log.root, &mut cursor, u64::MAX)? {}
+    Ok(())
 }
 
-/// Metadata blocks that a checkpoint takes at most: every leaf of the log tree may be written anew, the items of the tail
-/// may half fill leaves of their own, each level above has at most a hundredth of the one below, and
-/// a few more for the list of space.
-pub(crate) fn checkpoint_blocks(log_bytes: u64, tail_bytes: u64) -> u64 {
+/// Metadata blocks that a checkpoint takes at most to write so many bytes of items: leaves of which the last two may be half
+/// full, each level above has at most a hundredth of the one below, and a few more for the list of space.
+pub(crate) fn checkpoint_blocks(bytes: u64) -> u64 {
     let half_block = scoutfs_format::BLOCK_SIZE as u64 / 2;
-    let leaves = log_bytes.div_ceil(half_block / 2) + tail_bytes.div_ceil(half_block);
+    let leaves = bytes.div_ceil(half_block);
     leaves + leaves.div_ceil(50) + 16
 }
 

@@ -184,7 +184,7 @@ impl Store {
     fn meta_need(&self, bytes: usize) -> u64 {
         // The transaction is bounded; two of them can be on their way.
         let open = (2 * self.tuning.max_trans_bytes).saturating_add(bytes) as u64;
-        self.checkpoint_need.load(Ordering::Relaxed).saturating_add(checkpoint_blocks(0, open))
+        self.checkpoint_need.load(Ordering::Relaxed).saturating_add(checkpoint_blocks(open))
     }
 
     /// Metadata blocks that must be free before `bytes` more of items are written. Who is not privileged leaves the reserve

@@ -2,8 +2,9 @@
 //! Which log is merged when, and what becomes of the pieces.
 //!
 //! One piece is out at a time. A live member's logs are merged when they are finalized; those of a member that is gone or
-//! fenced all are, the last one with the tail. The logs of a slot are merged in their order, slots take turns. The
-//! commit that publishes a piece publishes how far the merge has come, too, and with the last piece names the log as
+//! fenced all are, the last one with the tail. All logs of a slot that can be merged are merged together, for a leaf of the fs tree
+//! that several of them change is written once then; slots take turns. The commit that publishes a piece publishes
+//! how far the merge has come, too, by the number of the last log, and with the last piece names that log and all before it as
 //! merged, so a merge goes on after a crash where its last published piece ended.
 //!
 //! # When a tombstone may be dropped
@@ -40,7 +41,7 @@ use scoutfs_env::{OrdMap, Vec, log};
 use scoutfs_format::Key;
 use scoutfs_format::le::U64;
 use scoutfs_format::msg::{CommitNumber, MSG_MERGED, MergedLogs};
-use scoutfs_format::ring::{LOG_FINALIZED, LogTree};
+use scoutfs_format::ring::LOG_FINALIZED;
 use scoutfs_format::server_item::{MEMBER_LIVE, MergeItem};
 
 use super::{Answer, Handled, Server};
@@ -58,13 +59,17 @@ const SWEEP_TOMBSTONES: u64 = 4096;
 /// What a piece is part of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Target {
-    Log { slot: u32, nr: u64 },
+    /// The logs of a slot that are not merged, up to this one.
+    Log {
+        slot: u32,
+        nr: u64,
+    },
     Sweep,
 }
 
 /// See the module.
 pub(crate) struct Merges {
-    /// Where the merge, or what follows it, goes on: by slot and log number.
+    /// Where a merge, or what follows it, goes on: by slot and the number of the last log.
     pub progress: OrdMap<(u32, u64), Key>,
     /// The piece that is out.
     out: Option<(u64, Target)>,
@@ -153,19 +158,46 @@ impl Server {
         completing + (self.total_meta() / 64).clamp(16, 256)
     }
 
-    /// The next log to merge: the lowest of a slot, slots in turn.
-    fn next_log(&self) -> Option<(u32, LogTree)> {
-        let mergeable = |slot: u32| {
-            let member = self.members.get(slot).filter(|m| !m.broken)?;
-            let state = member.state.as_ref()?;
-            let log = state.logs().find(|log| log.nr.get() > member.merged_through())?;
-            let finalized = log.flags.get() & LOG_FINALIZED != 0;
-            (finalized || !member.is(MEMBER_LIVE)).then_some((slot, log))
+    /// Number of the last log of a slot that can be merged now; `None` when none can. A merge that has begun keeps to its
+    /// logs, whatever was finalized since.
+    fn mergeable(&self, slot: u32) -> Option<u64> {
+        let member = self.members.get(slot).filter(|m| !m.broken)?;
+        let state = member.state.as_ref()?;
+        let begun = self.merges.progress.range((slot, 0)..=(slot, u64::MAX)).map(|(&(_, nr), _)| nr);
+        let mut begun = begun.filter(|&nr| nr > member.merged_through());
+        let left = || state.logs().filter(|log| log.nr.get() > member.merged_through());
+        let last = if member.is(MEMBER_LIVE) {
+            left().take_while(|log| log.flags.get() & LOG_FINALIZED != 0).last()
+        } else {
+            left().last()
         };
+        let last = last?.nr.get();
+        Some(begun.next().unwrap_or(last))
+    }
+
+    /// What to merge next: a slot and the number of its last log to merge, slots in turn.
+    fn next_log(&self) -> Option<(u32, u64)> {
+        let mergeable = |slot: u32| self.mergeable(slot).map(|nr| (slot, nr));
         let slots = || self.members.in_use().map(|m| m.slot);
         let after = slots().filter(|&slot| slot > self.merges.last_slot);
         let before = slots().filter(|&slot| slot <= self.merges.last_slot);
         after.chain(before).find_map(mergeable)
+    }
+
+    /// The logs of a slot up to the one with this number, and the tail if it belongs to that one.
+    fn merge_of(&self, slot: u32, through: u64) -> Result<Work, ServerError> {
+        let mut logs = Vec::new();
+        let mut tail = None;
+        if let Some(member) = self.members.get(slot)
+            && let Some(state) = &member.state
+        {
+            let merged = member.merged_through();
+            for log in state.logs().filter(|log| merged < log.nr.get() && log.nr.get() <= through) {
+                logs.push(log.root)?;
+            }
+            tail = state.tail.clone().filter(|_| state.last_log_nr() == through);
+        }
+        Ok(Work::Merge { logs, tail })
     }
 
     fn wants_sweep(&self, now: Mono) -> bool {
@@ -231,14 +263,7 @@ impl Server {
         let sweep = self.wants_sweep(now);
         let sweep_first = sweep && self.merges.short && !self.merges.last_was_sweep;
         let (target, work) = match self.next_log().filter(|_| !sweep_first) {
-            Some((slot, log)) => {
-                let nr = log.nr.get();
-                let state = self.members.get(slot).and_then(|m| m.state.as_ref());
-                // The tail belongs to the last log that the newest record names.
-                let tail =
-                    state.filter(|state| state.last_log_nr() == nr).and_then(|state| state.tail.clone());
-                (Target::Log { slot, nr }, Work::Merge { log_root: log.root, tail })
-            }
+            Some((slot, nr)) => (Target::Log { slot, nr }, self.merge_of(slot, nr)?),
             None if sweep => (Target::Sweep, Work::Sweep),
             None => return Ok(None),
         };

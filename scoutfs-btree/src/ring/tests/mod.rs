@@ -9,8 +9,8 @@ use scoutfs_format::geometry::RING_FRAMES;
 use scoutfs_format::key::{KIND_INODE, ZONE_FS};
 use scoutfs_format::le::{U32, U64};
 use scoutfs_format::ring::{
-    FRAME_PAYLOAD, FrameHeader, LOG_FINALIZED, LogTree, MAX_LOGS, MAX_RECORD_FRAMES, RECORD_CHECKPOINT,
-    RECORD_CLEAN, RecordHeader,
+    FRAME_PAYLOAD, FrameHeader, LOG_FINALIZED, LOG_SEALED, LogTree, MAX_LOGS, MAX_RECORD_FRAMES,
+    RECORD_CHECKPOINT, RECORD_CLEAN, RecordHeader,
 };
 use scoutfs_format::space::{ENTRY_FREE, SPACE_DATA, SpaceEntry};
 use scoutfs_format::tree::MAX_VALUE_LEN;
@@ -111,11 +111,13 @@ fn ring_with(records: &[RecordBuilder]) -> (Vec<u8>, RingWriter) {
 
 #[test]
 fn a_record_comes_back_as_it_was_made() {
-    let mut builder = RecordBuilder::new(header(0, 77));
-    let logs: Vec<_> = (1..=3)
-        .map(|nr| LogTree {
+    let mut builder = RecordBuilder::new(header(RECORD_CHECKPOINT, 77));
+    let logs: Vec<_> = [LOG_FINALIZED, LOG_FINALIZED, LOG_SEALED, 0]
+        .into_iter()
+        .zip(1..)
+        .map(|(flags, nr)| LogTree {
             nr: U64::new(nr),
-            flags: U32::new(if nr < 3 { LOG_FINALIZED } else { 0 }),
+            flags: U32::new(flags),
             min_version: U64::new(nr),
             ..LogTree::default()
         })
@@ -132,14 +134,15 @@ fn a_record_comes_back_as_it_was_made() {
     }
     builder.add_space(&free_entry(40)).unwrap();
     builder.add_space(&free_entry(50)).unwrap();
-    let (ring, _) = ring_with(&[builder]);
+    let (ring, _) = ring_with(&[builder, record(0, 78, &[])]);
 
     let state = parse(&ring).unwrap().unwrap();
-    assert_eq!((state.epoch(), state.commit_nr(), state.records().len()), (1, 2, 2));
-    let newest = state.newest();
+    assert_eq!((state.epoch(), state.commit_nr(), state.records().len()), (1, 3, 2));
+    assert!(state.logs().eq(logs), "the log trees are those of the checkpoint");
+    assert_eq!(state.newest().logs().count(), 0);
+    let newest = &state.records()[0];
     assert_eq!(newest.header().trans_seq.get(), 77);
-    assert_eq!(newest.header().checkpoint_nr.get(), 1);
-    assert!(newest.logs().eq(logs));
+    assert_eq!(newest.header().checkpoint_nr.get(), 2);
     assert!(newest.space().eq([free_entry(40), free_entry(50)]));
     let mut expected: Vec<_> = values.iter().enumerate().map(|(n, value)| item(n as u64, value)).collect();
     expected.push(deletion);
@@ -396,7 +399,14 @@ fn the_last_number_is_not_passed() {
 
 #[test]
 fn impossible_content_is_refused_when_it_is_added() {
-    let mut builder = RecordBuilder::new(header(0, 1));
+    let mut plain = RecordBuilder::new(header(0, 1));
+    let refused = plain.add_log(&LogTree { nr: U64::new(4), ..LogTree::default() });
+    assert_eq!(
+        refused,
+        Err(RingError::LogCount { commit_nr: 0, found: 1 }),
+        "only a checkpoint names log trees"
+    );
+    let mut builder = RecordBuilder::new(header(RECORD_CHECKPOINT, 1));
     builder.add_item(&item(5, &[])).unwrap();
     let order = RingError::ItemOrder { commit_nr: 0, before: key(5), key: key(5) };
     assert_eq!(builder.add_item(&item(5, &[])), Err(order));
@@ -409,6 +419,14 @@ fn impossible_content_is_refused_when_it_is_added() {
     let open = LogTree { nr: U64::new(4), ..LogTree::default() };
     builder.add_log(&open).unwrap();
     let after_open = LogTree { nr: U64::new(5), ..LogTree::default() };
+    let mut sealed = RecordBuilder::new(header(RECORD_CHECKPOINT, 1));
+    sealed.add_log(&LogTree { flags: U32::new(LOG_SEALED), ..open }).unwrap();
+    let finalized = LogTree { flags: U32::new(LOG_FINALIZED), ..after_open };
+    assert!(matches!(sealed.add_log(&finalized), Err(RingError::Log { .. })), "finalized trees come first");
+    assert!(matches!(
+        sealed.add_log(&LogTree { flags: U32::new(3), ..after_open }),
+        Err(RingError::Log { .. })
+    ));
     assert_eq!(builder.add_log(&after_open), Err(RingError::Log { commit_nr: 0, log_nr: 5 }));
     assert_eq!((builder.nr_items(), builder.frames()), (1, 1));
 }

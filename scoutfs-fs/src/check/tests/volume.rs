@@ -294,8 +294,9 @@ impl Volume {
         for flags in [RECORD_CHECKPOINT, 0] {
             let header = RecordHeader { flags: flags.into(), space, ..self.header };
             let mut record = RecordBuilder::new(header);
-            record.add_log(&log).unwrap();
-            if flags == 0 {
+            if flags == RECORD_CHECKPOINT {
+                record.add_log(&log).unwrap();
+            } else {
                 for entry in &self.space {
                     record.add_space(entry).unwrap();
                 }

@@ -348,7 +348,7 @@ impl SimMount {
         header.flags = U32::new(flags);
         header.space = self.list;
         let mut record = RecordBuilder::new(header);
-        for log in &self.logs {
+        for log in self.logs.iter().filter(|_| checkpoint) {
             record.add_log(log).unwrap();
         }
         for entry in &entries {

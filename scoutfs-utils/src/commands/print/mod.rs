@@ -260,7 +260,7 @@ impl Printer<'_> {
             self.record(slot, state.epoch(), record);
         }
         self.list("mount_space", &state.newest().header().space, place())?;
-        for log in state.newest().logs() {
+        for log in state.logs() {
             self.tree(TreeId::Log { slot, nr: log.nr.get() }, &log.root)?;
         }
         Ok(())
