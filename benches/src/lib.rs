@@ -6,6 +6,7 @@
 //! | trees, items, crc with criterion | `cargo bench -p scoutfs-benches` |
 //! | writes, bytes and flushes for an operation | `cargo run --release -p scoutfs-benches --bin cost` |
 //! | bytes written for random updates, with commits and merges | `cargo run --release -p scoutfs-benches --bin amplification` |
+//! | updates, lookups and scans beside LMDB, redb and fjall | `cargo run --release -p scoutfs-benches --features others --bin beside-others` |
 //! | a directory that grows to a million entries | `cargo run --release -p scoutfs-benches --bin growth` |
 //! | a mount beside ext4 on a loop device, as ratios | `cargo run --release -p scoutfs-benches --bin beside-ext4` (root) |
 //!
@@ -57,20 +58,24 @@ pub struct Bed {
     pub mount: Mount,
 }
 
+/// Makes a volume on a device and mounts it.
+pub fn mount_on(device: Box<dyn BlockDevice>) -> Mount {
+    let device = Arc::new(device).expect("memory");
+    mkfs(&device, &Options { quorum: 1, force: false }).expect("mkfs");
+    let options = MountOptions {
+        idle_interval: std::time::Duration::from_secs(2),
+        server_addr: Some(([127, 0, 0, 1], 1).into()),
+        ..MountOptions::new(ProcessId::default())
+    };
+    Mount::open(device, &options, &AllDead).expect("mount")
+}
+
 impl Bed {
     /// Makes and mounts a volume.
     pub fn new(bytes: u64) -> Bed {
         let memory = Shared::new(MemDevice::new(bytes));
         let device: Box<dyn BlockDevice> = try_box(Seen(memory.clone())).expect("memory");
-        let device = Arc::new(device).expect("memory");
-        mkfs(&device, &Options { quorum: 1, force: false }).expect("mkfs");
-        let options = MountOptions {
-            idle_interval: std::time::Duration::from_secs(2),
-            server_addr: Some(([127, 0, 0, 1], 1).into()),
-            ..MountOptions::new(ProcessId::default())
-        };
-        let mount = Mount::open(device, &options, &AllDead).expect("mount");
-        Bed { memory, mount }
+        Bed { memory, mount: mount_on(device) }
     }
 
     /// Waits until everything is merged and the mount rests.
