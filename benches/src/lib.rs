@@ -8,7 +8,8 @@
 //! | bytes written for random updates, with commits and merges | `cargo run --release -p scoutfs-benches --bin amplification` |
 //! | updates, lookups and scans beside LMDB, redb and fjall | `cargo run --release -p scoutfs-benches --features others --bin beside-others` |
 //! | a directory that grows to a million entries | `cargo run --release -p scoutfs-benches --bin growth` |
-//! | a mount beside ext4 on a loop device, as ratios | `cargo run --release -p scoutfs-benches --bin beside-ext4` (root) |
+//! | operations of several threads in process | `cargo run --release -p scoutfs-benches --bin scaling` |
+//! | a mount beside ext4, xfs and a filesystem in memory on the same FUSE layer, as ratios | `cargo run --release -p scoutfs-benches --bin mounted` (root) |
 //!
 //! Times are only ever compared within one run; no test depends on them.
 

@@ -45,11 +45,24 @@ pub(crate) struct Worker {
     orders: Mutex<Vec<Order>>,
     arrived: Condvar,
     stop: AtomicBool,
+    /// The open transaction is half full.
+    early: AtomicBool,
 }
 
 impl Worker {
     pub fn new() -> Self {
-        Worker { orders: Mutex::new(Vec::new()), arrived: Condvar::new(), stop: AtomicBool::new(false) }
+        Worker {
+            orders: Mutex::new(Vec::new()),
+            arrived: Condvar::new(),
+            stop: AtomicBool::new(false),
+            early: AtomicBool::new(false),
+        }
+    }
+
+    /// Has the worker commit now, so that nobody has to who is in a hurry.
+    pub fn commit_early(&self) {
+        self.early.store(true, Ordering::Release);
+        self.arrived.notify_all();
     }
 
     /// Has the worker look now.
@@ -117,7 +130,7 @@ fn work(store: &Store, intervals: Intervals) {
     while !store.worker.stop.load(Ordering::Acquire) {
         let orders = {
             let mut orders = store.worker.orders.lock();
-            if orders.is_empty() {
+            if orders.is_empty() && !store.worker.early.load(Ordering::Acquire) {
                 (orders, _) = store.worker.arrived.wait_timeout(orders, ROUND);
             }
             core::mem::take(&mut *orders)
@@ -125,6 +138,9 @@ fn work(store: &Store, intervals: Intervals) {
         let mut done = Ok(());
         for order in orders {
             done = done.and_then(|()| carry_out(store, &order));
+        }
+        if done.is_ok() && store.worker.early.swap(false, Ordering::AcqRel) {
+            done = store.commit(Wish::default()).map(|_| ());
         }
         done = done.and_then(|()| clock.round(store, &intervals));
         match done {

@@ -11,6 +11,7 @@ use scoutfs_btree::{OwnedItem, Tail};
 use scoutfs_env::{Arc, Vec};
 
 use super::slot::{Batch, Slot};
+use super::trans::Entered;
 use super::{Need, Store};
 use crate::error::{Error, Result};
 
@@ -34,10 +35,16 @@ impl Store {
         loop {
             self.trans.check()?;
             self.ensure_meta(need.total_bytes(), need.privileged)?;
-            if let Some(entered) = self.trans.enter(need.total_bytes(), self.tuning.max_trans_bytes)? {
-                return Ok(entered);
-            }
-            self.commit(Wish::default())?;
+            let limit = self.tuning.max_trans_bytes;
+            match self.trans.enter(need.total_bytes(), limit, || self.items.dirty_bytes())? {
+                Entered::In { seq, version, half_full } => {
+                    if half_full {
+                        self.worker.commit_early();
+                    }
+                    return Ok((seq, version));
+                }
+                Entered::Full => self.commit(Wish::default())?,
+            };
         }
     }
 

@@ -32,11 +32,12 @@ pub struct Hold<'a> {
     locks: &'a Locks<'a>,
     seq: u64,
     version: u64,
+    promised_bytes: usize,
 }
 
 impl<'a> Hold<'a> {
-    pub(super) fn new(locks: &'a Locks<'a>, seq: u64, version: u64) -> Self {
-        Hold { locks, seq, version }
+    pub(super) fn new(locks: &'a Locks<'a>, seq: u64, version: u64, promised_bytes: usize) -> Self {
+        Hold { locks, seq, version, promised_bytes }
     }
 
     /// The version of everything that this operation writes; what goes into `meta_seq` and `data_seq`.
@@ -127,7 +128,7 @@ impl<'a> Hold<'a> {
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
-        self.locks.store().trans.leave();
+        self.locks.store().trans.leave(self.promised_bytes);
     }
 }
 

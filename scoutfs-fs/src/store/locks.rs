@@ -107,7 +107,7 @@ impl<'a> Locks<'a> {
     /// Enters the transaction, with what the operation needs reserved: waits for space before, never inside.
     pub fn hold(&self, need: Need) -> Result<Hold<'_>> {
         let (seq, version) = self.store.enter(need)?;
-        Ok(Hold::new(self, seq, version))
+        Ok(Hold::new(self, seq, version, need.total_bytes()))
     }
 }
 

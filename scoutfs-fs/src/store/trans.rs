@@ -32,8 +32,10 @@ struct State {
     holders: u32,
     /// A commit waits for them; nobody enters.
     closing: bool,
-    /// Items and bytes that the operations in it, and those before, may have made at most.
+    /// Bytes of items that the operations that are in it may still make.
     promised_bytes: usize,
+    /// Somebody was asked to commit it before it is full.
+    early: bool,
     /// Inodes made less deleted in it.
     inode_delta: i64,
     /// Whether an operation entered since it was opened.
@@ -42,6 +44,21 @@ struct State {
     durable_seq: u64,
     /// Set when the mount cannot go on.
     failed: Option<&'static str>,
+}
+
+/// What came of an attempt to enter.
+pub(crate) enum Entered {
+    /// The operation is in the transaction.
+    In {
+        /// Its seq.
+        seq: u64,
+        /// The version to write with.
+        version: u64,
+        /// It is half full, for the first time: a commit now spares the operations to come the waiting.
+        half_full: bool,
+    },
+    /// There is no room: commit, then try again.
+    Full,
 }
 
 /// A transaction that was closed.
@@ -64,6 +81,7 @@ impl Trans {
                 holders: 0,
                 closing: false,
                 promised_bytes: 0,
+                early: false,
                 inode_delta: 0,
                 used: false,
                 durable_seq: 0,
@@ -73,10 +91,16 @@ impl Trans {
         }
     }
 
-    /// Enters the open transaction, waiting while one is being closed. Gives its seq and the version to write with.
+    /// Enters the open transaction with the promise to make items of no more than `bytes`, waiting while one is being closed.
+    /// `dirty_bytes` tells those that it has already.
     ///
-    /// `Ok(None)` says that the transaction is full (`limit_bytes`): commit, then try again.
-    pub fn enter(&self, bytes: usize, limit_bytes: usize) -> Result<Option<(u64, u64)>> {
+    /// No transaction gets more than `limit_bytes`, but for a single operation that needs more.
+    pub fn enter(
+        &self,
+        bytes: usize,
+        limit_bytes: usize,
+        dirty_bytes: impl Fn() -> usize,
+    ) -> Result<Entered> {
         let mut state = self.state.lock();
         loop {
             if let Some(why) = state.failed {
@@ -87,20 +111,23 @@ impl Trans {
             }
             state = self.changed.wait(state);
         }
-        let promised = state.promised_bytes.saturating_add(bytes);
-        if promised > limit_bytes && state.promised_bytes > 0 {
-            return Ok(None);
+        let dirty = dirty_bytes();
+        let before = state.promised_bytes.saturating_add(dirty);
+        if before.saturating_add(bytes) > limit_bytes && before > 0 {
+            return Ok(Entered::Full);
         }
-        state.promised_bytes = promised;
+        state.promised_bytes = state.promised_bytes.saturating_add(bytes);
         state.holders += 1;
         state.used = true;
-        Ok(Some((state.seq, state.seq.max(state.granted))))
+        let half_full = dirty > limit_bytes / 2 && !core::mem::replace(&mut state.early, true);
+        Ok(Entered::In { seq: state.seq, version: state.seq.max(state.granted), half_full })
     }
 
-    /// Leaves the transaction.
-    pub fn leave(&self) {
+    /// Leaves the transaction, with the `bytes` that were promised when it was entered.
+    pub fn leave(&self, bytes: usize) {
         let mut state = self.state.lock();
         state.holders -= 1;
+        state.promised_bytes = state.promised_bytes.saturating_sub(bytes);
         if state.holders == 0 && state.closing {
             drop(state);
             self.changed.notify_all();
@@ -147,7 +174,7 @@ impl Trans {
         }
         state.seq = seq;
         state.closing = false;
-        state.promised_bytes = 0;
+        state.early = false;
         state.inode_delta = 0;
         state.used = false;
         drop(state);

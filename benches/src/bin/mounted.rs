@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A scoutfs mount beside ext4 and xfs on loop devices, and beside a filesystem in memory on the same FUSE layer, which is
+//! as fast as that layer allows. Needs root, mkfs.ext4, mkfs.xfs and a release build of the `scoutfs` command.
+//!
+//! All are mounted at the same time and take turns in each kind of work, several rounds; the medians are compared. One process
+//! works, or four threads in a directory of their own each, or in one.
+
+#[path = "../../../scoutfs-utils/tests/fuse_memfs/mod.rs"]
+#[allow(dead_code, missing_docs)]
+mod fuse_memfs;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fuse_memfs::{Knobs, Memfs};
+use scoutfs_utils::fuse::{MountKind, MountOptions, Session, SessionOptions};
+
+const ROUNDS: usize = 3;
+const FILES: usize = 4_000;
+const STREAM_MIB: usize = 256;
+const FSYNCS: usize = 200;
+const IMAGE_BYTES: u64 = 4 << 30;
+
+/// What is done, and how much of it: (name, threads, whether in one directory, work).
+type Work = fn(&Path, usize) -> usize;
+
+/// A filesystem under test; it is unmounted when it goes.
+struct Mounted {
+    name: &'static str,
+    root: PathBuf,
+    server: Option<Child>,
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.root).status();
+        if let Some(server) = &mut self.server {
+            let _ = server.wait();
+        }
+    }
+}
+
+fn run(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) {
+    let status = Command::new(program.as_ref())
+        .args(arguments)
+        .stdout(Stdio::null())
+        .status()
+        .unwrap_or_else(|e| panic!("{:?}: {e}", program.as_ref()));
+    assert!(status.success(), "{:?} {arguments:?} ended with {status}", program.as_ref());
+}
+
+/// The file of a thread.
+fn file(dir: &Path, thread: usize, i: usize) -> PathBuf {
+    dir.join(format!("file-{thread}-{i:06}"))
+}
+
+fn create(dir: &Path, thread: usize) -> usize {
+    for i in 0..FILES {
+        File::create(file(dir, thread, i)).expect("create");
+    }
+    FILES
+}
+
+fn stat(dir: &Path, thread: usize) -> usize {
+    for i in 0..FILES {
+        fs::symlink_metadata(file(dir, thread, i)).expect("stat");
+    }
+    FILES
+}
+
+fn readdir(dir: &Path, _: usize) -> usize {
+    let mut count = 0;
+    for entry in fs::read_dir(dir).expect("readdir") {
+        entry.expect("entry").metadata().expect("stat");
+        count += 1;
+    }
+    count
+}
+
+fn rename(dir: &Path, thread: usize) -> usize {
+    for i in 0..FILES {
+        let from = file(dir, thread, i);
+        fs::rename(&from, from.with_extension("new")).expect("rename");
+    }
+    FILES
+}
+
+fn unlink(dir: &Path, thread: usize) -> usize {
+    for i in 0..FILES {
+        fs::remove_file(file(dir, thread, i).with_extension("new")).expect("unlink");
+    }
+    FILES
+}
+
+fn write_stream(dir: &Path, thread: usize) -> usize {
+    let chunk = vec![3u8; 1 << 20];
+    let mut file = File::create(dir.join(format!("stream-{thread}"))).expect("create");
+    for _ in 0..STREAM_MIB {
+        file.write_all(&chunk).expect("write");
+    }
+    file.sync_all().expect("fsync");
+    STREAM_MIB
+}
+
+fn read_stream(dir: &Path, thread: usize) -> usize {
+    let mut file = File::open(dir.join(format!("stream-{thread}"))).expect("open");
+    let mut buf = vec![0u8; 1 << 20];
+    let mut bytes = 0;
+    loop {
+        match file.read(&mut buf).expect("read") {
+            0 => return bytes >> 20,
+            n => bytes += n,
+        }
+    }
+}
+
+fn append(dir: &Path, thread: usize) -> usize {
+    let path = dir.join(format!("log-{thread}"));
+    let mut file = OpenOptions::new().create(true).append(true).open(path).expect("open");
+    for _ in 0..FSYNCS {
+        file.write_all(&[7; 4096]).expect("write");
+        file.sync_data().expect("fsync");
+    }
+    FSYNCS
+}
+
+fn overwrite(dir: &Path, thread: usize) -> usize {
+    let file = OpenOptions::new().write(true).open(dir.join(format!("stream-{thread}"))).expect("open");
+    for i in 0..FSYNCS {
+        let block = i * 7919 % (STREAM_MIB << 8);
+        file.write_all_at(&[8; 4096], (block as u64) << 12).expect("write");
+        file.sync_data().expect("fsync");
+    }
+    FSYNCS
+}
+
+/// Which caches are empty before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Caches {
+    Warm,
+    Cold,
+}
+
+const WORKS: &[(&str, Work, Caches)] = &[
+    ("create", create, Caches::Warm),
+    // The first look at a file asks for the time of its birth, which creating it did not tell.
+    ("stat, first", stat, Caches::Warm),
+    ("stat, warm", stat, Caches::Warm),
+    ("stat, cold", stat, Caches::Cold),
+    ("readdir + stat", readdir, Caches::Warm),
+    ("rename", rename, Caches::Warm),
+    ("unlink", unlink, Caches::Warm),
+];
+
+const SINGLE: &[(&str, Work, Caches)] = &[
+    ("write MiB + fsync", write_stream, Caches::Warm),
+    ("read MiB, cold", read_stream, Caches::Cold),
+    ("append 4 KiB + fsync", append, Caches::Warm),
+    ("overwrite 4 KiB + fsync", overwrite, Caches::Warm),
+];
+
+/// Operations a second of one piece of work.
+fn rate(work: Work, caches: Caches, dirs: &[PathBuf]) -> f64 {
+    if caches == Caches::Cold {
+        // Without a sync what is dirty would stay.
+        run("sync", &[]);
+        fs::write("/proc/sys/vm/drop_caches", "3").expect("drop_caches");
+    }
+    let began = Instant::now();
+    let count: usize = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            dirs.iter().enumerate().map(|(thread, dir)| scope.spawn(move || work(dir, thread))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a thread")).sum()
+    });
+    count as f64 / began.elapsed().as_secs_f64()
+}
+
+fn median(mut rates: Vec<f64>) -> f64 {
+    rates.sort_by(f64::total_cmp);
+    rates[rates.len() / 2]
+}
+
+fn compare(all: &[Mounted]) {
+    println!(
+        "{:<38} {:>9} {:>9} {:>9} {:>9}   {:>7} {:>7} {:>7}",
+        "operations a second", all[0].name, all[1].name, all[2].name, all[3].name, "/ext4", "/xfs", "/layer"
+    );
+    let shapes: [(&str, usize, bool); 3] =
+        [("", 1, true), (", 4 threads, own directories", 4, false), (", 4 threads, one directory", 4, true)];
+    for (shape, threads, one_directory) in shapes {
+        let works = if threads == 1 { [WORKS, SINGLE].concat() } else { WORKS.to_vec() };
+        let mut rates = vec![vec![Vec::new(); all.len()]; works.len()];
+        for round in 0..ROUNDS {
+            let dirs: Vec<Vec<PathBuf>> = all
+                .iter()
+                .map(|fs| {
+                    let dir = |thread| fs.root.join(format!("{threads}-{one_directory}-{round}-{thread}"));
+                    let dirs = (0..threads).map(|t| dir(if one_directory { 0 } else { t }));
+                    dirs.inspect(|dir| fs::create_dir_all(dir).expect("mkdir")).collect()
+                })
+                .collect();
+            for (work, rates) in works.iter().zip(&mut rates) {
+                for ((fs, dirs), rates) in all.iter().zip(&dirs).zip(rates) {
+                    // Memory holds no such stream.
+                    let skip = fs.name == "layer" && SINGLE.iter().any(|(name, ..)| *name == work.0);
+                    rates.push(if skip { f64::NAN } else { rate(work.1, work.2, dirs) });
+                }
+            }
+        }
+        for ((name, ..), rates) in works.iter().zip(rates) {
+            let medians: Vec<f64> = rates.into_iter().map(median).collect();
+            print!("{:<38}", format!("{name}{shape}"));
+            medians.iter().for_each(|rate| print!(" {rate:>9.0}"));
+            print!("  ");
+            medians[..3].iter().for_each(|other| print!(" {:>7.2}", medians[3] / other));
+            println!();
+        }
+    }
+}
+
+/// Serves the filesystem in memory until it is unmounted.
+fn serve_memory(mountpoint: &Path) {
+    let kind = MountKind::Plain { source: "layer".into() };
+    let options = SessionOptions::new(MountOptions::new(kind, mountpoint, "memfs"));
+    let memory = Arc::new(Memfs::new(Knobs::default()));
+    Session::mount(memory, &options).expect("mount").run().expect("serve");
+}
+
+fn wait_for_mount(root: &Path) {
+    let wanted = format!(" {} ", root.display());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !fs::read_to_string("/proc/mounts").expect("/proc/mounts").contains(&wanted) {
+        assert!(Instant::now() < deadline, "{} is not mounted", root.display());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn main() {
+    let mut arguments = std::env::args_os().skip(1);
+    let folder = match (arguments.next(), arguments.next()) {
+        (Some(word), Some(mountpoint)) if word == "serve-memory" => {
+            return serve_memory(Path::new(&mountpoint));
+        }
+        (folder, _) => folder.map_or_else(|| PathBuf::from("target/bench-mounted"), PathBuf::from),
+    };
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).expect("the work folder");
+    let folder = folder.canonicalize().expect("the work folder");
+    let text = |path: &Path| path.to_str().expect("a path in UTF-8").to_owned();
+    let mount_point = |name: &str| {
+        let path = folder.join(name);
+        fs::create_dir_all(&path).expect("a mount point");
+        path
+    };
+    let image = |name: &str| {
+        let path = folder.join(format!("{name}.img"));
+        File::create(&path).and_then(|f| f.set_len(IMAGE_BYTES)).expect("an image file");
+        text(&path)
+    };
+    let mut all = Vec::new();
+    for (name, mkfs, force) in [("ext4", "mkfs.ext4", "-F"), ("xfs", "mkfs.xfs", "-f")] {
+        let (image, root) = (image(name), mount_point(name));
+        run(mkfs, &["-q", force, &image]);
+        run("mount", &["-o", "loop", &image, &text(&root)]);
+        all.push(Mounted { name, root, server: None });
+    }
+    let this = std::env::current_exe().expect("this program's path");
+    let root = mount_point("layer");
+    let server = Command::new(&this).arg("serve-memory").arg(&root).spawn().expect("serve");
+    all.push(Mounted { name: "layer", root, server: Some(server) });
+    wait_for_mount(&all[2].root);
+    let (image, root) = (image("scoutfs"), mount_point("scoutfs"));
+    let scoutfs = this.with_file_name("scoutfs");
+    run(&scoutfs, &["mkfs", "-Q", "1", &image]);
+    run(&scoutfs, &["mount", "-o", "server_addr=127.0.0.1", &image, &text(&root)]);
+    all.push(Mounted { name: "scoutfs", root, server: None });
+    compare(&all);
+    drop(all);
+    let _ = fs::remove_dir_all(&folder);
+}
