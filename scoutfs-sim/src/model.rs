@@ -13,9 +13,9 @@ use crate::tree::{Content, Node, Tree};
 const DIRS: [&[u8]; 2] = [b"a", b"b"];
 const NAMES: [&[u8]; 2] = [b"x", b"y"];
 const XATTRS: [&[u8]; 2] = [b"user.one", b"user.two"];
-const FILE: NewInode = NewInode { mode: 0o100_644, uid: 0, gid: 0, rdev: 0 };
-const DIR: NewInode = NewInode { mode: 0o040_755, uid: 0, gid: 0, rdev: 0 };
-const LINK: NewInode = NewInode { mode: 0o120_777, uid: 0, gid: 0, rdev: 0 };
+const FILE: NewInode = NewInode { mode: 0o100_644, umask: 0, uid: 0, gid: 0, rdev: 0 };
+const DIR: NewInode = NewInode { mode: 0o040_755, umask: 0, uid: 0, gid: 0, rdev: 0 };
+const LINK: NewInode = NewInode { mode: 0o120_777, umask: 0, uid: 0, gid: 0, rdev: 0 };
 
 /// One of the names: which directory, which name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,7 +214,7 @@ impl Model {
             }
             Op::RemoveXattr(place, which) => {
                 let ino = self.find(*place);
-                fs.removexattr(ino.expect("a name that is there"), XATTRS[*which])?;
+                fs.removexattr(ino.expect("a name that is there"), XATTRS[*which], false)?;
                 self.node(*place).xattrs.remove(XATTRS[*which]);
                 ino
             }

@@ -99,7 +99,7 @@ fn an_operation_that_runs_out_of_memory_changes_nothing() {
             "shrink xattr",
             Box::new(|fs: &Fs| { fs.setxattr(file, b"user.x", &bytes(3, 100), SetXattrMode::Any) })
         ),
-        ("removexattr", Box::new(|fs: &Fs| fs.removexattr(file, b"user.x"))),
+        ("removexattr", Box::new(|fs: &Fs| fs.removexattr(file, b"user.x", false))),
         ("rename", Box::new(|fs: &Fs| { fs.rename(ROOT_INO, b"file", dir, b"moved", RenameFlags::empty()) })),
         (
             "exchange",

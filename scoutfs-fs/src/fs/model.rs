@@ -492,7 +492,7 @@ fn run(fs: &mut TestFs, model: &mut Model, op: &Op, seed: u64) {
         Op::RemoveXattr(f, n) => {
             let (ino, name) = (model.any(f), xattr_name(n));
             let had = model.nodes.get_mut(&ino).unwrap().xattrs.remove(&name);
-            assert_eq!(errno(fs.removexattr(ino, &name)), had.map(|_| ()).ok_or(61));
+            assert_eq!(errno(fs.removexattr(ino, &name, false)), had.map(|_| ()).ok_or(61));
         }
         Op::Fsync(f) => assert_eq!(errno(fs.fsync(model.any(f))), Ok(())),
         // Files that were open and unlinked are gone after both.
