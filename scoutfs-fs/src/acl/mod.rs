@@ -15,7 +15,7 @@
 //! # What must hold
 //!
 //! - The access list of an inode agrees with its mode: the permissions of owner, others and mask (or, without a mask, of
-//!   the group) are those of the mode. So a front end that looks at the mode alone never permits more than the list.
+//!   the group) are those of the mode. So the mode is the most that the list permits to each class.
 //! - An access list says more than a mode can: one that does not is not kept, only the mode is set.
 //! - Only directories have default lists; symbolic links have none of either kind.
 //!
@@ -41,7 +41,7 @@ pub(crate) use items::Inherited;
 pub use list::{Acl, AclError, Entry, Tag};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// What an inode has a list for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
