@@ -99,4 +99,6 @@ mod fault;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod model_acl;
+#[cfg(test)]
 pub(crate) mod testing;
