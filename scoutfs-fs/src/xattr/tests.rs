@@ -229,6 +229,72 @@ fn a_search_finds_what_has_the_attribute_and_nothing_else() {
     assert_eq!(fs.search(name), with);
 }
 
+#[test]
+fn an_inode_with_two_names_of_one_hash_is_found_once() {
+    let fs = TestFs::new();
+    let (one, two) = (fs.touch(ROOT_INO, "one"), fs.touch(ROOT_INO, "two"));
+    let name = b"scoutfs.srch.a";
+    for ino in [one, two] {
+        fs.setxattr(ino, name, b"", PRIVILEGED).unwrap();
+    }
+    // As if of another attribute: what a collision of hashes would leave.
+    let other = |write: &dyn Fn(&crate::store::Hold<'_>, Key)| {
+        let locks = fs.store().lock(&[(one, LockMode::Write)]).unwrap();
+        let hold = locks.hold(crate::store::Need { items: 1, bytes: 0, privileged: false }).unwrap();
+        write(&hold, Key::srch(name_hash(name), one, 99));
+    };
+    other(&|hold, key| hold.create_force(key, &[]).unwrap());
+    assert_eq!(fs.search(name), [one, two]);
+    let mut found = vec![];
+    let end = fs.search_xattrs(name, 0, u64::MAX, 1, &mut |ino| {
+        found.push(ino);
+        Ok(())
+    });
+    assert_eq!((end.unwrap(), found), (false, vec![one]));
+    assert!(fs.search_xattrs(name, one, one, 1, &mut |_| Ok(())).unwrap());
+    other(&|hold, key| hold.delete_force(key).unwrap());
+    assert_eq!(fs.search(name), [one, two]);
+}
+
+/// Invariant 54: attributes of one inode wait for nobody who works on another, and readers not for each other.
+#[test]
+fn attributes_of_different_inodes_and_readers_of_one_do_not_wait_for_each_other() {
+    let fs = TestFs::new();
+    let (one, two) = (fs.touch(ROOT_INO, "one"), fs.touch(ROOT_INO, "two"));
+    fs.setxattr(one, b"user.a", b"value", SetXattrMode::Any).unwrap();
+    let in_time = |what: &str, work: &(dyn Fn() + Sync)| {
+        let (done, wait) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                work();
+                done.send(()).unwrap();
+            });
+            // Only so that a failure is one, and does not hang.
+            let finished = wait.recv_timeout(std::time::Duration::from_secs(60)).is_ok();
+            if !finished {
+                std::eprintln!("{what} waits");
+                std::process::abort();
+            }
+        });
+    };
+    let pin = fs.pin(one).unwrap();
+    let locks = fs.store().lock(&[(one, LockMode::Write)]).unwrap();
+    let state = pin.data.write();
+    in_time("another inode", &|| {
+        fs.setxattr(two, b"user.a", &bytes(1, 9000), SetXattrMode::Any).unwrap();
+        fs.setxattr(two, b"scoutfs.srch.a", b"", PRIVILEGED).unwrap();
+        assert_eq!(fs.xattr(two, b"user.a").unwrap().len(), 9000);
+        assert_eq!(fs.xattr_names(two).len(), 2);
+    });
+    drop((state, locks));
+    let state = pin.data.read();
+    in_time("another reader", &|| {
+        assert_eq!(fs.xattr(one, b"user.a").unwrap(), b"value");
+        assert_eq!(fs.hidden_names(one).len(), 0);
+    });
+    drop(state);
+}
+
 /// Invariant 8, with the index: a replaced attribute keeps its id and its entry.
 #[test]
 fn a_replaced_xattr_keeps_its_id_and_its_index_entry() {

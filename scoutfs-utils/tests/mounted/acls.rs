@@ -256,6 +256,39 @@ fn set_group_id_and_ownership_count_as_on_tmpfs() {
     mounted.unmount();
 }
 
+/// Invariant 53: that there is no list is not believed for longer than it is true.
+#[test]
+fn a_list_counts_from_the_moment_it_is_set() {
+    let volume = Volume::new(64);
+    let mounted = volume.mount();
+    let root = File::open(mounted.path()).unwrap();
+    let path = mounted.join("file");
+    fs::write(&path, "content").unwrap();
+    run(program("chmod", ["640"]).arg(&path));
+    let user = User::new(5, 5, &[]);
+    let may_read = || {
+        let opened = user.run(|| openat(&root, "file", OFlags::RDONLY, Mode::empty()).map(drop));
+        assert!(matches!(opened, Ok(()) | Err(Errno::ACCESS)));
+        opened.is_ok()
+    };
+    assert!(!may_read());
+    for (change, may) in [
+        (["setfacl", "-m", "u:5:r"], true),
+        (["setfacl", "-x", "u:5"], false),
+        (["setfacl", "-m", "g:5:rw"], true),
+        (["setfacl", "-m", "m::w"], false),
+        (["chmod", "g+r", "-f"], true),
+        (["setfacl", "-b", "-n"], false),
+        (["chmod", "o+r", "-f"], true),
+        (["setfacl", "-m", "u:5:-"], false),
+    ] {
+        run(program(change[0], &change[1..]).arg(&path));
+        assert_eq!(may_read(), may, "{change:?}");
+    }
+    drop(root);
+    mounted.unmount();
+}
+
 #[test]
 fn what_is_no_list_is_refused_and_changes_nothing() {
     let volume = Volume::new(64);
