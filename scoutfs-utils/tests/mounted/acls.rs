@@ -325,7 +325,7 @@ fn what_is_no_list_is_refused_and_changes_nothing() {
     assert_eq!(fgetxattr(&file, ACCESS, &mut list[..]), Ok(4092));
     assert_eq!(list[..4092], long(507));
     User::new(300, 300, &[])
-        .run(|| openat(&File::open(mounted.path()).unwrap(), "file", OFlags::RDWR, Mode::empty()).map(drop))
+        .run(|| openat(File::open(mounted.path()).unwrap(), "file", OFlags::RDWR, Mode::empty()).map(drop))
         .unwrap();
     drop(file);
     mounted.unmount();

@@ -255,7 +255,7 @@ fn wrong_tags_are_refused() {
     assert_eq!(hidden(&file, 1000), Vec::<String>::new());
     let longest = format!("scoutfs.hide.srch.{}", "x".repeat(255 - 18));
     set(&file, &longest).unwrap();
-    assert_eq!(hidden(&file, 256), [longest.clone()]);
+    assert_eq!(hidden(&file, 256), [&*longest]);
     let mut inodes = [0; 2];
     assert_eq!(search(&file, longest.as_bytes(), 0, u64::MAX, &mut inodes), Ok((1, 1)));
     drop(file);
@@ -364,7 +364,10 @@ fn hostile_listing_arguments_are_errors() {
     assert_eq!(call(good).0, Ok(18));
     // No address of the structure, of the names, and one that is not to be written to.
     assert_eq!(ioctl(&file, LISTXATTR_HIDDEN, std::ptr::null_mut::<ListxattrHidden>()), Err(Errno::FAULT));
-    assert_eq!(ioctl(&file, LISTXATTR_HIDDEN, 8 as *mut ListxattrHidden), Err(Errno::FAULT));
+    assert_eq!(
+        ioctl(&file, LISTXATTR_HIDDEN, std::ptr::without_provenance_mut::<ListxattrHidden>(8)),
+        Err(Errno::FAULT)
+    );
     for address in [0, 8, u64::MAX, u64::MAX - 10, 1 << 63, b"text".as_ptr() as u64] {
         let bad = ListxattrHidden { buf_ptr: address, ..good };
         assert_eq!(call(bad), (Err(Errno::FAULT), bad), "{address:#x}");
