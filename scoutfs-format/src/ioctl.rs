@@ -6,7 +6,7 @@
 //! described; the others join when they are built.
 
 use crate::layout::{constants, layout};
-use crate::le::{U32, U64};
+use crate::le::{U16, U32, U64};
 
 /// Direction bits of an ioctl number: the caller writes arguments.
 const WRITE: u32 = 1;
@@ -24,6 +24,13 @@ constants! { IOCTL_CONSTANTS:
     pub const IOC_WALK_INODES: u32 = number(WRITE, 1, size_of::<WalkInodes>());
     /// More of an inode: [`StatMore`].
     pub const IOC_STAT_MORE: u32 = number(READ, 5, size_of::<StatMore>());
+    /// Names of the hidden attributes of a file: [`ListxattrHidden`]. Returns their bytes, 0 behind the last one (or when
+    /// the next one does not fit).
+    pub const IOC_LISTXATTR_HIDDEN: u32 = number(READ | WRITE, 8, size_of::<ListxattrHidden>());
+    /// Inodes that may have an attribute: [`SearchXattrs`]. Returns the number of inodes.
+    pub const IOC_SEARCH_XATTRS: u32 = number(WRITE, 9, size_of::<SearchXattrs>());
+    /// [`SearchXattrs::output_flags`]: there are no more up to `last_ino`.
+    pub const SEARCH_XATTRS_END: u64 = 1;
     /// More of the volume: [`StatfsMore`].
     pub const IOC_STATFS_MORE: u32 = number(READ, 10, size_of::<StatfsMore>());
     /// One entry for each store of space: [`AllocDetail`]. Returns the number of entries.
@@ -60,6 +67,37 @@ layout! {
         /// Which index.
         pub index: u8,
         pub pad: [u8; 11],
+    }
+
+    /// Argument of [`IOC_LISTXATTR_HIDDEN`]. The position is zeros to begin with, and is moved on.
+    pub struct ListxattrHidden {
+        /// Position: an attribute's id.
+        pub id_pos: U64,
+        /// Address of memory for names, each of which is followed by a zero.
+        pub buf_ptr: U64,
+        /// Its length.
+        pub buf_bytes: U32,
+        /// Position: the high half of a name's hash; goes before the id.
+        pub hash_pos: U32,
+    }
+
+    /// Argument of [`IOC_SEARCH_XATTRS`].
+    pub struct SearchXattrs {
+        /// The lowest inode number of interest.
+        pub next_ino: U64,
+        /// The highest one.
+        pub last_ino: U64,
+        /// Address of the name.
+        pub name_ptr: U64,
+        /// Address of an array of 64-bit inode numbers.
+        pub inodes_ptr: U64,
+        /// Result: `SEARCH_XATTRS_*`.
+        pub output_flags: U64,
+        /// Length of the array.
+        pub nr_inodes: U64,
+        /// Bytes of the name.
+        pub name_bytes: U16,
+        pub pad: [u8; 6],
     }
 
     /// Result of [`IOC_STAT_MORE`].

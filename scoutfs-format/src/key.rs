@@ -14,6 +14,8 @@ constants! { KEY_CONSTANTS:
     pub const ZONE_INDEX: u8 = 4;
     /// Orphans: unlinked inodes that may still be open. `second` is the inode number.
     pub const ZONE_ORPHAN: u8 = 8;
+    /// Search index of extended attributes: `first` is the hash of the name.
+    pub const ZONE_XATTR_INDEX: u8 = 12;
     /// The inodes' own items: `first` is the inode number.
     pub const ZONE_FS: u8 = 16;
     /// Keys that exist only to be locked.
@@ -27,6 +29,8 @@ constants! { KEY_CONSTANTS:
     pub const KIND_DATA_SEQ: u8 = 8;
     /// An orphan.
     pub const KIND_ORPHAN: u8 = 4;
+    /// An attribute with the tag `.srch.`: `second` the inode number, `third` the attribute's id.
+    pub const KIND_SRCH: u8 = 4;
     /// The inode itself.
     pub const KIND_INODE: u8 = 4;
     /// A part of an extended attribute: `second` name hash, `third` id, `fourth` part.
@@ -231,6 +235,11 @@ impl Key {
     /// An entry of the change index `kind` ([`KIND_META_SEQ`] or [`KIND_DATA_SEQ`]).
     pub const fn index(kind: u8, seq: u64, ino: u64) -> Key {
         Key::new(ZONE_INDEX, 0, kind, seq, ino, 0)
+    }
+
+    /// The entry of the search index for the attribute `id` of an inode, whose name has this hash.
+    pub const fn srch(name_hash: u64, ino: u64, id: u64) -> Key {
+        Key::new(ZONE_XATTR_INDEX, name_hash, KIND_SRCH, ino, id, 0)
     }
 
     /// First key of all of an inode's items.

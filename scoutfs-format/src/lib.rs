@@ -15,6 +15,7 @@
 //! | [`ring`] | a mount's slot: the ring of commit records |
 //! | [`voter`] | quorum blocks and super blocks |
 //! | [`item`] | values of the filesystem's items |
+//! | [`acl`] | access control lists |
 //! | [`server_item`] | values of the server's items |
 //! | [`msg`] | messages between mounts and the server |
 //! | [`ioctl`] | ioctl numbers and structures |
@@ -28,6 +29,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod acl;
 pub mod block;
 pub mod geometry;
 pub mod ioctl;
@@ -85,6 +87,7 @@ pub const LAYOUTS: &[Layout] = &[
     item::BackrefItem::LAYOUT,
     item::XattrHeader::LAYOUT,
     item::ExtentItem::LAYOUT,
+    acl::AclEntry::LAYOUT,
     server_item::MemberItem::LAYOUT,
     server_item::FreeItem::LAYOUT,
     server_item::HandOverExtent::LAYOUT,
@@ -111,6 +114,8 @@ pub const LAYOUTS: &[Layout] = &[
     msg::RenewReply::LAYOUT,
     ioctl::WalkInodesEntry::LAYOUT,
     ioctl::WalkInodes::LAYOUT,
+    ioctl::ListxattrHidden::LAYOUT,
+    ioctl::SearchXattrs::LAYOUT,
     ioctl::StatMore::LAYOUT,
     ioctl::StatfsMore::LAYOUT,
     ioctl::AllocDetail::LAYOUT,
@@ -127,6 +132,7 @@ pub const CONSTANTS: &[&[Constant]] = &[
     ring::RING_CONSTANTS,
     voter::VOTER_CONSTANTS,
     item::ITEM_CONSTANTS,
+    acl::ACL_CONSTANTS,
     server_item::SERVER_ITEM_CONSTANTS,
     msg::MSG_CONSTANTS,
     ioctl::IOCTL_CONSTANTS,

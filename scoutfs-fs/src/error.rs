@@ -45,6 +45,9 @@ pub enum Error {
     /// Not offered (EOPNOTSUPP).
     #[error("operation not supported")]
     NotSupported,
+    /// The permissions do not allow it (EACCES).
+    #[error("permission denied")]
+    AccessDenied,
     /// Not permitted (EPERM).
     #[error("operation not permitted")]
     NotPermitted,
@@ -137,6 +140,7 @@ impl Error {
             Error::NoSuchOffset => 6,
             Error::TooBig => 7,
             Error::NoMemory => 12,
+            Error::AccessDenied => 13,
             Error::InUse { .. } => 16,
             Error::Exists => 17,
             Error::NotDirectory => 20,

@@ -2,7 +2,7 @@
 //! The filesystem that front ends call.
 //!
 //! [`Fs`] has one method for each operation; they are written in the folders of what they work on (`inode`,
-//! `dir`, `xattr`, `data`). Any number of threads may call them. The caller has checked permissions.
+//! `dir`, `xattr`, `acl`, `data`). Any number of threads may call them. The caller has checked permissions.
 
 use scoutfs_env::Arc;
 use scoutfs_env::sync::Mutex;
@@ -25,15 +25,22 @@ pub struct Fs {
     /// Directories change their parents one at a time: this mount's part of the rename lock, taken after its
     /// cluster lock and before those of inodes.
     pub(crate) rename: Mutex<()>,
+    /// Access control lists are on.
+    acls: bool,
 }
 
 impl Fs {
     /// Generation of every inode, for file handles: numbers are never reused.
     pub const GENERATION: u64 = 0;
 
-    /// A filesystem on a mounted store.
-    pub fn new(store: Arc<Store>) -> Fs {
-        Fs { store, table: InodeTable::new(), rename: Mutex::new(()) }
+    /// A filesystem on a mounted store; `acls` as in [`MountOptions::acl`](crate::MountOptions::acl).
+    pub fn new(store: Arc<Store>, acls: bool) -> Fs {
+        Fs { store, table: InodeTable::new(), rename: Mutex::new(()), acls }
+    }
+
+    /// Whether access control lists are on.
+    pub(crate) fn acls(&self) -> bool {
+        self.acls
     }
 
     /// What it stands on.
@@ -91,5 +98,7 @@ impl Fs {
 mod fault;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod model_acl;
 #[cfg(test)]
 pub(crate) mod testing;

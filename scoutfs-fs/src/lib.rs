@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`fs`] | [`Fs`]: one method for each operation |
 //! | [`inode`], [`dir`], [`xattr`], [`data`] | the operations, by what they work on |
+//! | [`acl`] | access control lists |
 //! | [`node`] | [`Mount`]: a volume on a device made into a working filesystem, its threads, its server |
 //! | [`store`] | what operations stand on: cluster locks, transactions, commits, items, space |
 //! | [`mkfs`] | making a volume |
@@ -16,6 +17,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod acl;
 pub mod check;
 pub mod data;
 pub mod dir;

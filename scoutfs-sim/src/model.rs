@@ -4,7 +4,7 @@
 use scoutfs_format::item::ROOT_INO;
 use scoutfs_fs::dir::{NewInode, RenameFlags};
 use scoutfs_fs::inode::SetAttr;
-use scoutfs_fs::xattr::SetXattrMode;
+use scoutfs_fs::xattr::{SetXattr, SetXattrMode};
 use scoutfs_fs::{Error, Fs};
 
 use crate::rng::Rng;
@@ -12,10 +12,11 @@ use crate::tree::{Content, Node, Tree};
 
 const DIRS: [&[u8]; 2] = [b"a", b"b"];
 const NAMES: [&[u8]; 2] = [b"x", b"y"];
-const XATTRS: [&[u8]; 2] = [b"user.one", b"user.two"];
-const FILE: NewInode = NewInode { mode: 0o100_644, uid: 0, gid: 0, rdev: 0 };
-const DIR: NewInode = NewInode { mode: 0o040_755, uid: 0, gid: 0, rdev: 0 };
-const LINK: NewInode = NewInode { mode: 0o120_777, uid: 0, gid: 0, rdev: 0 };
+/// The second one is in the search index.
+const XATTRS: [&[u8]; 2] = [b"user.one", b"scoutfs.srch.two"];
+const FILE: NewInode = NewInode { mode: 0o100_644, umask: 0, uid: 0, gid: 0, rdev: 0 };
+const DIR: NewInode = NewInode { mode: 0o040_755, umask: 0, uid: 0, gid: 0, rdev: 0 };
+const LINK: NewInode = NewInode { mode: 0o120_777, umask: 0, uid: 0, gid: 0, rdev: 0 };
 
 /// One of the names: which directory, which name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,13 +209,14 @@ impl Model {
             Op::SetXattr(place, which, value) => {
                 let ino = self.find(*place);
                 let name = XATTRS[*which];
-                fs.setxattr(ino.expect("a name that is there"), name, value, SetXattrMode::Any)?;
+                let how = SetXattr { privileged: true, ..SetXattrMode::Any.into() };
+                fs.setxattr(ino.expect("a name that is there"), name, value, how)?;
                 self.node(*place).xattrs.insert(name.to_vec(), value.clone());
                 ino
             }
             Op::RemoveXattr(place, which) => {
                 let ino = self.find(*place);
-                fs.removexattr(ino.expect("a name that is there"), XATTRS[*which])?;
+                fs.removexattr(ino.expect("a name that is there"), XATTRS[*which], true)?;
                 self.node(*place).xattrs.remove(XATTRS[*which]);
                 ino
             }

@@ -116,7 +116,7 @@ impl Run {
             return Err(format!("not the tree after any of {first} to {last} operations: {why}"));
         }
         let probe = || {
-            let file = NewInode { mode: 0o100_644, uid: 0, gid: 0, rdev: 0 };
+            let file = NewInode { mode: 0o100_644, umask: 0, uid: 0, gid: 0, rdev: 0 };
             let ino = fs.create(ROOT_INO, b"probe", &file)?.ino;
             fs.write(ino, 0, &content(1, 70_000))?;
             fs.forget(ino, 1);

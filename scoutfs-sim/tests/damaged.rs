@@ -34,9 +34,9 @@ const THREADS: usize = 6;
 /// A case that takes longer hangs. Sound ones take a tenth of a second.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-const FILE: NewInode = NewInode { mode: 0o100_644, uid: 0, gid: 0, rdev: 0 };
-const DIR: NewInode = NewInode { mode: 0o040_755, uid: 0, gid: 0, rdev: 0 };
-const LINK: NewInode = NewInode { mode: 0o120_777, uid: 0, gid: 0, rdev: 0 };
+const FILE: NewInode = NewInode { mode: 0o100_644, umask: 0, uid: 0, gid: 0, rdev: 0 };
+const DIR: NewInode = NewInode { mode: 0o040_755, umask: 0, uid: 0, gid: 0, rdev: 0 };
+const LINK: NewInode = NewInode { mode: 0o120_777, umask: 0, uid: 0, gid: 0, rdev: 0 };
 
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().expect("a number"))
@@ -143,7 +143,7 @@ fn exercise(fs: &Fs, rng: &mut Rng) {
             fs.release(*ino);
         }
         for name in node.xattrs.keys() {
-            let _ = fs.removexattr(*ino, name);
+            let _ = fs.removexattr(*ino, name, false);
         }
         for (i, (dir, name)) in names.get(ino).into_iter().flatten().enumerate() {
             let _ = fs.lookup(*dir, name).map(|attr| fs.forget(attr.ino, 1));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The command line: what can be typed. Help, man pages and completions come from these definitions.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -23,6 +24,10 @@ pub enum Command {
     Mount(Mount),
     /// List the changed inodes in the order of their changes.
     WalkInodes(WalkInodes),
+    /// List the inodes that may have an extended attribute whose name has the tag "srch.".
+    SearchXattrs(SearchXattrs),
+    /// List the extended attributes of a file whose names have the tag "hide.".
+    ListHiddenXattrs(ListHiddenXattrs),
     /// Show what scoutfs knows of a file besides stat(2).
     Stat(Stat),
     /// Show what scoutfs knows of a mounted volume besides statfs(2).
@@ -65,8 +70,8 @@ pub struct Mkfs {
 /// `mount`.
 #[derive(Args, Debug)]
 pub struct Mount {
-    /// Mount options, separated by commas: server_addr=IP[:PORT] lets this node run the server; ro, rw, noatime and
-    /// others of mount(8) are passed on.
+    /// Mount options, separated by commas: server_addr=IP[:PORT] lets this node run the server; noacl switches POSIX access
+    /// control lists off; ro, rw, noatime and others of mount(8) are passed on.
     #[arg(short = 'o', long = "options", value_name = "OPTIONS")]
     pub options: Vec<String>,
     /// Stay in the foreground and log to the terminal.
@@ -111,6 +116,29 @@ pub struct WalkInodes {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub path: MountPath,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `search-xattrs`.
+#[derive(Args, Debug)]
+pub struct SearchXattrs {
+    /// The whole name: "scoutfs.", the tags with "srch." among them, and the rest, as in scoutfs.hide.srch.color.
+    pub name: OsString,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub path: MountPath,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `list-hidden-xattrs`.
+#[derive(Args, Debug)]
+pub struct ListHiddenXattrs {
+    /// The file.
+    pub file: PathBuf,
     /// Print one JSON object a line.
     #[arg(long)]
     pub json: bool,

@@ -7,8 +7,9 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use scoutfs_format::ioctl::{
-    AllocDetail, AllocDetailEntry, IOC_ALLOC_DETAIL, IOC_STAT_MORE, IOC_STATFS_MORE, IOC_WALK_INODES,
-    StatMore, StatfsMore, WalkInodes, WalkInodesEntry,
+    AllocDetail, AllocDetailEntry, IOC_ALLOC_DETAIL, IOC_LISTXATTR_HIDDEN, IOC_SEARCH_XATTRS, IOC_STAT_MORE,
+    IOC_STATFS_MORE, IOC_WALK_INODES, ListxattrHidden, SEARCH_XATTRS_END, SearchXattrs, StatMore, StatfsMore,
+    WalkInodes, WalkInodesEntry,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -45,6 +46,53 @@ pub fn walk_inodes(
         pad: [0; 11],
     };
     call(file, IOC_WALK_INODES, &mut argument)
+}
+
+/// The names of a file's hidden attributes, piece by piece.
+pub struct HiddenNames<'f> {
+    file: &'f File,
+    position: ListxattrHidden,
+    names: Vec<u8>,
+}
+
+impl<'f> HiddenNames<'f> {
+    /// From the beginning.
+    pub fn new(file: &'f File) -> Self {
+        HiddenNames { file, position: ListxattrHidden::default(), names: vec![0; 64 << 10] }
+    }
+
+    /// Some more names; `None` after the last.
+    pub fn next_some(&mut self) -> io::Result<Option<impl Iterator<Item = &[u8]>>> {
+        self.position.buf_ptr = (self.names.as_mut_ptr() as u64).into();
+        self.position.buf_bytes = (self.names.len() as u32).into();
+        let bytes = call(self.file, IOC_LISTXATTR_HIDDEN, &mut self.position)?;
+        let names = self.names.get(..bytes).ok_or(io::ErrorKind::InvalidData)?;
+        let names = names.split_inclusive(|b| *b == 0).map(|name| name.strip_suffix(&[0]).unwrap_or(name));
+        Ok((bytes != 0).then_some(names))
+    }
+}
+
+/// Inodes from `first` to `last` that may have an attribute, as many as `inodes` can hold. Gives their number, and whether there
+/// are no more.
+pub fn search_xattrs(
+    file: &File,
+    name: &[u8],
+    first: u64,
+    last: u64,
+    inodes: &mut [u64],
+) -> io::Result<(usize, bool)> {
+    let name_bytes = u16::try_from(name.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let mut argument = SearchXattrs {
+        next_ino: first.into(),
+        last_ino: last.into(),
+        name_ptr: (name.as_ptr() as u64).into(),
+        inodes_ptr: (inodes.as_mut_ptr() as u64).into(),
+        nr_inodes: (inodes.len() as u64).into(),
+        name_bytes: name_bytes.into(),
+        ..SearchXattrs::default()
+    };
+    let n = call(file, IOC_SEARCH_XATTRS, &mut argument)?;
+    Ok((n, argument.output_flags.get() & SEARCH_XATTRS_END != 0))
 }
 
 /// More of an inode.

@@ -31,6 +31,8 @@ fn main() -> ExitCode {
         Command::Mkfs(a) => ("mkfs", commands::mkfs::run(a)),
         Command::Mount(a) => ("mount", commands::mount::run(a)),
         Command::WalkInodes(a) => ("walk-inodes", commands::walk_inodes::run(a)),
+        Command::SearchXattrs(a) => ("search-xattrs", commands::search_xattrs::run(a)),
+        Command::ListHiddenXattrs(a) => ("list-hidden-xattrs", commands::list_hidden_xattrs::run(a)),
         Command::Stat(a) => ("stat", commands::stat::run(a)),
         Command::Statfs(a) => ("statfs", commands::statfs::run(a)),
         Command::Df(a) => ("df", commands::df::run(a)),

@@ -50,6 +50,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("diff", "diffutils"),
     ("setfattr", "attr"),
+    ("setfacl", "acl"),
+    ("unshare", "util-linux"),
 ];
 
 /// Installs what is missing, by apt.

@@ -35,7 +35,7 @@ fn measure(bed: &Bed, name: &str, mut operation: impl FnMut(&Fs, u64)) {
 
 fn main() {
     let bed = Bed::new(1 << 30);
-    let new = NewInode { mode: 0o100_644, rdev: 0, uid: 0, gid: 0 };
+    let new = NewInode { mode: 0o100_644, umask: 0, rdev: 0, uid: 0, gid: 0 };
     let name = |i: u64| format!("file-{i}").into_bytes();
     let ino = |fs: &Fs, i: u64| fs.lookup(ROOT_INO, &name(i)).expect("lookup").ino;
     measure(&bed, "create", |fs, i| {

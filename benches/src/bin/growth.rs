@@ -13,7 +13,7 @@ fn main() {
     let step = (files / 10).max(1);
     let bed = Bed::new(16 << 30);
     let fs = bed.mount.fs();
-    let new = NewInode { mode: 0o100_644, rdev: 0, uid: 0, gid: 0 };
+    let new = NewInode { mode: 0o100_644, umask: 0, rdev: 0, uid: 0, gid: 0 };
     let name = |i: u64| format!("file-{i:09}").into_bytes();
     println!(
         "{:>10} {:>12} {:>12} {:>14} {:>14}",

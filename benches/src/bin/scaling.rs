@@ -12,7 +12,7 @@ const FILES: usize = 20_000;
 
 type Work = fn(&Fs, u64, usize);
 
-const NEW: NewInode = NewInode { mode: 0o100_644, rdev: 0, uid: 0, gid: 0 };
+const NEW: NewInode = NewInode { mode: 0o100_644, rdev: 0, uid: 0, gid: 0, umask: 0 };
 
 fn name(i: usize) -> Vec<u8> {
     format!("file-{i:06}").into_bytes()

@@ -231,7 +231,7 @@ impl Pass<'_, '_> {
 
     /// Checks what only all of an inode's items together tell.
     pub fn end_inode(&mut self, mut state: InodeState) -> Result<(), CheckError> {
-        self.end_xattr(&mut state);
+        self.end_xattr(&mut state)?;
         let ino = state.ino;
         let Some(item) = state.item else {
             return Ok(());

@@ -11,6 +11,7 @@ use scoutfs_server::error::SlotProblem;
 use scoutfs_server::super_block::SuperError;
 
 use super::owners::Owner;
+use crate::acl::AclError;
 
 /// A tree of the volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -418,6 +419,27 @@ issue_kinds! {
     /// Two attributes of one name.
     #[error("the attribute with id {other} has the same name")]
     DuplicateXattr { other: u64 }
+    /// A name that no attribute can have.
+    #[error("an attribute with a name of {name_len} bytes that none can have")]
+    XattrName { name_len: u8 }
+    /// An attribute that should be in the search index and is not.
+    #[error("the search index has no entry for the attribute with id {id}")]
+    NoSearchEntry { id: u64 }
+    /// An entry of the search index without an attribute that should have one.
+    #[error("inode {ino} has no attribute with id {id}, this name's hash and a tag for the index")]
+    SearchNoXattr { ino: u64, id: u64 }
+    /// An access control list that is none.
+    #[error("no access control list: {error}")]
+    Acl { error: AclError }
+    /// An access list that does not go together with the mode.
+    #[error("the access control list permits {permits:#o}, but the mode is {mode:#o}")]
+    AclMode { mode: u32, permits: u32 }
+    /// An access list that says no more than the mode.
+    #[error("the access control list says no more than the mode")]
+    AclMinimal
+    /// A list of what has none of its kind.
+    #[error("nothing of mode {mode:#o} has a list of this kind")]
+    AclFileType { mode: u32 }
     /// A length that does not go with the last block.
     #[error("an extent of {len} blocks that ends at block {last}")]
     ExtentLength { last: u64, len: u64 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The pass over all items: the change index, orphans, and then inode by inode.
+//! The pass over all items: the change index, orphans, the search index, and then inode by inode.
 //!
 //! A statement about two items is proven from both: an inode looks up its entry in the index, and an entry its inode, so
 //! that each has exactly the other.
@@ -7,7 +7,7 @@
 use scoutfs_btree::Item;
 use scoutfs_format::Key;
 use scoutfs_format::item::{InodeItem, ROOT_INO};
-use scoutfs_format::key::{KIND_DATA_SEQ, KIND_META_SEQ, ZONE_FS, ZONE_INDEX, ZONE_ORPHAN};
+use scoutfs_format::key::{KIND_DATA_SEQ, KIND_META_SEQ, ZONE_FS, ZONE_INDEX, ZONE_ORPHAN, ZONE_XATTR_INDEX};
 
 use super::forest::Forest;
 use super::inode::InodeState;
@@ -35,6 +35,7 @@ impl Checker<'_> {
             match item.key.zone {
                 ZONE_INDEX => pass.index_item(item),
                 ZONE_ORPHAN => pass.orphan_item(item),
+                ZONE_XATTR_INDEX => pass.srch_item(item),
                 ZONE_FS => {
                     let state = match inode.take() {
                         Some(state) if state.ino == item.key.first => inode.insert(state),
@@ -82,7 +83,7 @@ impl Pass<'_, '_> {
     }
 
     /// Tells of a value that should be empty.
-    fn check_empty(&mut self, item: &Item<'_>) {
+    pub fn check_empty(&mut self, item: &Item<'_>) {
         if !item.value.is_empty() {
             let found = item.value.len();
             self.issue(IssueKind::ValueLength { expected: 0, found }, item.key);

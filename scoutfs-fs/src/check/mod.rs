@@ -13,7 +13,8 @@
 //! | `items` | the pass over all items, and the change index and orphans |
 //! | `inode` | one inode and all of its items |
 //! | `entry` | directory entries and back references |
-//! | `xattr` | extended attributes |
+//! | `xattr` | extended attributes and the search index |
+//! | `acl` | access control lists |
 //! | `reach` | whether directories can be reached from the root |
 //!
 //! # What must hold
@@ -28,6 +29,7 @@
 //!
 //! It takes no locks. When the volume is changed meanwhile, the result means nothing; see [`Summary::changed`].
 
+mod acl;
 mod entry;
 mod forest;
 mod inode;

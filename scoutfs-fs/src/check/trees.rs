@@ -5,7 +5,7 @@ use scoutfs_btree::space::SpaceKind;
 use scoutfs_btree::tree::{Place as NodePlace, Visitor, walk};
 use scoutfs_btree::{Error as TreeError, Item, Node};
 use scoutfs_format::Key;
-use scoutfs_format::key::{ZONE_FS, ZONE_INDEX, ZONE_ORPHAN, ZONE_SERVER};
+use scoutfs_format::key::{ZONE_FS, ZONE_INDEX, ZONE_ORPHAN, ZONE_SERVER, ZONE_XATTR_INDEX};
 use scoutfs_format::tree::TreeRoot;
 
 use super::issue::{IssueKind, Place, TreeId};
@@ -102,7 +102,7 @@ impl Checker<'_> {
         let server = tree.id == TreeId::Server;
         let known = match item.key.zone {
             ZONE_SERVER => server,
-            ZONE_INDEX | ZONE_ORPHAN | ZONE_FS => !server,
+            ZONE_INDEX | ZONE_ORPHAN | ZONE_XATTR_INDEX | ZONE_FS => !server,
             _ => false,
         };
         if !known {

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Extended attributes: all parts are there, each as long as it must be.
+//! Extended attributes: all parts are there, each as long as it must be, and the search index has those that it must have.
+//!
+//! An attribute looks up its entry in the index, and an entry its attribute, so that each has exactly the other.
 
 use scoutfs_btree::Item;
 use scoutfs_format::Key;
@@ -7,10 +9,12 @@ use scoutfs_format::item::{MAX_XATTR_VALUE_LEN, XATTR_PART_LEN, XattrHeader, nam
 use zerocopy::FromBytes;
 
 use super::CheckError;
+use super::acl::List;
 use super::entry::Names;
 use super::inode::InodeState;
 use super::issue::IssueKind;
 use super::items::Pass;
+use crate::xattr::{Class, Tags};
 
 /// An attribute whose parts are being read.
 #[derive(Clone, Copy)]
@@ -29,6 +33,8 @@ struct Attribute {
 #[derive(Default)]
 pub(super) struct Xattrs {
     current: Option<Attribute>,
+    /// The list that the current one holds.
+    list: Option<List>,
     names: Names,
 }
 
@@ -39,7 +45,7 @@ impl Pass<'_, '_> {
         let (hash, id, part) = (key.second, key.third, key.fourth);
         let goes_on = state.xattrs.current.filter(|now| (now.hash, now.id) == (hash, id));
         let Some(mut now) = goes_on else {
-            self.end_xattr(state);
+            self.end_xattr(state)?;
             return self.first_part(state, item);
         };
         let expected = now.left.min(XATTR_PART_LEN);
@@ -48,6 +54,9 @@ impl Pass<'_, '_> {
             self.issue(IssueKind::XattrPart { expected, parts, found: part }, key);
         } else if item.value.len() != expected {
             self.issue(IssueKind::ValueLength { expected, found: item.value.len() }, key);
+        }
+        if let Some(list) = &mut state.xattrs.list {
+            list.add(item.value)?;
         }
         now.next = part.saturating_add(1);
         now.left = now.left.saturating_sub(XATTR_PART_LEN);
@@ -91,6 +100,20 @@ impl Pass<'_, '_> {
         } else if let Some(other) = state.xattrs.names.add(hash, name, id)? {
             self.issue(IssueKind::DuplicateXattr { other }, key);
         }
+        match Class::of(name) {
+            Ok(Class::Plain) => {}
+            Ok(Class::Acl(kind)) => {
+                let value = body.get(name.len()..).unwrap_or_default();
+                state.xattrs.list = Some(List::new(kind, key, val_len as usize, value)?);
+            }
+            Ok(Class::Tagged(tags)) => {
+                let (ino, wanted) = (state.ino, tags.contains(Tags::SRCH));
+                if wanted && hash == computed && !self.forest.has(Key::srch(hash, ino, id))? {
+                    self.issue(IssueKind::NoSearchEntry { id }, key);
+                }
+            }
+            Err(_) => self.issue(IssueKind::XattrName { name_len }, key),
+        }
         // At most 17: the longest value has 64 KiB.
         let parts = total.div_ceil(XATTR_PART_LEN) as u8;
         let left = total.saturating_sub(XATTR_PART_LEN);
@@ -99,11 +122,39 @@ impl Pass<'_, '_> {
     }
 
     /// The parts of the attribute that was read last have ended.
-    pub fn end_xattr(&mut self, state: &mut InodeState) {
-        let Some(now) = state.xattrs.current.take() else { return };
-        if now.left > 0 && !state.is_orphan() {
+    pub fn end_xattr(&mut self, state: &mut InodeState) -> Result<(), CheckError> {
+        let list = state.xattrs.list.take();
+        let Some(now) = state.xattrs.current.take() else {
+            return Ok(());
+        };
+        if now.left == 0 {
+            if let Some(list) = list {
+                self.check_list(state, &list)?;
+            }
+        } else if !state.is_orphan() {
             let kind = IssueKind::XattrIncomplete { parts: now.parts, found: now.next };
             self.issue(kind, Key::xattr(state.ino, now.hash, now.id, 0));
         }
+        Ok(())
+    }
+
+    /// An entry of the search index.
+    pub fn srch_item(&mut self, item: &Item<'_>) -> Result<(), CheckError> {
+        let key = item.key;
+        let (hash, ino, id) = (key.first, key.second, key.third);
+        if key != Key::srch(hash, ino, id) {
+            self.issue(IssueKind::UnknownKey, key);
+            return Ok(());
+        }
+        self.check_empty(item);
+        let indexed = self.forest.get(Key::xattr(ino, hash, id, 0), |part| {
+            let (head, body) = XattrHeader::read_from_prefix(part.value).ok()?;
+            let name = body.get(..head.name_len.into())?;
+            (name_hash(name) == hash).then(|| Class::has(name, Tags::SRCH))
+        })?;
+        if indexed.flatten() != Some(true) {
+            self.issue(IssueKind::SearchNoXattr { ino, id }, key);
+        }
+        Ok(())
     }
 }

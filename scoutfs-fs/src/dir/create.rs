@@ -5,20 +5,23 @@ use scoutfs_format::Key;
 use scoutfs_format::item::{FIRST_DIR_POS, InodeItem, MAX_LINKS, MAX_SYMLINK_LEN};
 use scoutfs_format::le::{U32, U64};
 
+use crate::acl::Inherited;
 use crate::dir::entry::{self, NAMES_NEED, check_entry_name};
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::inode::change::{Change, Touch};
-use crate::inode::kind::{FileType, MODE_BITS, S_ISGID};
-use crate::inode::record::{Attr, Inode, to_time};
+use crate::inode::kind::{FileType, S_ISGID};
+use crate::inode::record::{Attr, FIRST_XATTR_ID, Inode, to_time};
 use crate::inode::table::write_all;
 use crate::store::{LockMode, Need};
 
 /// What an inode is to be made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewInode {
-    /// Type and permissions; the caller has applied the umask.
+    /// Type and permissions, before the umask. The caller has taken set-group-ID away where Linux does.
     pub mode: u32,
+    /// What is taken from the permissions, unless the directory has a default access control list.
+    pub umask: u32,
     /// Device number of a device file: major in the high half, minor in the low half.
     pub rdev: u64,
     /// Owner.
@@ -93,7 +96,8 @@ impl Fs {
         {
             return Err(Error::Exists);
         }
-        let mut inode = self.new_inode(ino, kind, new, &parent)?;
+        let inherited = self.inherit(&locks, &parent, kind, new)?;
+        let mut inode = self.new_inode(ino, kind, new, inherited.mode, &parent)?;
         let target = match place {
             Place::Link { target, .. } => target,
             _ => &[],
@@ -103,8 +107,13 @@ impl Fs {
             inode.item.nlink.set(0);
         }
 
-        let hold = locks.hold(Need { bytes: NAMES_NEED.bytes + target.len(), ..NAMES_NEED })?;
+        let hold = locks.hold(Need {
+            items: NAMES_NEED.items + Inherited::MAX_ITEMS,
+            bytes: NAMES_NEED.bytes + target.len() + inherited.bytes(),
+            ..NAMES_NEED
+        })?;
         let mut change = Change::new(&hold);
+        inherited.create(&mut change, &mut inode)?;
         change.new_inode(&mut inode)?;
         if !target.is_empty() {
             change.create(Key::symlink(ino), &[target])?;
@@ -141,18 +150,25 @@ impl Fs {
         dir.add_links(1)
     }
 
-    fn new_inode(&self, ino: u64, kind: FileType, new: &NewInode, parent: &Inode) -> Result<Inode> {
+    fn new_inode(
+        &self,
+        ino: u64,
+        kind: FileType,
+        new: &NewInode,
+        mode: u32,
+        parent: &Inode,
+    ) -> Result<Inode> {
         let now = to_time(self.store().now());
         let is_dir = kind == FileType::Directory;
         let inherits = parent.item.mode.get() & S_ISGID != 0;
         let is_device = matches!(kind, FileType::CharDevice | FileType::BlockDevice);
-        let mut mode = kind.mode() | new.mode & MODE_BITS;
+        let mut mode = kind.mode() | mode;
         if inherits && is_dir {
             mode |= S_ISGID;
         }
         let item = InodeItem {
             next_dir_pos: U64::new(if is_dir { FIRST_DIR_POS } else { 0 }),
-            next_xattr_id: U64::new(1),
+            next_xattr_id: U64::new(FIRST_XATTR_ID),
             atime: now,
             mtime: now,
             ctime: now,

@@ -11,14 +11,20 @@ use scoutfs_env::alloc_fault;
 use scoutfs_format::item::ROOT_INO;
 
 use super::testing::{DIR, FILE, Node, TestFs, bytes};
+use crate::acl::tests::list;
 use crate::data::AllocateMode;
 use crate::dir::RenameFlags;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::inode::SetAttr;
-use crate::xattr::SetXattrMode;
+use crate::xattr::{SetXattr, SetXattrMode};
 
 type Tree = BTreeMap<u64, Node>;
+
+const SRCH: &[u8] = b"scoutfs.srch.a";
+const ACCESS: &[u8] = b"system.posix_acl_access";
+const DEFAULT: &[u8] = b"system.posix_acl_default";
+const PRIVILEGED: SetXattr = SetXattr { mode: SetXattrMode::Any, privileged: true, kill_sgid: false };
 
 /// Gets the cluster locks of all inodes: what is tested here is the operations.
 fn warm_up(fs: &Fs) {
@@ -69,6 +75,8 @@ fn an_operation_that_runs_out_of_memory_changes_nothing() {
     fs.write(file, 0, &bytes(1, 20_000)).unwrap();
     fs.setxattr(file, b"user.x", &bytes(1, 9000), SetXattrMode::Any).unwrap();
 
+    // Made before anything fails.
+    let (full, minimal) = (list("u::7,u:1:7,g::7,m::7,o::7"), list("u::6,g::6,o::6"));
     let forget = |fs: &Fs, attr: crate::inode::Attr| fs.forget(attr.ino, 1);
     let size = |size| SetAttr { size: Some(size), ..SetAttr::default() };
     type Op<'a> = (&'static str, Box<dyn Fn(&Fs) -> Result<()> + 'a>);
@@ -76,6 +84,9 @@ fn an_operation_that_runs_out_of_memory_changes_nothing() {
         ("create", Box::new(|fs: &Fs| fs.create(dir, b"new", &FILE).map(|a| forget(fs, a)))),
         ("mkdir", Box::new(|fs: &Fs| fs.mkdir(dir, b"newdir", &DIR).map(|a| forget(fs, a)))),
         ("symlink", Box::new(|fs: &Fs| fs.symlink(dir, b"l", b"target", &FILE).map(|a| forget(fs, a)))),
+        // Before anything shuts the mount down: a new mount makes directories under locks that it does not have yet.
+        ("default acl", Box::new(|fs: &Fs| fs.setxattr(dir, DEFAULT, &full, PRIVILEGED))),
+        ("inherit", Box::new(|fs: &Fs| fs.mkdir(dir, b"heir", &DIR).map(|a| forget(fs, a)))),
         ("link", Box::new(|fs: &Fs| fs.link(file, dir, b"link").map(|a| forget(fs, a)))),
         ("write", Box::new(|fs: &Fs| fs.write(file, 30_000, &bytes(2, 10_000)).map(|_| ()))),
         // What is overwritten in place is overwritten, so with the same.
@@ -99,7 +110,19 @@ fn an_operation_that_runs_out_of_memory_changes_nothing() {
             "shrink xattr",
             Box::new(|fs: &Fs| { fs.setxattr(file, b"user.x", &bytes(3, 100), SetXattrMode::Any) })
         ),
-        ("removexattr", Box::new(|fs: &Fs| fs.removexattr(file, b"user.x"))),
+        ("set srch", Box::new(|fs: &Fs| fs.setxattr(file, SRCH, &bytes(4, 100), PRIVILEGED))),
+        ("grow srch", Box::new(|fs: &Fs| fs.setxattr(file, SRCH, &bytes(5, 9000), PRIVILEGED))),
+        ("remove srch", Box::new(|fs: &Fs| fs.removexattr(file, SRCH, true))),
+        ("set srch again", Box::new(|fs: &Fs| fs.setxattr(file, SRCH, &bytes(6, 9000), PRIVILEGED))),
+        ("set acl", Box::new(|fs: &Fs| fs.setxattr(file, ACCESS, &full, PRIVILEGED))),
+        (
+            "chmod with acl",
+            Box::new(|fs: &Fs| {
+                fs.setattr(file, &SetAttr { mode: Some(0o640), ..SetAttr::default() }).map(|_| ())
+            })
+        ),
+        ("minimal acl", Box::new(|fs: &Fs| fs.setxattr(file, ACCESS, &minimal, PRIVILEGED))),
+        ("removexattr", Box::new(|fs: &Fs| fs.removexattr(file, b"user.x", false))),
         ("rename", Box::new(|fs: &Fs| { fs.rename(ROOT_INO, b"file", dir, b"moved", RenameFlags::empty()) })),
         (
             "exchange",
@@ -113,6 +136,7 @@ fn an_operation_that_runs_out_of_memory_changes_nothing() {
         ("swap", Box::new(|fs: &Fs| fs.rename(dir, b"moved", dir, b"newdir", RenameFlags::EXCHANGE))),
         ("replace", Box::new(|fs: &Fs| fs.rename(dir, b"new", dir, b"other", RenameFlags::empty()))),
         ("rmdir", Box::new(|fs: &Fs| fs.rmdir(dir, b"empty"))),
+        // That is the file with an attribute in the index by now.
         ("unlink", Box::new(|fs: &Fs| fs.unlink(dir, b"newdir"))),
     ];
     warm_up(&fs);

@@ -8,12 +8,16 @@ use std::{format, vec};
 use proptest::prelude::*;
 use scoutfs_format::item::ROOT_INO;
 
+use super::model_acl::{self, ACCESS, DEFAULT, some_list};
 use super::testing::{Content, DIR, FILE, Node, TestFs, bytes, long_name};
 use crate::data::AllocateMode;
 use crate::dir::{NewInode, RenameFlags};
 use crate::error::Error;
 use crate::inode::SetAttr;
-use crate::xattr::SetXattrMode;
+use crate::xattr::{SetXattr, SetXattrMode};
+
+/// Of all who make something.
+const UMASK: u32 = 0o027;
 
 /// Directories, names and files are picked by number: the same few again and again.
 #[derive(Clone, Debug)]
@@ -37,6 +41,7 @@ enum Op {
     SetOwner(u8, u32, u32),
     SetXattr(u8, u8, usize, u8),
     RemoveXattr(u8, u8),
+    SetAcl(u8, bool, u8),
     Fsync(u8),
     Remount,
     SyncAndCrash,
@@ -75,9 +80,10 @@ fn any_op() -> impl Strategy<Value = Op> {
         4 => (d(), offset(), length()).prop_map(|(f, o, l)| Op::Read(f, o, l)),
         1 => (d(), any::<u32>()).prop_map(|(f, m)| Op::SetMode(f, m)),
         1 => (d(), any::<u32>(), any::<u32>()).prop_map(|(f, u, g)| Op::SetOwner(f, u, g)),
-        5 => (d(), 0u8..4, prop_oneof![0usize..300, 3500usize..9000, Just(65_535), Just(65_536)], 0u8..3)
+        5 => (d(), 0u8..7, prop_oneof![0usize..300, 3500usize..9000, Just(65_535), Just(65_536)], 0u8..3)
             .prop_map(|(f, n, l, m)| Op::SetXattr(f, n, l, m)),
-        2 => (d(), 0u8..4).prop_map(|(f, n)| Op::RemoveXattr(f, n)),
+        2 => (d(), 0u8..9).prop_map(|(f, n)| Op::RemoveXattr(f, n)),
+        5 => (d(), any::<bool>(), 0u8..5).prop_map(|(f, access, which)| Op::SetAcl(f, access, which)),
         1 => d().prop_map(Op::Fsync),
         1 => Just(Op::Remount),
         1 => Just(Op::SyncAndCrash),
@@ -94,9 +100,15 @@ fn name(n: u8) -> Vec<u8> {
 fn xattr_name(n: u8) -> Vec<u8> {
     match n {
         3 => long_name("trusted.", 255).into_bytes(),
+        4..7 => SRCH_NAMES[usize::from(n) - 4].to_vec(),
+        7 => ACCESS.to_vec(),
+        8 => DEFAULT.to_vec(),
         _ => format!("user.{n}").into_bytes(),
     }
 }
+
+/// Names with tags; those with one for the search index first.
+const SRCH_NAMES: [&[u8]; 3] = [b"scoutfs.srch.m", b"scoutfs.hide.srch.m", b"scoutfs.hide.m"];
 
 /// The reference: inodes by the numbers that the real filesystem gave them.
 struct Model {
@@ -247,6 +259,14 @@ impl Model {
         Ok(())
     }
 
+    /// A search finds those that have the attribute, and no others.
+    fn check_search(&self, fs: &TestFs) {
+        for name in &SRCH_NAMES[..2] {
+            let with = self.nodes.iter().filter(|(_, node)| node.xattrs.contains_key(*name));
+            assert_eq!(fs.search(name), with.map(|(ino, _)| *ino).collect::<Vec<_>>());
+        }
+    }
+
     fn file(&mut self, ino: u64) -> Answer<&mut Vec<u8>> {
         match &mut self.nodes.get_mut(&ino).unwrap().content {
             Content::File(data) => Ok(data),
@@ -310,8 +330,13 @@ fn make(
     let inherits = parent.mode & 0o2000 != 0;
     let gid = if inherits { parent.gid } else { FILE.gid };
     let is_dir = matches!(content, Content::Dir(_));
+    let is_link = matches!(content, Content::Link(_));
+    let (mode, xattrs) = match is_link {
+        true => (mode, BTreeMap::new()),
+        false => model_acl::inherit(&parent.xattrs, mode, UMASK, is_dir),
+    };
     let mode = if inherits && is_dir { mode | 0o2000 } else { mode };
-    model.nodes.insert(attr.ino, new_node(mode, FILE.uid, gid, content));
+    model.nodes.insert(attr.ino, Node { xattrs, ..new_node(mode, FILE.uid, gid, content) });
     model.add(dir, name, attr.ino);
     fs.forget(attr.ino, 1);
 }
@@ -321,12 +346,12 @@ fn run(fs: &mut TestFs, model: &mut Model, op: &Op, seed: u64) {
         Op::Create(d, n, mode) => {
             let (dir, name) = (model.dir(d), name(n));
             let content = if mode & 0o170000 == 0o100000 { Content::File(vec![]) } else { Content::Special };
-            let real = fs.create(dir, &name, &NewInode { mode, ..FILE });
+            let real = fs.create(dir, &name, &NewInode { mode, umask: UMASK, ..FILE });
             make(fs, model, dir, &name, mode, content, real);
         }
         Op::Mkdir(d, n, mode) => {
             let (dir, name) = (model.dir(d), name(n));
-            let real = fs.mkdir(dir, &name, &NewInode { mode, ..DIR });
+            let real = fs.mkdir(dir, &name, &NewInode { mode, umask: UMASK, ..DIR });
             make(fs, model, dir, &name, 0o040000 | mode, Content::Dir(vec![]), real);
         }
         Op::Symlink(d, n, len) => {
@@ -385,7 +410,7 @@ fn run(fs: &mut TestFs, model: &mut Model, op: &Op, seed: u64) {
         }
         Op::Tmpfile(d, n) => {
             let (dir, name) = (model.dir(d), name(n));
-            let ino = errno(fs.tmpfile(dir, &FILE, true)).unwrap().ino;
+            let ino = errno(fs.tmpfile(dir, &NewInode { umask: UMASK, ..FILE }, true)).unwrap().ino;
             let data = bytes(seed, 5000);
             assert_eq!(errno(fs.write(ino, 0, &data)), Ok(data.len()));
             let real = errno(fs.link(ino, dir, &name)).map(|attr| fs.forget(attr.ino, 1));
@@ -464,6 +489,7 @@ fn run(fs: &mut TestFs, model: &mut Model, op: &Op, seed: u64) {
             let real = errno(fs.setattr(ino, &SetAttr { mode: Some(mode), ..SetAttr::default() })).unwrap();
             let node = model.nodes.get_mut(&ino).unwrap();
             node.mode = node.mode & 0o170000 | mode & 0o7777;
+            model_acl::follow(&mut node.xattrs, node.mode);
             assert_eq!(real.mode, node.mode);
         }
         Op::SetOwner(f, uid, gid) => {
@@ -487,12 +513,30 @@ fn run(fs: &mut TestFs, model: &mut Model, op: &Op, seed: u64) {
                     Ok(())
                 }
             };
-            assert_eq!(errno(fs.setxattr(ino, &name, &value, mode)), want);
+            let how = SetXattr { mode, privileged: true, kill_sgid: false };
+            assert_eq!(errno(fs.setxattr(ino, &name, &value, how)), want);
+        }
+        Op::SetAcl(f, access, which) => {
+            let (ino, list) = (model.any(f), some_list(which));
+            let name = if access { ACCESS } else { DEFAULT };
+            let node = model.nodes.get_mut(&ino).unwrap();
+            let want = match &node.content {
+                // Whether it is a list is looked at first.
+                _ if which == 4 => Err(EINVAL),
+                Content::Link(_) => Err(95),
+                Content::Dir(_) => Ok(()),
+                _ if access => Ok(()),
+                _ => Err(13),
+            };
+            if want.is_ok() {
+                model_acl::set(&mut node.xattrs, &mut node.mode, name, list.clone());
+            }
+            assert_eq!(errno(fs.setxattr(ino, name, &list, SetXattrMode::Any)), want);
         }
         Op::RemoveXattr(f, n) => {
             let (ino, name) = (model.any(f), xattr_name(n));
             let had = model.nodes.get_mut(&ino).unwrap().xattrs.remove(&name);
-            assert_eq!(errno(fs.removexattr(ino, &name)), had.map(|_| ()).ok_or(61));
+            assert_eq!(errno(fs.removexattr(ino, &name, true)), had.map(|_| ()).ok_or(61));
         }
         Op::Fsync(f) => assert_eq!(errno(fs.fsync(model.any(f))), Ok(())),
         // Files that were open and unlinked are gone after both.
@@ -505,6 +549,7 @@ fn run(fs: &mut TestFs, model: &mut Model, op: &Op, seed: u64) {
             }
             model.open.clear();
             model.nodes.retain(|_, node| node.nlink > 0);
+            model.check_search(fs);
         }
     }
 }
@@ -526,6 +571,7 @@ proptest! {
             prop_assert_eq!(&fs.node(ino), &model.nodes[&ino]);
             fs.release(ino);
         }
+        model.check_search(&fs);
         model.nodes.retain(|_, node| node.nlink > 0);
         prop_assert_eq!(&fs.verify(), &model.nodes);
         fs.remount();

@@ -22,6 +22,7 @@ use crate::inode::Attr;
 use crate::inode::kind::FileType;
 use crate::node::{Mount, MountOptions};
 use crate::store::LockMode;
+use crate::xattr::HiddenPosition;
 
 /// Times of an election that nobody else takes part in, on a device that is memory.
 const FAST: Timing = Timing {
@@ -49,6 +50,8 @@ pub(crate) struct TestFs {
     device: Arc<Box<dyn BlockDevice>>,
     mount: Option<Mount>,
     mounts: u64,
+    /// Whether mounts have access control lists on.
+    pub acls: bool,
 }
 
 impl TestFs {
@@ -62,7 +65,7 @@ impl TestFs {
         let device = Arc::new(device).unwrap();
         let options = crate::mkfs::Options { quorum: 1, force: true };
         crate::mkfs::mkfs(&device, &options).unwrap();
-        let mut fs = TestFs { device, mount: None, mounts: 0 };
+        let mut fs = TestFs { device, mount: None, mounts: 0, acls: true };
         fs.open();
         fs
     }
@@ -73,6 +76,7 @@ impl TestFs {
         let mut options = MountOptions::new(process);
         options.server_addr = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 14000)));
         options.timing = FAST;
+        options.acl = self.acls;
         options.block_cache_bytes = 8 << 20;
         options.item_cache_bytes = 4 << 20;
         self.mount = Some(Mount::open(self.device.clone(), &options, &OthersDead(process)).unwrap());
@@ -122,9 +126,9 @@ impl core::ops::Deref for TestFs {
 }
 
 /// A regular file that anybody may read.
-pub(crate) const FILE: NewInode = NewInode { mode: 0o100644, rdev: 0, uid: 1000, gid: 1000 };
+pub(crate) const FILE: NewInode = NewInode { mode: 0o100644, umask: 0, rdev: 0, uid: 1000, gid: 1000 };
 /// A directory that anybody may read.
-pub(crate) const DIR: NewInode = NewInode { mode: 0o040755, rdev: 0, uid: 1000, gid: 1000 };
+pub(crate) const DIR: NewInode = NewInode { mode: 0o040755, umask: 0, rdev: 0, uid: 1000, gid: 1000 };
 
 /// Bytes that differ from block to block and from `seed` to `seed`.
 pub(crate) fn bytes(seed: u64, len: usize) -> Vec<u8> {
@@ -171,6 +175,32 @@ impl Fs {
         Ok(value)
     }
 
+    /// Names of hidden attributes.
+    pub(crate) fn hidden_names(&self, ino: u64) -> Vec<Vec<u8>> {
+        let (mut position, mut names) = (HiddenPosition::default(), vec![]);
+        let mut buf = vec![0; 1000];
+        loop {
+            let len = self.list_hidden_xattrs(ino, &mut position, &mut buf).unwrap();
+            if len == 0 {
+                return names;
+            }
+            names.extend(buf[..len].split_inclusive(|b| *b == 0).map(|name| name[..name.len() - 1].to_vec()));
+        }
+    }
+
+    /// The inodes that a search finds.
+    pub(crate) fn search(&self, name: &[u8]) -> Vec<u64> {
+        let mut found = vec![];
+        let end = self
+            .search_xattrs(name, 0, u64::MAX, u64::MAX, &mut |ino| {
+                found.push(ino);
+                Ok(())
+            })
+            .unwrap();
+        assert!(end);
+        found
+    }
+
     /// Names of attributes, in the order of their hashes.
     pub(crate) fn xattr_names(&self, ino: u64) -> Vec<Vec<u8>> {
         let mut list = vec![0; self.listxattr(ino, &mut []).unwrap()];
@@ -214,6 +244,7 @@ impl Fs {
             xattrs: self
                 .xattr_names(ino)
                 .into_iter()
+                .chain(self.hidden_names(ino))
                 .map(|name| {
                     let value = self.xattr(ino, &name).unwrap();
                     (name, value)

@@ -11,6 +11,7 @@ use crate::inode::change::{Change, INODE_CHANGE_ITEMS, Touch};
 use crate::inode::kind::{FileType, MODE_BITS, S_IFMT};
 use crate::inode::record::{Attr, Inode, to_time};
 use crate::store::{LockMode, Locks, Need};
+use crate::xattr::Replace;
 
 /// A time to set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,24 +137,38 @@ impl Fs {
         })
     }
 
-    /// Sets attributes and returns them. A size frees or zeros what lies past it.
+    /// Sets attributes and returns them. A size frees or zeros what lies past it. An access control list follows the mode.
     pub fn setattr(&self, ino: u64, set: &SetAttr) -> Result<Attr> {
         self.writable()?;
         set.check()?;
         let pin = self.pin(ino)?;
         let locks = self.store().lock(&[(ino, LockMode::Write)])?;
         let mut state = pin.data.write();
-        if let Some(size) = set.size {
-            let mut inode = self.load_file(&locks, ino)?;
-            self.set_size(&locks, &mut state, &mut inode, size, set)?;
-            return Ok(inode.attr());
+        let mut inode = match set.size {
+            Some(_) => self.load_file(&locks, ino)?,
+            None => self.load(&locks, ino)?,
+        };
+        let follows = match set.mode {
+            Some(mode) => self.follow_mode(&locks, &inode, mode)?,
+            None => None,
+        };
+        // A new size is set in a transaction of its own, which knows nothing of access control lists.
+        if set.size.is_none() || follows.is_some() {
+            let now = self.store().now();
+            let hold = locks.hold(follows.as_ref().map_or(INODE_NEED, Replace::need))?;
+            let mut change = Change::new(&hold);
+            let mut new = inode.clone();
+            set.apply(&mut new, now);
+            change.inode(&mut new, Touch::Meta)?;
+            if let Some(list) = &follows {
+                list.write(&mut change)?;
+            }
+            change.finish(&[&new]);
+            inode = new;
         }
-        let mut inode = self.load(&locks, ino)?;
-        set.apply(&mut inode, self.store().now());
-        let hold = locks.hold(INODE_NEED)?;
-        let mut change = Change::new(&hold);
-        change.inode(&mut inode, Touch::Meta)?;
-        change.finish(&[&inode]);
+        if let Some(size) = set.size {
+            self.set_size(&locks, &mut state, &mut inode, size, set)?;
+        }
         Ok(inode.attr())
     }
 }

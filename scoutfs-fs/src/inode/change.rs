@@ -55,8 +55,8 @@ impl<'h, 's> Change<'h, 's> {
         Ok(())
     }
 
-    /// Creates an empty item that is known not to be there, without reading: a version is an index item's once, and an
-    /// inode with links has no orphan item.
+    /// Creates an empty item that is known not to be there, without reading: a version is an index item's once, an attribute's
+    /// id is used once, and an inode with links has no orphan item.
     pub fn create_known(&mut self, key: Key) -> Result<()> {
         self.created.reserve(1)?;
         self.hold.create_absent(key, &[])?;

@@ -7,7 +7,9 @@
 
 use scoutfs_env::Vec;
 use scoutfs_format::Key;
-use scoutfs_format::key::{KIND_DATA_SEQ, KIND_EXTENT, KIND_INODE, KIND_META_SEQ};
+use scoutfs_format::key::{
+    KIND_DATA_SEQ, KIND_EXTENT, KIND_INODE, KIND_META_SEQ, KIND_XATTR, ZONE_XATTR_INDEX,
+};
 
 use crate::data::extent::{MAX_BLOCK, Remap, remap_need};
 use crate::error::Result;
@@ -15,6 +17,7 @@ use crate::fs::Fs;
 use crate::inode::change::Change;
 use crate::inode::record::Inode;
 use crate::store::{LockMode, Locks, Need};
+use crate::xattr::{Class, Tags, Xattr};
 
 /// Leftovers that a scan looks at before it says where to go on.
 const SCAN_INODES: usize = 1024;
@@ -78,23 +81,28 @@ impl Fs {
         self.delete_last(&locks, &mut inode, &extents)
     }
 
-    /// Removes up to [`STEP_ITEMS`] items in one transaction; false when there were none.
+    /// Removes about [`STEP_ITEMS`] items in one transaction; false when there were none. An attribute's entry in the search
+    /// index goes with its first part.
     fn delete_some(&self, locks: &Locks<'_>, first: Key, last: Key) -> Result<bool> {
-        let mut keys = Vec::with_capacity(STEP_ITEMS)?;
+        // The last item may be an attribute, which brings its index entry.
+        let mut keys = Vec::with_capacity(STEP_ITEMS + 1)?;
         let mut from = first;
         while keys.len() < STEP_ITEMS
-            && let Some(key) = locks.next(from, last, |key, _| key)?
+            && let Some((key, entry)) = locks.next(from, last, |key, value| (key, index_entry(key, value)))?
         {
             keys.push(key)?;
+            if let Some(entry) = entry {
+                keys.push(entry)?;
+            }
             from = key.saturating_next();
         }
         if keys.is_empty() {
             return Ok(false);
         }
-        let hold = locks.hold(Need { items: STEP_ITEMS as u32, bytes: 0, privileged: true })?;
+        let hold = locks.hold(Need { items: STEP_ITEMS as u32 + 1, bytes: 0, privileged: true })?;
         let mut change = Change::new(&hold);
         for key in &keys {
-            change.delete(*key)?;
+            if key.zone == ZONE_XATTR_INDEX { change.delete_known(*key)? } else { change.delete(*key)? }
         }
         change.finish(&[]);
         Ok(true)
@@ -117,4 +125,14 @@ impl Fs {
         hold.inode_delta(-1);
         Ok(())
     }
+}
+
+/// The entry in the search index that an item of an inode stands for.
+fn index_entry(key: Key, value: &[u8]) -> Option<Key> {
+    if key.kind != KIND_XATTR || key.fourth != 0 {
+        return None;
+    }
+    // Deleting goes on whatever it finds.
+    let (xattr, name) = Xattr::parse(key.first, key, value).ok()?;
+    Class::has(name, Tags::SRCH).then(|| xattr.index_key())
 }

@@ -16,6 +16,9 @@ const STAT_BLOCK_BYTES: u64 = 512;
 /// Bytes of a data block.
 pub const DATA_BLOCK_BYTES: u64 = 4096;
 
+/// Id of an inode's first extended attribute.
+pub const FIRST_XATTR_ID: u64 = 1;
+
 /// What `stat` and its relatives tell about an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attr {
@@ -117,6 +120,11 @@ impl Inode {
 
     pub fn nlink(&self) -> u32 {
         self.item.nlink.get()
+    }
+
+    /// Whether it may have extended attributes: false when it never had one.
+    pub fn had_xattrs(&self) -> bool {
+        self.item.next_xattr_id.get() > FIRST_XATTR_ID
     }
 
     /// Whether extents past the size may still have to be freed.

@@ -53,6 +53,9 @@ pub struct MountOptions {
     pub server_addr: Option<SocketAddr>,
     /// Change nothing of the filesystem.
     pub read_only: bool,
+    /// Access control lists are on: they are shown, set, obeyed and handed down. They stay true to the mode when they
+    /// are off, too.
+    pub acl: bool,
     /// Who mounts: a machine confirms the death of its own processes by this.
     pub process: ProcessId,
     /// An open transaction is committed after this long.
@@ -73,6 +76,7 @@ impl MountOptions {
         MountOptions {
             server_addr: None,
             read_only: false,
+            acl: true,
             process,
             commit_interval: Duration::from_secs(5),
             idle_interval: Duration::from_secs(10),
@@ -155,7 +159,7 @@ impl Mount {
             server: Some(server),
             voter: Some(voter),
         };
-        let mount = Mount { fs: Fs::new(store.clone()), store, running: Mutex::new(running) };
+        let mount = Mount { fs: Fs::new(store.clone(), options.acl), store, running: Mutex::new(running) };
         let worker = start(&mount.store, options)?;
         mount.running.lock().worker = Some(worker);
         if !options.read_only {

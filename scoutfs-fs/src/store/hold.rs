@@ -56,7 +56,7 @@ impl<'a> Hold<'a> {
         Ok(items.create(reader, self.locks.bounds(key)?, key, self.version, parts)?)
     }
 
-    /// Creates or replaces an item of the index or orphan zone without reading.
+    /// Creates or replaces an item of the index, search or orphan zone without reading.
     pub fn create_force(&self, key: Key, parts: &[&[u8]]) -> Result<()> {
         Ok(self.locks.items().0.create_force(key, self.version, parts)?)
     }
@@ -78,7 +78,7 @@ impl<'a> Hold<'a> {
         Ok(items.delete(reader, self.locks.bounds(key)?, key, self.version)?)
     }
 
-    /// Deletes an item of the index or orphan zone without reading, whether it exists or not.
+    /// Deletes an item of the index, search or orphan zone without reading, whether it exists or not.
     pub fn delete_force(&self, key: Key) -> Result<()> {
         Ok(self.locks.items().0.delete_force(key, self.version)?)
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Walking the change index and the orphans, in committed trees, without locks.
+//! Walking the change index, the search index and the orphans, in committed trees, without locks.
 
 use scoutfs_btree::{RangeItems, read_range};
 use scoutfs_format::Key;
@@ -57,6 +57,33 @@ impl Store {
             }
         }
         Ok(horizon)
+    }
+
+    /// Calls `f` with the inode number of each entry of the search index for a hash, ascending, from `first` to `last`, until it
+    /// returns false. An inode may come more than once. Sees everything that was synced anywhere before this call.
+    pub fn walk_srch(
+        &self,
+        hash: u64,
+        first: u64,
+        last: u64,
+        f: &mut dyn FnMut(u64) -> Result<bool>,
+    ) -> Result<()> {
+        self.horizon()?;
+        let last = Key::srch(hash, last, u64::MAX);
+        let mut from = Key::srch(hash, first, 0);
+        while from <= last {
+            let range = self.read_committed(from, last)?;
+            for item in &range.items {
+                if !f(item.key.second)? {
+                    return Ok(());
+                }
+            }
+            match range.last.next() {
+                Some(next) if range.last < last => from = next,
+                _ => break,
+            }
+        }
+        Ok(())
     }
 
     /// The first committed orphan at or after an inode number.

@@ -7,7 +7,8 @@ use scoutfs_format::key::KIND_XATTR;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::store::LockMode;
-use crate::xattr::value::{Xattr, check_name};
+use crate::xattr::name::{Class, Tags};
+use crate::xattr::value::Xattr;
 
 impl Fs {
     /// Reads an attribute's value into `buf` and returns its length; with an empty `buf`, only the length.
@@ -16,7 +17,7 @@ impl Fs {
     ///
     /// [`Error::NoAttribute`]; [`Error::Range`] when `buf` is not empty and too short.
     pub fn getxattr(&self, ino: u64, name: &[u8], buf: &mut [u8]) -> Result<usize> {
-        check_name(name)?;
+        self.class_of(name)?;
         let pin = self.pin(ino)?;
         let locks = self.store().lock(&[(ino, LockMode::Read)])?;
         let _state = pin.data.read();
@@ -29,13 +30,24 @@ impl Fs {
         Ok(xattr.value_len)
     }
 
+    /// As [`Fs::listxattr_if`], of all names.
+    pub fn listxattr(&self, ino: u64, buf: &mut [u8]) -> Result<usize> {
+        self.listxattr_if(ino, buf, &mut |_| true)
+    }
+
     /// Writes the names of all attributes, each with a zero behind it, into `buf` and returns their length; with
-    /// an empty `buf`, only the length. The caller leaves out the names that its user may not see.
+    /// an empty `buf`, only the length. Hidden ones are left out, and those for which `show` is false: that is for the
+    /// caller, who knows which names its user may not see.
     ///
     /// # Errors
     ///
     /// [`Error::Range`] when `buf` is not empty and too short.
-    pub fn listxattr(&self, ino: u64, buf: &mut [u8]) -> Result<usize> {
+    pub fn listxattr_if(
+        &self,
+        ino: u64,
+        buf: &mut [u8],
+        show: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<usize> {
         let pin = self.pin(ino)?;
         let locks = self.store().lock(&[(ino, LockMode::Read)])?;
         let _state = pin.data.read();
@@ -47,11 +59,16 @@ impl Fs {
         loop {
             let found = locks.next(from, last, |key, part| {
                 let (xattr, name) = Xattr::parse(ino, key, part)?;
+                let hidden = match Class::of(name) {
+                    Ok(Class::Tagged(tags)) => tags.contains(Tags::HIDE),
+                    Ok(Class::Acl(_)) => !self.acls(),
+                    _ => false,
+                };
+                if hidden || !show(name) {
+                    return Ok(xattr);
+                }
                 if wanted {
-                    let place = buf.get_mut(len..len + name.len() + 1).ok_or(Error::Range)?;
-                    let (text, zero) = place.split_at_mut(name.len());
-                    text.copy_from_slice(name);
-                    zero.fill(0);
+                    put_name(buf, len, name).ok_or(Error::Range)?;
                 }
                 len += name.len() + 1;
                 Ok::<_, Error>(xattr)
@@ -62,4 +79,13 @@ impl Fs {
             from = xattr.behind();
         }
     }
+}
+
+/// Writes a name and a zero behind it at `at`, if there is room.
+pub(super) fn put_name(buf: &mut [u8], at: usize, name: &[u8]) -> Option<()> {
+    let place = buf.get_mut(at..at + name.len() + 1)?;
+    let (text, zero) = place.split_at_mut(name.len());
+    text.copy_from_slice(name);
+    zero.fill(0);
+    Some(())
 }

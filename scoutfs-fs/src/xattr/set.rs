@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Setting and removing extended attributes.
 
-use scoutfs_format::item::{MAX_XATTR_VALUE_LEN, XATTR_PART_LEN, name_hash};
+use scoutfs_env::Vec;
+use scoutfs_format::Key;
+use scoutfs_format::item::{MAX_XATTR_VALUE_LEN, XATTR_PART_LEN};
 
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::inode::change::{Change, INODE_CHANGE_ITEMS, Touch};
 use crate::inode::record::Inode;
 use crate::store::{LockMode, Locks, Need};
-use crate::xattr::value::{MAX_PARTS, Xattr, check_name, encode, nr_parts};
+use crate::xattr::name::{Class, Tags};
+use crate::xattr::value::{MAX_PARTS, Xattr, encode};
 
 /// What setting an attribute does when it is, or is not, there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,17 +24,42 @@ pub enum SetXattrMode {
     Replace,
 }
 
+/// How to set an attribute. Made of a [`SetXattrMode`], all else is off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetXattr {
+    /// What if it is, or is not, there. Not looked at for access control lists.
+    pub mode: SetXattrMode,
+    /// The caller may change attributes with tags (on Linux: has CAP_SYS_ADMIN).
+    pub privileged: bool,
+    /// An access control list takes set-group-ID away from the file: the caller is not of its group.
+    pub kill_sgid: bool,
+}
+
+impl From<SetXattrMode> for SetXattr {
+    fn from(mode: SetXattrMode) -> Self {
+        SetXattr { mode, privileged: false, kill_sgid: false }
+    }
+}
+
 impl Fs {
-    /// Sets an attribute.
+    /// Sets an attribute. One that is an access control list changes the mode as well, or the mode alone.
     ///
     /// # Errors
     ///
-    /// [`Error::Exists`] and [`Error::NoAttribute`] by the mode; [`Error::TooBig`] for a value of more than 65,535 bytes.
-    pub fn setxattr(&self, ino: u64, name: &[u8], value: &[u8], mode: SetXattrMode) -> Result<()> {
+    /// [`Error::Exists`] and [`Error::NoAttribute`] by the mode; [`Error::TooBig`] for a value of more than 65,535
+    /// bytes; [`Error::NotPermitted`] for a name with tags without privilege; for names see
+    /// [`the module`](crate::xattr), for access control lists see [`acl`](crate::acl).
+    pub fn setxattr(&self, ino: u64, name: &[u8], value: &[u8], how: impl Into<SetXattr>) -> Result<()> {
+        let how = how.into();
         self.writable()?;
-        check_name(name)?;
+        let class = self.class_of(name)?;
         if value.len() > MAX_XATTR_VALUE_LEN {
             return Err(Error::TooBig);
+        }
+        match class {
+            Class::Acl(kind) => return self.set_acl(ino, kind, value, how.kill_sgid),
+            Class::Tagged(_) if !how.privileged => return Err(Error::NotPermitted),
+            _ => {}
         }
         let bytes = encode(name, value)?;
         let pin = self.pin(ino)?;
@@ -39,85 +67,151 @@ impl Fs {
         let _state = pin.data.write();
         let mut inode = self.load(&locks, ino)?;
         let old = Xattr::find(&locks, ino, name)?;
-        match (mode, old) {
+        match (how.mode, old) {
             (SetXattrMode::Create, Some(_)) => return Err(Error::Exists),
             (SetXattrMode::Replace, None) => return Err(Error::NoAttribute),
             _ => {}
         }
-        let new = Xattr {
-            ino,
-            hash: name_hash(name),
-            id: old.map_or(inode.item.next_xattr_id.get(), |old| old.id),
-            name_len: name.len(),
-            value_len: value.len(),
-        };
-        if old.is_none() {
-            let next = new.id.checked_add(1).ok_or(Error::NoSpace)?;
-            inode.item.next_xattr_id.set(next);
-        }
-        self.write_xattr(&locks, &mut inode, old, Some((&new, &bytes)))
+        let mut replace = Replace::with(&mut inode, old, name, bytes)?;
+        replace.indexed = matches!(class, Class::Tagged(tags) if tags.contains(Tags::SRCH));
+        self.write_xattr(&locks, &mut inode, &replace)
     }
 
-    /// Removes an attribute.
+    /// Removes an attribute. `privileged` as in [`SetXattr`].
     ///
     /// # Errors
     ///
-    /// [`Error::NoAttribute`] when it is not there.
-    pub fn removexattr(&self, ino: u64, name: &[u8]) -> Result<()> {
+    /// [`Error::NoAttribute`] when it is not there; [`Error::NotPermitted`] for a name with tags without privilege.
+    pub fn removexattr(&self, ino: u64, name: &[u8], privileged: bool) -> Result<()> {
         self.writable()?;
-        check_name(name)?;
+        let class = self.class_of(name)?;
+        if matches!(class, Class::Tagged(_)) && !privileged {
+            return Err(Error::NotPermitted);
+        }
         let pin = self.pin(ino)?;
         let locks = self.store().lock(&[(ino, LockMode::Write)])?;
         let _state = pin.data.write();
         let mut inode = self.load(&locks, ino)?;
         let old = Xattr::find(&locks, ino, name)?.ok_or(Error::NoAttribute)?;
-        self.write_xattr(&locks, &mut inode, Some(old), None)
+        let mut replace = Replace::remove(Some(old));
+        replace.indexed = matches!(class, Class::Tagged(tags) if tags.contains(Tags::SRCH));
+        self.write_xattr(&locks, &mut inode, &replace)
     }
 
-    /// Goes from the old value's parts to the new one's. What can fail comes first: making the old parts dirty, creating
-    /// the new ones, and the one update that may need more room, that of the old value's last part when the new value
-    /// goes on in it. All other updates are of the same size or less.
-    fn write_xattr(
-        &self,
-        locks: &Locks<'_>,
-        inode: &mut Inode,
-        old: Option<Xattr>,
-        new: Option<(&Xattr, &[u8])>,
-    ) -> Result<()> {
-        let old_parts = old.map_or(0, |old| old.nr_parts());
-        let bytes = new.map_or(&[][..], |(_, bytes)| bytes);
-        let new_parts = bytes.len().div_ceil(XATTR_PART_LEN);
-        debug_assert!(new.is_none_or(|(new, _)| nr_parts(new.name_len, new.value_len) == new_parts));
-        let part = |nr: usize| {
-            let start = nr * XATTR_PART_LEN;
-            bytes.get(start..bytes.len().min(start + XATTR_PART_LEN)).unwrap_or(&[])
-        };
-        let hold = locks.hold(Need {
-            items: 2 * MAX_PARTS as u32 + INODE_CHANGE_ITEMS,
-            bytes: bytes.len() + 256,
-            privileged: new.is_none(),
-        })?;
+    /// What a caller's name says.
+    pub(crate) fn class_of(&self, name: &[u8]) -> Result<Class> {
+        match Class::of(name)? {
+            Class::Acl(_) if !self.acls() => Err(Error::NotSupported),
+            class => Ok(class),
+        }
+    }
+
+    /// Carries out the change of an attribute, and changes the inode.
+    pub(crate) fn write_xattr(&self, locks: &Locks<'_>, inode: &mut Inode, replace: &Replace) -> Result<()> {
+        let hold = locks.hold(replace.need())?;
         let mut change = Change::new(&hold);
         change.inode(inode, Touch::Meta)?;
-        if let Some(old) = old {
+        replace.write(&mut change)?;
+        inode.touch_ctime(self.store().now());
+        change.finish(&[inode]);
+        Ok(())
+    }
+}
+
+/// The change of one attribute of an inode: to be there, to have another value, or not to be there.
+pub(crate) struct Replace {
+    old: Option<Xattr>,
+    new: Option<(Xattr, Vec<u8>)>,
+    /// The name says that it is indexed.
+    indexed: bool,
+}
+
+impl Replace {
+    /// Another value, with a new id if it was not there. `bytes` are all of the attribute.
+    pub fn with(inode: &mut Inode, old: Option<Xattr>, name: &[u8], bytes: Vec<u8>) -> Result<Replace> {
+        match old {
+            Some(old) => Ok(Replace::value(old, bytes)),
+            None => {
+                let new = Xattr::next_of(inode, name, &bytes)?;
+                Ok(Replace { old, new: Some((new, bytes)), indexed: false })
+            }
+        }
+    }
+
+    /// Another value of an attribute that is there, which keeps its id. `bytes` are all of it.
+    pub fn value(old: Xattr, bytes: Vec<u8>) -> Replace {
+        let new = old.with_bytes(&bytes);
+        Replace { old: Some(old), new: Some((new, bytes)), indexed: false }
+    }
+
+    /// Not to be there.
+    pub fn remove(old: Option<Xattr>) -> Replace {
+        Replace { old, new: None, indexed: false }
+    }
+
+    /// What it takes inside the transaction, with the change of the inode.
+    pub fn need(&self) -> Need {
+        Need {
+            items: 2 * MAX_PARTS as u32 + 1 + INODE_CHANGE_ITEMS,
+            bytes: self.new.as_ref().map_or(0, |(_, bytes)| bytes.len()) + 256,
+            privileged: self.new.is_none(),
+        }
+    }
+
+    /// Goes from the old value's parts to the new one's, as the last that can fail in its change. What can fail comes first:
+    /// the index entry, making the old parts dirty, creating the new ones, and the one update that may need more room, that of
+    /// the old value's last part when the new value goes on in it. All other updates are of the same size or less. The index entry of
+    /// a value that is replaced stays as it is: it names the id.
+    pub fn write(&self, change: &mut Change<'_, '_>) -> Result<()> {
+        let old_parts = self.old.map_or(0, |old| old.nr_parts());
+        let bytes = self.new.as_ref().map_or(&[][..], |(_, bytes)| bytes);
+        let new_parts = bytes.len().div_ceil(XATTR_PART_LEN);
+        if self.indexed {
+            match (&self.old, &self.new) {
+                (None, Some((new, _))) => change.create_known(new.index_key())?,
+                (Some(old), None) => change.delete_known(old.index_key())?,
+                _ => {}
+            }
+        }
+        let hold = change.hold();
+        if let Some(old) = self.old {
             for nr in 0..old_parts {
                 if nr < new_parts { hold.dirty(old.key(nr))? } else { change.delete(old.key(nr))? }
             }
         }
-        if let Some((new, _)) = new {
+        if let Some((new, _)) = &self.new {
             for nr in old_parts..new_parts {
-                change.create(new.key(nr), &[part(nr)])?;
+                change.create(new.key(nr), &[part(bytes, nr)])?;
             }
             let kept = old_parts.min(new_parts);
             if let Some(last) = kept.checked_sub(1) {
-                hold.update(new.key(last), &[part(last)])?;
+                hold.update(new.key(last), &[part(bytes, last)])?;
                 for nr in 0..last {
-                    hold.update_dirty(new.key(nr), &[part(nr)]);
+                    hold.update_dirty(new.key(nr), &[part(bytes, nr)]);
                 }
             }
         }
-        inode.touch_ctime(self.store().now());
-        change.finish(&[inode]);
         Ok(())
+    }
+}
+
+/// One part of all of an attribute.
+fn part(bytes: &[u8], nr: usize) -> &[u8] {
+    let start = nr * XATTR_PART_LEN;
+    bytes.get(start..bytes.len().min(start + XATTR_PART_LEN)).unwrap_or(&[])
+}
+
+impl Xattr {
+    /// Creates all parts of an attribute that is new.
+    pub fn create(&self, change: &mut Change<'_, '_>, bytes: &[u8]) -> Result<()> {
+        for nr in 0..self.nr_parts() {
+            change.create(self.key(nr), &[part(bytes, nr)])?;
+        }
+        Ok(())
+    }
+
+    /// Its entry in the search index, if its name says that it has one.
+    pub fn index_key(&self) -> Key {
+        Key::srch(self.hash, self.ino, self.id)
     }
 }

@@ -7,6 +7,7 @@ use scoutfs_format::item::{MAX_XATTR_NAME_LEN, MAX_XATTR_VALUE_LEN, XATTR_PART_L
 use zerocopy::FromBytes;
 
 use crate::error::{Error, Result};
+use crate::inode::record::Inode;
 use crate::store::Locks;
 
 const HEADER_LEN: usize = size_of::<XattrHeader>();
@@ -28,17 +29,6 @@ pub(crate) struct Xattr {
     pub id: u64,
     pub name_len: usize,
     pub value_len: usize,
-}
-
-/// Checks a name: its length and namespace.
-pub(crate) fn check_name(name: &[u8]) -> Result<()> {
-    if name.is_empty() || name.len() > MAX_XATTR_NAME_LEN {
-        return Err(Error::Range);
-    }
-    let prefixes: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
-    let known = prefixes.iter().any(|p| name.len() > p.len() && name.starts_with(p))
-        || matches!(name, b"system.posix_acl_access" | b"system.posix_acl_default");
-    if known && !name.contains(&0) { Ok(()) } else { Err(Error::NotSupported) }
 }
 
 impl Xattr {
@@ -80,6 +70,19 @@ impl Xattr {
             }
             from = xattr.behind();
         }
+    }
+
+    /// An attribute that an inode is to get, with its next id. `bytes` are all of the attribute.
+    pub fn next_of(inode: &mut Inode, name: &[u8], bytes: &[u8]) -> Result<Xattr> {
+        let id = inode.item.next_xattr_id.get();
+        inode.item.next_xattr_id.set(id.checked_add(1).ok_or(Error::NoSpace)?);
+        let empty = Xattr { ino: inode.ino, hash: name_hash(name), id, name_len: name.len(), value_len: 0 };
+        Ok(empty.with_bytes(bytes))
+    }
+
+    /// It with another value. `bytes` are all of the attribute.
+    pub fn with_bytes(self, bytes: &[u8]) -> Xattr {
+        Xattr { value_len: bytes.len().saturating_sub(HEADER_LEN + self.name_len), ..self }
     }
 
     /// The key of one of its parts.

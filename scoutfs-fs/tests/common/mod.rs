@@ -131,7 +131,7 @@ impl Volume {
 
 /// A regular file of the super user.
 pub fn file() -> NewInode {
-    NewInode { mode: 0o100_644, uid: 0, gid: 0, rdev: 0 }
+    NewInode { mode: 0o100_644, umask: 0, uid: 0, gid: 0, rdev: 0 }
 }
 
 /// A file's name.

@@ -81,7 +81,7 @@ fn use_everything() -> Result<(), Error> {
     let device: Box<dyn BlockDevice> = try_box(Device)?;
     let mount = Mount::open(Arc::new(device)?, &MountOptions::new(ProcessId::default()), &Nobody)?;
     let fs = mount.fs();
-    let new = scoutfs_fs::dir::NewInode { mode: 0o100_644, rdev: 0, uid: 0, gid: 0 };
+    let new = scoutfs_fs::dir::NewInode { mode: 0o100_644, umask: 0, rdev: 0, uid: 0, gid: 0 };
     let file = fs.create(1, b"file", &new)?;
     fs.write(file.ino, 0, b"data")?;
     fs.read(file.ino, 0, &mut [0; 4])?;

@@ -3,10 +3,12 @@
 
 pub mod check;
 pub mod df;
+pub mod list_hidden_xattrs;
 pub mod man_pages;
 pub mod mkfs;
 pub mod mount;
 pub mod print;
+pub mod search_xattrs;
 pub mod stat;
 pub mod statfs;
 pub mod walk_inodes;

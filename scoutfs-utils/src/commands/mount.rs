@@ -59,13 +59,14 @@ fn serve(path: &Path, directory: &Path, options: &Options, ready: Option<Ready>)
     let mut how = MountOptions::new(this_process());
     how.server_addr = options.server_addr.map(own_address).transpose()?;
     how.read_only = options.read_only;
+    how.acl = options.acl;
     if let Some(interval) = options.commit_interval {
         how.commit_interval = interval;
     }
     let signals = EndSignals::take_over().map_err(|e| e.to_string())?;
     let node =
         Node::open(device, &how, &LocalProcesses::new()).map_err(|e| format!("{}: {e}", path.display()))?;
-    let adapter = StdArc::new(Adapter::new(node));
+    let adapter = StdArc::new(Adapter::new(node, options.acl));
 
     // The mount holds the loop device from then on; it goes with it.
     let (block_device, loop_device) = block_device(path, options)?;
@@ -74,8 +75,7 @@ fn serve(path: &Path, directory: &Path, options: &Options, ready: Option<Ready>)
         flags: options.flags,
         ..fuse::MountOptions::new(kind, directory, SUBTYPE)
     });
-    // The adapter does without OPEN, so truncation must come as SETATTR.
-    session.want.remove(fuse::InitFlags::ATOMIC_O_TRUNC);
+    session.want = adapter.wanted();
     session.threads.readers = session.threads.readers.max(2);
     let session = match Session::mount(adapter.clone(), &session) {
         Ok(session) => session,

@@ -5,20 +5,22 @@
 //! unlinked file that is open lives until FORGET, and fcntl and flock locks are the kernel's own as long as there is
 //! one mount.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use scoutfs_fs::data::AllocateMode;
 use scoutfs_fs::dir::{NewInode, RenameFlags as FsRenameFlags};
 use scoutfs_fs::inode::Attr as FsAttr;
-use scoutfs_fs::xattr::SetXattrMode;
+use scoutfs_fs::xattr::{SetXattr as FsSetXattr, SetXattrMode};
 use scoutfs_fs::{Error, Fs, Mount};
 
+use super::caller::{Capability, Credentials};
 use super::convert::{attr, errno, rdev_in, set_attr};
 use super::ioctl;
 use crate::fuse::{
     AttrReply, Context, CopyFileRange, Create, DirPlusSink, DirSink, Entry, Errno, Fallocate, Filesystem,
-    Forgets, Ioctl, IoctlReply, OpenReplyFlags, Opened, Read, ReadBuf, Rename, RenameFlags, Result, SetAttr,
-    SetXattr, Statfs, StatxReply, Write,
+    Forgets, InitFlags, Ioctl, IoctlReply, Negotiated, Notifier, OpenReplyFlags, Opened, Read, ReadBuf,
+    Rename, RenameFlags, Result, SetAttr, SetXattr, Statfs, StatxReply, Write,
 };
 
 /// The longest that the kernel may believe what it was told.
@@ -27,12 +29,26 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
 /// A mounted volume as a FUSE filesystem.
 pub struct Adapter {
     mount: Mount,
+    /// Access control lists are on.
+    acls: bool,
+    /// The kernel says with an access control list whether set-group-ID goes. Where it does not say (before Linux 5.12)
+    /// it always goes.
+    tells_acl_kill_sgid: AtomicBool,
 }
 
 impl Adapter {
-    /// Serves a mount.
-    pub fn new(mount: Mount) -> Self {
-        Adapter { mount }
+    /// Serves a mount, with access control lists as it has them.
+    pub fn new(mount: Mount, acls: bool) -> Self {
+        Adapter { mount, acls, tells_acl_kill_sgid: AtomicBool::new(false) }
+    }
+
+    /// What it wants of the kernel: the umask is applied here, where default access control lists are known; permissions
+    /// are checked there, with the lists.
+    pub fn wanted(&self) -> InitFlags {
+        // The adapter does without OPEN, so truncation must come as SETATTR.
+        let mut want = (InitFlags::DEFAULT - InitFlags::ATOMIC_O_TRUNC) | InitFlags::DONT_MASK;
+        want.set(InitFlags::POSIX_ACL, self.acls);
+        want
     }
 
     /// Leaves the volume, if that was not done.
@@ -66,7 +82,7 @@ impl Adapter {
 }
 
 fn new_inode(ctx: &Context<'_>, mode: u32, umask: u32, rdev: u32) -> NewInode {
-    NewInode { mode: mode & !umask, uid: ctx.uid, gid: ctx.gid, rdev: rdev_in(rdev) }
+    NewInode { mode, umask, uid: ctx.uid, gid: ctx.gid, rdev: rdev_in(rdev) }
 }
 
 /// How opened files behave: the kernel's cache of a file stays when it is closed.
@@ -74,7 +90,22 @@ fn opened() -> Opened {
     Opened { fh: 0, flags: OpenReplyFlags::KEEP_CACHE }
 }
 
+/// Whether the caller may change this attribute if its name has tags. Asks only for names that may have some.
+fn may_change_tags(ctx: &Context<'_>, name: &[u8]) -> bool {
+    name.starts_with(b"scoutfs.") && Credentials::of(ctx).has(Capability::SysAdmin)
+}
+
 impl Filesystem for Adapter {
+    fn init(&self, negotiated: &Negotiated, _: Notifier) -> Result<()> {
+        let needed = self.wanted() & (InitFlags::POSIX_ACL | InitFlags::DONT_MASK);
+        if !negotiated.flags.contains(needed) {
+            scoutfs_env::error!("this kernel's FUSE cannot do {:?}", needed - negotiated.flags);
+            return Err(Errno::PROTO);
+        }
+        self.tells_acl_kill_sgid.store(negotiated.flags.contains(InitFlags::SETXATTR_EXT), Relaxed);
+        Ok(())
+    }
+
     fn destroy(&self) {
         if let Err(e) = self.unmount() {
             scoutfs_env::error!("unmounting: {e}");
@@ -276,29 +307,40 @@ impl Filesystem for Adapter {
         self.fs().sync().map_err(errno)
     }
 
-    fn setxattr(&self, _: &Context<'_>, ino: u64, set: &SetXattr<'_>) -> Result<()> {
+    fn setxattr(&self, ctx: &Context<'_>, ino: u64, set: &SetXattr<'_>) -> Result<()> {
         let mode = match set.flags as i32 {
             0 => SetXattrMode::Any,
             libc::XATTR_CREATE => SetXattrMode::Create,
             libc::XATTR_REPLACE => SetXattrMode::Replace,
             _ => return Err(Errno::INVAL),
         };
-        self.fs().setxattr(ino, set.name, set.value, mode).map_err(errno)
+        let how = FsSetXattr {
+            mode,
+            privileged: may_change_tags(ctx, set.name),
+            kill_sgid: set.acl_kill_sgid || !self.tells_acl_kill_sgid.load(Relaxed),
+        };
+        self.fs().setxattr(ino, set.name, set.value, how).map_err(errno)
     }
 
     fn getxattr(&self, _: &Context<'_>, ino: u64, name: &[u8], out: &mut [u8]) -> Result<usize> {
         self.fs().getxattr(ino, name, out).map_err(errno)
     }
 
-    fn listxattr(&self, _: &Context<'_>, ino: u64, out: &mut [u8]) -> Result<usize> {
-        self.fs().listxattr(ino, out).map_err(errno)
+    fn listxattr(&self, ctx: &Context<'_>, ino: u64, out: &mut [u8]) -> Result<usize> {
+        // The kernel keeps these names' values from others, but not the names.
+        let mut may_see = None;
+        let show = &mut |name: &[u8]| {
+            !name.starts_with(b"trusted.")
+                || *may_see.get_or_insert_with(|| Credentials::of(ctx).has(Capability::SysAdmin))
+        };
+        self.fs().listxattr_if(ino, out, show).map_err(errno)
     }
 
-    fn removexattr(&self, _: &Context<'_>, ino: u64, name: &[u8]) -> Result<()> {
-        self.fs().removexattr(ino, name).map_err(errno)
+    fn removexattr(&self, ctx: &Context<'_>, ino: u64, name: &[u8]) -> Result<()> {
+        self.fs().removexattr(ino, name, may_change_tags(ctx, name)).map_err(errno)
     }
 
     fn ioctl(&self, ctx: &Context<'_>, ino: u64, request: &Ioctl<'_>, out: &mut [u8]) -> Result<IoctlReply> {
-        ioctl::run(self.fs(), ino, ctx.pid, request, out)
+        ioctl::run(self.fs(), ino, ctx, request, out)
     }
 }

@@ -2,8 +2,9 @@
 //! The ioctls of a mounted volume: numbers and structures of the C implementation.
 
 use scoutfs_format::ioctl::{
-    ALLOC_AVAILABLE, ALLOC_META, AllocDetail, AllocDetailEntry, IOC_ALLOC_DETAIL, IOC_STAT_MORE,
-    IOC_STATFS_MORE, IOC_WALK_INODES, StatfsMore, WALK_DATA_SEQ, WALK_META_SEQ, WalkInodes, WalkInodesEntry,
+    ALLOC_AVAILABLE, ALLOC_META, AllocDetail, AllocDetailEntry, IOC_ALLOC_DETAIL, IOC_LISTXATTR_HIDDEN,
+    IOC_SEARCH_XATTRS, IOC_STAT_MORE, IOC_STATFS_MORE, IOC_WALK_INODES, ListxattrHidden, StatfsMore,
+    WALK_DATA_SEQ, WALK_META_SEQ, WalkInodes, WalkInodesEntry,
 };
 use scoutfs_format::key::{KIND_DATA_SEQ, KIND_META_SEQ};
 use scoutfs_fs::Fs;
@@ -11,7 +12,8 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::convert::errno;
 use super::user_memory::UserMemory;
-use crate::fuse::{Errno, Ioctl, IoctlReply};
+use super::xattr_ioctl;
+use crate::fuse::{Context, Errno, Ioctl, IoctlReply};
 
 /// Entries of a change index that are gathered before they are written to the caller.
 const WALK_BATCH: usize = 8192;
@@ -29,13 +31,27 @@ fn put(out: &mut [u8], bytes: &[u8]) -> Result<IoctlReply, Errno> {
     done(0, bytes.len())
 }
 
-/// Carries out an ioctl on `ino` for the caller `pid`.
-pub fn run(fs: &Fs, ino: u64, pid: u32, ioctl: &Ioctl<'_>, out: &mut [u8]) -> Result<IoctlReply, Errno> {
+/// Carries out an ioctl on `ino`.
+pub fn run(
+    fs: &Fs,
+    ino: u64,
+    ctx: &Context<'_>,
+    ioctl: &Ioctl<'_>,
+    out: &mut [u8],
+) -> Result<IoctlReply, Errno> {
+    let pid = ctx.pid;
     match ioctl.cmd {
         IOC_WALK_INODES => walk_inodes(fs, UserMemory::of(pid)?, &argument(ioctl)?),
         IOC_STAT_MORE => put(out, fs.stat_more(ino).map_err(errno)?.as_bytes()),
         IOC_STATFS_MORE => put(out, statfs_more(fs)?.as_bytes()),
         IOC_ALLOC_DETAIL => alloc_detail(fs, UserMemory::of(pid)?, &argument(ioctl)?),
+        IOC_LISTXATTR_HIDDEN => {
+            let mut list: ListxattrHidden = argument(ioctl)?;
+            let bytes = xattr_ioctl::list_hidden(fs, ino, ctx, &mut list)?;
+            put(out, list.as_bytes())?;
+            done(bytes, size_of::<ListxattrHidden>())
+        }
+        IOC_SEARCH_XATTRS => done(xattr_ioctl::search(fs, ctx, &argument(ioctl)?, ioctl.arg)?, 0),
         _ => Err(Errno::NOTTY),
     }
 }

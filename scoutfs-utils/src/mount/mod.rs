@@ -6,18 +6,22 @@
 //! | `options` | what follows `-o` |
 //! | `process` | naming this process, and knowing which others are dead |
 //! | `adapter` | FUSE requests to operations of the filesystem and back |
+//! | `caller` | groups and capabilities of who asks |
 //! | `convert` | attributes, times and errors between the two |
 //! | `signals` | unmounting when the process is asked to end |
 //! | `ioctl` | the ioctls of a mounted volume |
+//! | `xattr_ioctl` | those about extended attributes |
 //! | `user_memory` | the memory of who called an ioctl |
 
 mod adapter;
+mod caller;
 mod convert;
 mod ioctl;
 pub mod options;
 mod process;
 mod signals;
 mod user_memory;
+mod xattr_ioctl;
 
 pub use adapter::Adapter;
 pub use process::{LocalProcesses, this_process};

@@ -15,13 +15,21 @@ pub struct Options {
     pub read_only: bool,
     /// Changes stay in memory no longer than this.
     pub commit_interval: Option<Duration>,
+    /// POSIX access control lists are on.
+    pub acl: bool,
     /// For the kernel.
     pub flags: MountFlags,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { server_addr: None, read_only: false, commit_interval: None, flags: MountFlags::empty() }
+        Options {
+            server_addr: None,
+            read_only: false,
+            commit_interval: None,
+            acl: true,
+            flags: MountFlags::empty(),
+        }
     }
 }
 
@@ -58,6 +66,10 @@ impl Options {
                     let ms =
                         ms.ok_or_else(|| format!("commit_interval_ms={value} is not in 100 to 60000"))?;
                     options.commit_interval = Some(Duration::from_millis(ms));
+                    continue;
+                }
+                ("acl" | "noacl", None) => {
+                    options.acl = name == "acl";
                     continue;
                 }
                 ("ro", None) => {
@@ -110,7 +122,9 @@ mod tests {
         assert_eq!((options.read_only, options.flags), (false, MountFlags::NOATIME));
         let options = Options::parse(&["ro,server_addr=[fd00::1]:12345"]).unwrap();
         assert_eq!(options.server_addr, Some("[fd00::1]:12345".parse().unwrap()));
-        assert!(options.read_only);
+        assert!(options.read_only && options.acl);
+        assert!(!Options::parse(&["acl,noacl"]).unwrap().acl);
+        assert!(Options::parse(&["noacl", "acl"]).unwrap().acl);
     }
 
     #[test]
@@ -125,6 +139,7 @@ mod tests {
             "server_addr=1.2.3.4:99999",
             "commit_interval_ms=5",
             "frobnicate",
+            "noacl=1",
             "ro=1",
         ] {
             let error = Options::parse(&[option]).unwrap_err();

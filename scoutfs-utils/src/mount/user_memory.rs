@@ -23,6 +23,26 @@ impl UserMemory {
         }
     }
 
+    /// Fills `bytes` from an address; EFAULT when that is not all readable.
+    pub fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), Errno> {
+        let mut done = 0;
+        while done < bytes.len() {
+            let rest = &mut bytes[done..];
+            let len = rest.len();
+            let local = libc::iovec { iov_base: rest.as_mut_ptr().cast(), iov_len: len };
+            let Some(from) = address.checked_add(done as u64) else { return Err(Errno::FAULT) };
+            let remote = libc::iovec { iov_base: from as *mut _, iov_len: len };
+            // SAFETY: the local vector is `rest`, which nobody else uses; the remote one is checked by the kernel.
+            let n = unsafe { libc::process_vm_readv(self.pid, &local, 1, &remote, 1, 0) };
+            match n {
+                1.. => done += n as usize,
+                0 => return Err(Errno::FAULT),
+                _ => return Err(last_error()),
+            }
+        }
+        Ok(())
+    }
+
     /// Writes all bytes to an address; EFAULT when that is not all writable.
     pub fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
         let mut done = 0;
@@ -36,14 +56,15 @@ impl UserMemory {
             match n {
                 1.. => done += n as usize,
                 0 => return Err(Errno::FAULT),
-                _ => {
-                    let e = io::Error::last_os_error();
-                    return Err(Errno::from_io_error(&e).unwrap_or(Errno::FAULT));
-                }
+                _ => return Err(last_error()),
             }
         }
         Ok(())
     }
+}
+
+fn last_error() -> Errno {
+    Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::FAULT)
 }
 
 #[cfg(test)]
@@ -58,6 +79,17 @@ mod tests {
         assert_eq!(memory.write(8, &[1]), Err(Errno::FAULT));
         assert_eq!(memory.write(u64::MAX, &[1, 2]), Err(Errno::FAULT));
         assert_eq!(UserMemory::of(0).unwrap_err(), Errno::PERM);
+    }
+
+    #[test]
+    fn what_is_not_readable_is_a_fault() {
+        let memory = UserMemory::of(std::process::id()).unwrap();
+        let (source, mut bytes) = ([1u8, 2, 3], [0; 3]);
+        memory.read(source.as_ptr() as u64, &mut bytes).unwrap();
+        assert_eq!(bytes, source);
+        memory.read(8, &mut []).unwrap();
+        assert_eq!(memory.read(8, &mut bytes), Err(Errno::FAULT));
+        assert_eq!(memory.read(u64::MAX - 1, &mut bytes), Err(Errno::FAULT));
     }
 
     #[test]

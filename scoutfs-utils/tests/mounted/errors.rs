@@ -56,6 +56,8 @@ fn wrong_arguments_are_refused_by_name() {
         (&["walk-inodes", "meta_seq", "x", "-1", "/"], "x"),
         (&["walk-inodes", "meta_seq", "0", "-2", "/"], "-2"),
         (&["stat", "--frob", "/"], "--frob"),
+        (&["search-xattrs"], "NAME"),
+        (&["list-hidden-xattrs"], "FILE"),
     ] {
         let message = run_refused(scoutfs(arguments));
         assert!(message.contains(word), "{arguments:?}: {message}");
@@ -241,6 +243,8 @@ fn commands_for_a_mount_say_when_there_is_none() {
             &["walk-inodes", "meta_seq", "0", "-1", path_text][..],
             &["stat", path_text],
             &["statfs", "-p", path_text],
+            &["list-hidden-xattrs", path_text],
+            &["search-xattrs", "scoutfs.srch.a", "-p", path_text],
             &["df", "-p", path_text],
         ] {
             let message = run_refused(scoutfs(arguments));

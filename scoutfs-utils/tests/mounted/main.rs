@@ -8,16 +8,20 @@
 //! | --- | --- |
 //! | `volume` | volumes and mounts that always go away |
 //! | `run` | external programs, with a time limit |
+//! | `user` | being somebody else for a while |
 //! | `pattern` | random numbers and content made from them |
 //! | `quick_start` | what an administrator types first |
 //! | `durability` | what was synced survives the death of the daemon |
 //! | `programs` | tar, git, and a large directory |
+//! | `acls` | POSIX access control lists |
+//! | `xattrs` | names with tags, searches and their ioctls |
 //! | `posix` | files, links, names, attributes and permissions |
 //! | `data` | file content: holes, mapped memory, direct IO |
 //! | `full_volume` | filling to the brim, and getting the space back |
 //! | `errors` | refusals: exit status, message, and nothing written |
 //! | `fsx` | the public stress test of that name |
 
+mod acls;
 mod data;
 mod durability;
 mod errors;
@@ -28,4 +32,6 @@ mod posix;
 mod programs;
 mod quick_start;
 mod run;
+mod user;
 mod volume;
+mod xattrs;

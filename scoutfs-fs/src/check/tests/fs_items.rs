@@ -13,6 +13,8 @@ use super::volume::{
     DIR, FILE, FS_VERSION, LINK, LOG_VERSION, ORPHAN, SEQ_BOUND, TAIL_VERSION, dirent, extent, readdir, xattr,
 };
 use super::{damaged, inode, item};
+use crate::acl::AclError;
+use crate::acl::tests::list;
 
 fn hash(name: &str) -> u64 {
     name_hash(name.as_bytes())
@@ -350,6 +352,152 @@ fn an_orphan_may_lack_what_was_deleted_already() {
         v.put(Key::xattr(ORPHAN, hash("user.long"), 1, 1), value);
     });
     assert_eq!(issues, []);
+}
+
+/// Plants an attribute of one part on an inode, and says where.
+fn plant(v: &mut super::Volume, ino: u64, name: &str, value: &[u8]) -> Key {
+    let key = Key::xattr(ino, hash(name), 0, 0);
+    v.put(key, xattr(name, value).remove(0));
+    key
+}
+
+#[test]
+fn names_that_no_attribute_can_have_are_found() {
+    for name in ["other.a", "user.", "scoutfs.a", "scoutfs.hide.", "scoutfs.totl.a.1.2.3"] {
+        let mut key = Key::MIN;
+        let issues = damaged(|v| key = plant(v, FILE, name, b"value"));
+        assert_eq!(issues, [(K::XattrName { name_len: name.len() as u8 }, item(key))]);
+    }
+}
+
+#[test]
+fn an_attribute_that_the_search_index_lacks_is_found() {
+    let mut key = Key::MIN;
+    let issues = damaged(|v| key = plant(v, FILE, "scoutfs.srch.a", b""));
+    assert_eq!(issues, [(K::NoSearchEntry { id: 0 }, item(key))]);
+    // With the entry of another id it is both missing and one too many.
+    let entry = Key::srch(hash("scoutfs.srch.a"), FILE, 1);
+    let issues = damaged(|v| {
+        key = plant(v, FILE, "scoutfs.srch.a", b"");
+        v.put(entry, Vec::new());
+    });
+    assert_eq!(
+        issues,
+        [(K::SearchNoXattr { ino: FILE, id: 1 }, item(entry)), (K::NoSearchEntry { id: 0 }, item(key))]
+    );
+    let issues = damaged(|v| {
+        plant(v, FILE, "scoutfs.hide.srch.a", b"");
+        plant(v, FILE, "scoutfs.hide.a", b"");
+        v.put(Key::srch(hash("scoutfs.hide.srch.a"), FILE, 0), Vec::new());
+    });
+    assert_eq!(issues, []);
+}
+
+#[test]
+fn a_search_entry_without_its_attribute_is_found() {
+    // Of a deleted inode, of an attribute that is not there, and of one that is not indexed.
+    for (ino, name, id) in [(1700, "scoutfs.srch.a", 0), (FILE, "scoutfs.srch.a", 0), (FILE, "user.long", 1)]
+    {
+        let entry = Key::srch(hash(name), ino, id);
+        let issues = damaged(|v| v.put(entry, Vec::new()));
+        assert_eq!(issues, [(K::SearchNoXattr { ino, id }, item(entry))]);
+    }
+    let entry = Key::srch(hash("scoutfs.srch.a"), FILE, 0);
+    let issues = damaged(|v| {
+        plant(v, FILE, "scoutfs.srch.a", b"");
+        v.put(entry, Vec::from([1]));
+    });
+    assert_eq!(issues, [(K::ValueLength { expected: 0, found: 1 }, item(entry))]);
+    let wrong = Key { fourth: 1, ..entry };
+    let issues = damaged(|v| v.put(wrong, Vec::new()));
+    assert_eq!(issues, [(K::UnknownKey, item(wrong))]);
+}
+
+#[test]
+fn a_deletion_of_a_search_entry_that_was_lost_is_found() {
+    let entry = Key::srch(hash("scoutfs.srch.gone"), FILE, 0);
+    let sound = |v: &mut super::Volume| {
+        v.put(entry, Vec::new());
+        v.tail.insert(entry, (TAIL_VERSION, None));
+    };
+    assert_eq!(damaged(sound), []);
+    let issues = damaged(|v| {
+        sound(v);
+        v.tail.remove(&entry);
+    });
+    assert_eq!(issues, [(K::SearchNoXattr { ino: FILE, id: 0 }, item(entry))]);
+}
+
+#[test]
+fn an_access_list_that_is_none_is_found() {
+    const ACCESS: &str = "system.posix_acl_access";
+    let sound = list("u::6,u:5:7,g::4,m::4,o::4");
+    let issues = damaged(|v| {
+        plant(v, FILE, ACCESS, &sound);
+    });
+    assert_eq!(issues, []);
+    let mut canonical = sound.clone();
+    canonical[9] = 0;
+    let mut twice = sound.clone();
+    twice.extend_from_slice(&sound[4..12]);
+    for (value, error) in [
+        (&sound[..7], AclError::Length { len: 7 }),
+        (&[], AclError::Missing),
+        (&[9, 0, 0, 0], AclError::Version { version: 9 }),
+        (&twice, AclError::Order { index: 5 }),
+        (&canonical, AclError::NotCanonical),
+    ] {
+        let mut key = Key::MIN;
+        let issues = damaged(|v| key = plant(v, FILE, ACCESS, value));
+        assert_eq!(issues, [(K::Acl { error }, item(key))]);
+    }
+    // One that is too long, in several parts, and one that is cut, which is told alone.
+    let long = [&sound[..], &[0; 6000]].concat();
+    let key = |part| Key::xattr(FILE, hash(ACCESS), 0, part);
+    let in_parts = |v: &mut super::Volume| {
+        for (part, value) in xattr(ACCESS, &long).into_iter().enumerate() {
+            v.put(key(part as u8), value);
+        }
+    };
+    let entries = (long.len() - 4) / 8;
+    assert_eq!(damaged(in_parts), [(K::Acl { error: AclError::TooMany { entries } }, item(key(0)))]);
+    let issues = damaged(|v| {
+        in_parts(v);
+        v.remove(key(1));
+    });
+    assert_eq!(issues, [(K::XattrIncomplete { parts: 2, found: 1 }, item(key(0)))]);
+}
+
+#[test]
+fn an_access_list_that_contradicts_the_mode_or_says_no_more_is_found() {
+    const ACCESS: &str = "system.posix_acl_access";
+    let mut key = Key::MIN;
+    let issues = damaged(|v| key = plant(v, FILE, ACCESS, &list("u::6,u:5:7,g::4,m::6,o::4")));
+    assert_eq!(issues, [(K::AclMode { mode: 0o100_644, permits: 0o664 }, item(key))]);
+    let issues = damaged(|v| key = plant(v, FILE, ACCESS, &list("u::6,g::4,o::4")));
+    assert_eq!(issues, [(K::AclMinimal, item(key))]);
+    // A default list says nothing about the directory's own mode.
+    let issues = damaged(|v| {
+        v.edit_dir(|i| i.next_xattr_id = 2.into());
+        plant(v, DIR, "system.posix_acl_default", &list("u::6,g::4,o::4"));
+    });
+    assert_eq!(issues, []);
+}
+
+#[test]
+fn a_list_of_what_has_none_of_its_kind_is_found() {
+    for (ino, name, mode) in [
+        (FILE, "system.posix_acl_default", 0o100_644),
+        (LINK, "system.posix_acl_default", 0o120_777),
+        (LINK, "system.posix_acl_access", 0o120_777),
+    ] {
+        let mut key = Key::MIN;
+        let issues = damaged(|v| {
+            v.edit_inode(ino, |i| i.next_xattr_id = 2.into());
+            key = plant(v, ino, name, &list("u::7,u:5:7,g::7,m::7,o::7"));
+        });
+        assert_eq!(issues, [(K::AclFileType { mode }, item(key))]);
+    }
 }
 
 #[test]

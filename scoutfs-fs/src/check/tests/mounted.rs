@@ -64,8 +64,8 @@ fn issues(device: &Arc<MemDevice>) -> Vec<Issue> {
     look(device).0
 }
 
-const FILE: NewInode = NewInode { mode: 0o100_644, rdev: 0, uid: 7, gid: 8 };
-const DIR: NewInode = NewInode { mode: 0o040_755, rdev: 0, uid: 7, gid: 8 };
+const FILE: NewInode = NewInode { mode: 0o100_644, umask: 0, rdev: 0, uid: 7, gid: 8 };
+const DIR: NewInode = NewInode { mode: 0o040_755, umask: 0, rdev: 0, uid: 7, gid: 8 };
 
 /// One of many operations, chosen and filled in by a number. Those that make no sense fail.
 fn operation(fs: &Fs, n: u64) {
@@ -90,7 +90,9 @@ fn operation(fs: &Fs, n: u64) {
     match pick(0, 16) {
         0 => drop(fs.create(dir, name, &FILE).map(forget)),
         1 => drop(fs.mkdir(ROOT_INO, dirs[pick(16, 3) as usize].as_bytes(), &DIR).map(forget)),
-        2 => drop(fs.symlink(dir, name, b"somewhere", &NewInode { mode: 0o120_777, ..FILE }).map(forget)),
+        2 => drop(
+            fs.symlink(dir, name, b"somewhere", &NewInode { mode: 0o120_777, umask: 0, ..FILE }).map(forget),
+        ),
         3 => drop(fs.link(target, dir, other).map(forget)),
         4 => drop(fs.unlink(dir, name)),
         5 => drop(fs.rmdir(ROOT_INO, dirs[pick(16, 3) as usize].as_bytes())),
@@ -108,7 +110,7 @@ fn operation(fs: &Fs, n: u64) {
             let name = format!("user.{}", pick(30, 3));
             drop(fs.setxattr(target, name.as_bytes(), &vec![1; pick(32, 9000) as usize], SetXattrMode::Any));
         }
-        14 => drop(fs.removexattr(target, format!("user.{}", pick(30, 3)).as_bytes())),
+        14 => drop(fs.removexattr(target, format!("user.{}", pick(30, 3)).as_bytes(), false)),
         _ => drop(fs.sync()),
     }
     if found.is_ok() {

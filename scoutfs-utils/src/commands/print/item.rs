@@ -31,6 +31,10 @@ fn content(key: Key, value: &[u8]) -> Option<(&'static str, Fields)> {
     Some(match (key.zone, key.kind) {
         (ZONE_INDEX, KIND_META_SEQ) => ("meta_seq", f.with("seq", key.second).with("ino", key.third)),
         (ZONE_INDEX, KIND_DATA_SEQ) => ("data_seq", f.with("seq", key.second).with("ino", key.third)),
+        (ZONE_XATTR_INDEX, KIND_SRCH) => {
+            let f = f.with("hash", Field::Id(key.first)).with("ino", key.second);
+            ("srch", f.with("id", key.third))
+        }
         (ZONE_ORPHAN, KIND_ORPHAN) => ("orphan", f.with("ino", key.second)),
         (ZONE_FS, KIND_INODE) => {
             let inode = InodeItem::read_from_bytes(value).ok()?;

@@ -94,6 +94,24 @@ fn names_and_errors_cannot_break_a_line() {
 }
 
 #[test]
+fn an_entry_of_the_search_index_is_printed_with_what_it_names() {
+    let item = Item { key: Key::srch(0xabc, 7, 3), version: 4, deletion: true, value: b"" };
+    let mut out = Vec::new();
+    let mut output = Output::new(&mut out, false);
+    output.line("item", item::describe(&item));
+    output.finish().unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.starts_with("item key=12.2748.4.7.3.0 version=4 "), "{text}");
+    let deleted = Item { deletion: false, ..item };
+    let mut out = Vec::new();
+    let mut output = Output::new(&mut out, false);
+    output.line("item", item::describe(&deleted));
+    output.finish().unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.ends_with("is=srch hash=0000000000000abc ino=7 id=3\n"), "{text}");
+}
+
+#[test]
 fn an_item_that_makes_no_sense_is_printed_as_bytes() {
     let item = Item { key: Key::inode(1), version: 4, deletion: false, value: b"short" };
     let mut out = Vec::new();
