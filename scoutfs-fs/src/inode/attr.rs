@@ -5,6 +5,7 @@ use scoutfs_env::time::Timespec;
 use scoutfs_format::ioctl::StatMore;
 use scoutfs_format::le::{U32, U64};
 
+use crate::counters::Counter;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::inode::change::{Change, INODE_CHANGE_ITEMS, Touch};
@@ -101,6 +102,7 @@ impl Fs {
 
     /// An inode's attributes.
     pub fn getattr(&self, ino: u64) -> Result<Attr> {
+        self.count(Counter::Getattr);
         let locks = self.store().lock(&[(ino, LockMode::Read)])?;
         Ok(self.load(&locks, ino)?.attr())
     }
@@ -111,6 +113,7 @@ impl Fs {
     ///
     /// [`Error::StaleHandle`] when it is gone or has no links: a handle does not revive an unlinked inode.
     pub fn lookup_ino(&self, ino: u64) -> Result<Attr> {
+        self.count(Counter::Lookup);
         let pin = self.pin(ino)?;
         let locks = self.store().lock(&[(ino, LockMode::Read)])?;
         let inode = self.load(&locks, ino)?;
@@ -140,15 +143,18 @@ impl Fs {
     pub fn setattr(&self, ino: u64, set: &SetAttr) -> Result<Attr> {
         self.writable()?;
         set.check()?;
+        self.count(Counter::Setattr);
         let pin = self.pin(ino)?;
         let locks = self.store().lock(&[(ino, LockMode::Write)])?;
         let mut state = pin.data.write();
         if let Some(size) = set.size {
             let mut inode = self.load_file(&locks, ino)?;
+            inode.check_changeable()?;
             self.set_size(&locks, &mut state, &mut inode, size, set)?;
             return Ok(inode.attr());
         }
         let mut inode = self.load(&locks, ino)?;
+        inode.check_changeable()?;
         set.apply(&mut inode, self.store().now());
         let hold = locks.hold(INODE_NEED)?;
         let mut change = Change::new(&hold);

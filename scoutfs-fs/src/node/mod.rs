@@ -7,6 +7,7 @@
 //! | `voter` | this node's voter slot: claiming it, beating, becoming the leader |
 //! | `server_host` | the threads that run the server when this node is elected |
 //! | `transport` | the connection to a server in this process |
+//! | `counted` | the device, counting what is asked of it |
 //! | `client` | requests to the server and their answers |
 //! | `worker` | what goes on in the background: commits by time, refills, what the server asks for |
 //!
@@ -14,6 +15,7 @@
 //! commit and ask the server), one voter, and those of the server host.
 
 mod client;
+mod counted;
 mod mount;
 mod server_host;
 mod transport;

@@ -19,6 +19,7 @@ use scoutfs_server::Server;
 use scoutfs_server::merge_job::{MergeJob, MergeResult};
 
 use super::transport::{End, Received};
+use crate::counters::{Counter, Counters};
 use crate::error::{Error, Result};
 
 /// The longest that the thread sleeps with nothing to do.
@@ -32,6 +33,7 @@ struct Shared {
     abandon: AtomicBool,
     merge: Mutex<Merge>,
     merge_changed: Condvar,
+    counters: Arc<Counters>,
 }
 
 #[derive(Default)]
@@ -50,13 +52,20 @@ pub(crate) struct ServerHost {
 
 impl ServerHost {
     /// Starts the threads. `rid` is the mount at the other end of the connection.
-    pub fn start(server: Server, cache: Arc<BlockCache>, end: End, rid: u64) -> Result<ServerHost> {
+    pub fn start(
+        server: Server,
+        cache: Arc<BlockCache>,
+        end: End,
+        rid: u64,
+        counters: Arc<Counters>,
+    ) -> Result<ServerHost> {
         let shared = Arc::new(Shared {
             end,
             stop: AtomicBool::new(false),
             abandon: AtomicBool::new(false),
             merge: Mutex::new(Merge::default()),
             merge_changed: Condvar::new(),
+            counters,
         })?;
         let spawn_failed = |_| Error::NoMemory;
         let for_server = shared.clone();
@@ -221,6 +230,7 @@ fn merge(shared: &Shared, cache: &BlockCache) {
         };
         drop(merge);
         let result = job.run(cache);
+        shared.counters.inc(Counter::MergePiece);
         merge = shared.merge.lock();
         merge.result = Some(result);
         shared.merge_changed.notify_all();

@@ -100,6 +100,8 @@ pub(crate) struct Slot {
     merged_through: u64,
     /// Bytes of a log tree from which on it is finalized.
     max_log_bytes: u64,
+    /// Bytes of the newest record.
+    record_bytes: u64,
 }
 
 /// Blocks of a checkpoint: from the mount's space, for the transaction that is being committed.
@@ -145,6 +147,7 @@ impl Slot {
             inode_delta: 0,
             merged_through: last_log_nr,
             max_log_bytes,
+            record_bytes: 0,
         };
         slot.logs.push(open_log(last_log_nr + 1, first_seq))?;
         Ok(slot)
@@ -168,6 +171,11 @@ impl Slot {
     /// Whether a checkpoint would free merged log trees.
     pub fn has_merged(&self) -> bool {
         self.logs.iter().any(|log| log.nr.get() <= self.merged_through)
+    }
+
+    /// Bytes of the newest record.
+    pub fn record_bytes(&self) -> u64 {
+        self.record_bytes
     }
 
     /// Whether the open log tree, its tail included, has items.
@@ -372,6 +380,7 @@ impl Slot {
             }
         }
         self.ring.written(&place)?;
+        self.record_bytes = bytes.len() as u64;
         Ok(place.commit_nr())
     }
 }

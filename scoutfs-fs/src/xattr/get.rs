@@ -4,6 +4,7 @@
 use scoutfs_format::Key;
 use scoutfs_format::key::KIND_XATTR;
 
+use crate::counters::Counter;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::store::LockMode;
@@ -17,6 +18,7 @@ impl Fs {
     /// [`Error::NoAttribute`]; [`Error::Range`] when `buf` is not empty and too short.
     pub fn getxattr(&self, ino: u64, name: &[u8], buf: &mut [u8]) -> Result<usize> {
         check_name(name)?;
+        self.count(Counter::Getxattr);
         let pin = self.pin(ino)?;
         let locks = self.store().lock(&[(ino, LockMode::Read)])?;
         let _state = pin.data.read();
@@ -36,6 +38,7 @@ impl Fs {
     ///
     /// [`Error::Range`] when `buf` is not empty and too short.
     pub fn listxattr(&self, ino: u64, buf: &mut [u8]) -> Result<usize> {
+        self.count(Counter::Getxattr);
         let pin = self.pin(ino)?;
         let locks = self.store().lock(&[(ino, LockMode::Read)])?;
         let _state = pin.data.read();

@@ -3,6 +3,7 @@
 
 use scoutfs_format::item::{MAX_XATTR_VALUE_LEN, XATTR_PART_LEN, name_hash};
 
+use crate::counters::Counter;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::inode::change::{Change, INODE_CHANGE_ITEMS, Touch};
@@ -33,11 +34,13 @@ impl Fs {
         if value.len() > MAX_XATTR_VALUE_LEN {
             return Err(Error::TooBig);
         }
+        self.count(Counter::Setxattr);
         let bytes = encode(name, value)?;
         let pin = self.pin(ino)?;
         let locks = self.store().lock(&[(ino, LockMode::Write)])?;
         let _state = pin.data.write();
         let mut inode = self.load(&locks, ino)?;
+        check_retention(&inode, name)?;
         let old = Xattr::find(&locks, ino, name)?;
         match (mode, old) {
             (SetXattrMode::Create, Some(_)) => return Err(Error::Exists),
@@ -66,10 +69,12 @@ impl Fs {
     pub fn removexattr(&self, ino: u64, name: &[u8]) -> Result<()> {
         self.writable()?;
         check_name(name)?;
+        self.count(Counter::Setxattr);
         let pin = self.pin(ino)?;
         let locks = self.store().lock(&[(ino, LockMode::Write)])?;
         let _state = pin.data.write();
         let mut inode = self.load(&locks, ino)?;
+        check_retention(&inode, name)?;
         let old = Xattr::find(&locks, ino, name)?.ok_or(Error::NoAttribute)?;
         self.write_xattr(&locks, &mut inode, Some(old), None)
     }
@@ -120,4 +125,9 @@ impl Fs {
         change.finish(&[inode]);
         Ok(())
     }
+}
+
+/// A retained file keeps its users' attributes; what administrators and the archive attach may change.
+fn check_retention(inode: &Inode, name: &[u8]) -> Result<()> {
+    if name.starts_with(b"user.") { inode.check_changeable() } else { Ok(()) }
 }

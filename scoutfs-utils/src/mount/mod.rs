@@ -9,15 +9,15 @@
 //! | `convert` | attributes, times and errors between the two |
 //! | `signals` | unmounting when the process is asked to end |
 //! | `ioctl` | the ioctls of a mounted volume |
-//! | `user_memory` | the memory of who called an ioctl |
+//! | `caller` | who called an ioctl: memory and capabilities |
 
 mod adapter;
+mod caller;
 mod convert;
 mod ioctl;
 pub mod options;
 mod process;
 mod signals;
-mod user_memory;
 
 pub use adapter::Adapter;
 pub use process::{LocalProcesses, this_process};

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Who called an ioctl: the caller's memory and capabilities.
+//!
+//! FUSE hands over only the argument's own bytes; what its pointers point to is read and written in the caller. The kernel
+//! module has copy_from_user, copy_to_user and capable() for this.
+//!
+//! What must hold: a thread id means the same thread for as long as its request is served. It does: once a request was read from
+//! the device, its thread waits in the kernel for the answer, and a signal, SIGKILL among them, does not end that wait.
+
+use std::fs;
+use std::io;
+
+use scoutfs_fs::Error;
+use scoutfs_fs::ioctl::{Capability, UserMemory};
+
+/// The thread `pid`, if it is one that this process can name: 0 stands for the kernel itself and for threads of other pid
+/// namespaces.
+fn nameable(pid: u32) -> Option<libc::pid_t> {
+    libc::pid_t::try_from(pid).ok().filter(|pid| *pid > 0)
+}
+
+/// The memory of one thread's process.
+#[derive(Clone, Copy, Debug)]
+pub struct ProcessMemory {
+    pid: Option<libc::pid_t>,
+}
+
+impl ProcessMemory {
+    /// The memory of the process that `pid` is a thread of. It cannot be touched if this process cannot name that thread.
+    pub fn of(pid: u32) -> Self {
+        ProcessMemory { pid: nameable(pid) }
+    }
+
+    /// Moves `len` bytes by `call`, which is given the thread, how many bytes are done, and an address.
+    fn transfer(
+        self,
+        address: u64,
+        len: usize,
+        mut call: impl FnMut(libc::pid_t, usize, usize) -> libc::ssize_t,
+    ) -> Result<(), Error> {
+        let pid = self.pid.ok_or(Error::NotPermitted)?;
+        let mut done = 0;
+        while done < len {
+            let at = address.checked_add(done as u64).and_then(|at| usize::try_from(at).ok());
+            match call(pid, done, at.ok_or(Error::Fault)?) {
+                n @ 1.. => done += n as usize,
+                0 => return Err(Error::Fault),
+                _ => {
+                    return Err(match io::Error::last_os_error().raw_os_error() {
+                        Some(libc::ENOMEM) => Error::NoMemory,
+                        Some(libc::EPERM) => Error::NotPermitted,
+                        // EFAULT, and EINVAL for a length that is beyond every memory.
+                        _ => Error::Fault,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl UserMemory for ProcessMemory {
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), Error> {
+        self.transfer(address, bytes.len(), |pid, done, at| {
+            let rest = &mut bytes[done..];
+            let local = libc::iovec { iov_base: rest.as_mut_ptr().cast(), iov_len: rest.len() };
+            let remote = libc::iovec { iov_base: at as *mut _, iov_len: rest.len() };
+            // SAFETY: the local vector is `rest`, borrowed for writing; the remote one is checked by the kernel.
+            unsafe { libc::process_vm_readv(pid, &local, 1, &remote, 1, 0) }
+        })
+    }
+
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.transfer(address, bytes.len(), |pid, done, at| {
+            let rest = &bytes[done..];
+            let local = libc::iovec { iov_base: rest.as_ptr().cast_mut().cast(), iov_len: rest.len() };
+            let remote = libc::iovec { iov_base: at as *mut _, iov_len: rest.len() };
+            // SAFETY: the local vector is `rest`, which is only read; the remote one is checked by the kernel.
+            unsafe { libc::process_vm_writev(pid, &local, 1, &remote, 1, 0) }
+        })
+    }
+}
+
+/// The capabilities of one thread.
+#[derive(Clone, Copy, Debug)]
+pub struct Credentials {
+    pid: Option<libc::pid_t>,
+}
+
+impl Credentials {
+    /// Those of the thread `pid`; none if this process cannot name it.
+    pub fn of(pid: u32) -> Self {
+        Credentials { pid: nameable(pid) }
+    }
+
+    /// Whether it has a capability towards this mount: in the user namespace of the process that serves it. In a namespace of
+    /// his own anybody has all of them.
+    pub fn have(self, capability: Capability) -> bool {
+        let bit = match capability {
+            Capability::DacReadSearch => 2,
+            Capability::SysAdmin => 21,
+        };
+        let effective = || {
+            let proc = format!("/proc/{}", self.pid?);
+            let status = fs::read_to_string(format!("{proc}/status")).ok()?;
+            let theirs = fs::read_link(format!("{proc}/ns/user")).ok()?;
+            let ours = fs::read_link("/proc/self/ns/user").ok()?;
+            (theirs == ours).then(|| effective_capabilities(&status))?
+        };
+        effective().is_some_and(|set| set >> bit & 1 == 1)
+    }
+}
+
+/// The effective capabilities that a `/proc/PID/status` tells. A program's name, which comes first, has no line breaks
+/// in it.
+fn effective_capabilities(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own_memory() -> ProcessMemory {
+        ProcessMemory::of(std::process::id())
+    }
+
+    #[test]
+    fn what_is_not_readable_or_writable_is_a_fault() {
+        let memory = own_memory();
+        let target = [0u8; 8];
+        memory.write(target.as_ptr() as u64, &[]).unwrap();
+        for address in [0, 8, u64::MAX, u64::MAX - 1, 1 << 63] {
+            assert!(matches!(memory.write(address, &[1, 2]), Err(Error::Fault)), "{address:x}");
+            assert!(matches!(memory.read(address, &mut [0; 2]), Err(Error::Fault)), "{address:x}");
+        }
+        let constant: &'static [u8] = b"constants cannot be written";
+        assert!(matches!(memory.write(constant.as_ptr() as u64, b"C"), Err(Error::Fault)));
+        for nobody in [0, u32::MAX] {
+            let memory = ProcessMemory::of(nobody);
+            assert!(matches!(memory.write(target.as_ptr() as u64, &[1]), Err(Error::NotPermitted)));
+        }
+    }
+
+    #[test]
+    fn bytes_arrive_in_the_process_and_come_from_it() {
+        let mut target = vec![0u8; 100_000];
+        let address = target.as_mut_ptr() as u64;
+        let bytes: Vec<u8> = (0..100_000u32).map(|i| i as u8).collect();
+        own_memory().write(address, &bytes).unwrap();
+        assert_eq!(std::hint::black_box(&mut target), &bytes);
+        let mut read = vec![0u8; 100_000];
+        own_memory().read(address, &mut read).unwrap();
+        assert_eq!(read, bytes);
+    }
+
+    #[test]
+    fn capabilities_are_those_of_the_calling_thread() {
+        assert_eq!(effective_capabilities("Name:\tCapEff: 1\nCapEff:\t0000000000200004\n"), Some(0x20_0004));
+        assert_eq!(effective_capabilities("Name:\tx\n"), None);
+        assert!(!Credentials::of(0).have(Capability::SysAdmin));
+        // SAFETY: it takes no arguments.
+        let tid = unsafe { libc::gettid() }.cast_unsigned();
+        let root = rustix::process::geteuid().is_root();
+        assert_eq!(Credentials::of(tid).have(Capability::DacReadSearch), root);
+    }
+}
