@@ -92,6 +92,8 @@ pub struct Done {
     pub result: i32,
     /// Bytes of the output that the front end writes to the argument's address.
     pub out_len: usize,
+    /// Attributes of the inode changed: a front end that keeps a copy drops it before it answers.
+    pub changed: bool,
 }
 
 impl Done {
@@ -99,14 +101,18 @@ impl Done {
 
     const fn count(count: usize) -> Done {
         // The counts here are bounded by the room that was given, which is bounded in turn.
-        Done { result: if count > i32::MAX as usize { i32::MAX } else { count as i32 }, out_len: 0 }
+        Done {
+            result: if count > i32::MAX as usize { i32::MAX } else { count as i32 },
+            out_len: 0,
+            changed: false,
+        }
     }
 
     fn put<T: IntoBytes + zerocopy::Immutable>(out: &mut [u8], value: &T) -> Result<Done> {
         let bytes = value.as_bytes();
         let room = out.get_mut(..bytes.len()).ok_or(Error::Invalid("an argument of a wrong size"))?;
         room.copy_from_slice(bytes);
-        Ok(Done { result: 0, out_len: bytes.len() })
+        Ok(Done { out_len: bytes.len(), ..Done::NOTHING })
     }
 }
 
@@ -144,7 +150,7 @@ impl Fs {
                 self.writable()?;
                 caller.need(Capability::SysAdmin)?;
                 self.set_attr_x(request.ino, &request.argument()?)?;
-                Ok(Done::NOTHING)
+                Ok(Done { changed: true, ..Done::NOTHING })
             }
             IOC_FIEMAP => self.ioctl_fiemap(request, out, caller),
             IOC_GET_COUNTERS => self.ioctl_counters(&request.argument()?, caller),

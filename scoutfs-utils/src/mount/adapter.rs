@@ -5,6 +5,7 @@
 //! unlinked file that is open lives until FORGET, and fcntl and flock locks are the kernel's own as long as there is
 //! one mount.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use scoutfs_fs::data::AllocateMode;
@@ -17,8 +18,8 @@ use super::convert::{attr, errno, rdev_in, set_attr};
 use super::ioctl;
 use crate::fuse::{
     AttrReply, Context, CopyFileRange, Create, DirPlusSink, DirSink, Entry, Errno, Fallocate, Filesystem,
-    Forgets, Ioctl, IoctlReply, OpenReplyFlags, Opened, Read, ReadBuf, Rename, RenameFlags, Result, SetAttr,
-    SetXattr, Statfs, StatxReply, Write,
+    Forgets, Ioctl, IoctlReply, Negotiated, Notifier, OpenReplyFlags, Opened, Read, ReadBuf, Rename,
+    RenameFlags, Result, SetAttr, SetXattr, Statfs, StatxReply, Write,
 };
 
 /// The longest that the kernel may believe what it was told.
@@ -27,12 +28,14 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
 /// A mounted volume as a FUSE filesystem.
 pub struct Adapter {
     mount: Mount,
+    /// Set when the mount begins to serve.
+    notifier: OnceLock<Notifier>,
 }
 
 impl Adapter {
     /// Serves a mount.
     pub fn new(mount: Mount) -> Self {
-        Adapter { mount }
+        Adapter { mount, notifier: OnceLock::new() }
     }
 
     /// Leaves the volume, if that was not done.
@@ -75,6 +78,12 @@ fn opened() -> Opened {
 }
 
 impl Filesystem for Adapter {
+    fn init(&self, _: &Negotiated, notifier: Notifier) -> Result<()> {
+        // Called once.
+        let _ = self.notifier.set(notifier);
+        Ok(())
+    }
+
     fn destroy(&self) {
         if let Err(e) = self.unmount() {
             scoutfs_env::error!("unmounting: {e}");
@@ -299,6 +308,6 @@ impl Filesystem for Adapter {
     }
 
     fn ioctl(&self, ctx: &Context<'_>, ino: u64, request: &Ioctl<'_>, out: &mut [u8]) -> Result<IoctlReply> {
-        ioctl::run(self.fs(), ino, ctx.pid, request, out)
+        ioctl::run(self.fs(), self.notifier.get(), ino, ctx.pid, request, out)
     }
 }

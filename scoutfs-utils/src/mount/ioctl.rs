@@ -6,10 +6,17 @@ use scoutfs_fs::ioctl::{Caller, Request};
 
 use super::caller::{Credentials, ProcessMemory};
 use super::convert::errno;
-use crate::fuse::{Errno, Ioctl, IoctlReply};
+use crate::fuse::{Errno, Ioctl, IoctlReply, Notifier};
 
 /// Carries out an ioctl on `ino` for the thread `pid`.
-pub fn run(fs: &Fs, ino: u64, pid: u32, ioctl: &Ioctl<'_>, out: &mut [u8]) -> Result<IoctlReply, Errno> {
+pub fn run(
+    fs: &Fs,
+    notifier: Option<&Notifier>,
+    ino: u64,
+    pid: u32,
+    ioctl: &Ioctl<'_>,
+    out: &mut [u8],
+) -> Result<IoctlReply, Errno> {
     let memory = ProcessMemory::of(pid);
     let credentials = Credentials::of(pid);
     let caller = Caller {
@@ -20,5 +27,12 @@ pub fn run(fs: &Fs, ino: u64, pid: u32, ioctl: &Ioctl<'_>, out: &mut [u8]) -> Re
     };
     let request = Request { ino, cmd: ioctl.cmd, arg: ioctl.arg, input: ioctl.data };
     let done = fs.ioctl(&request, out, &caller).map_err(errno)?;
+    if done.changed
+        && let Some(notifier) = notifier
+        && let Err(e) = notifier.inval_attr(ino)
+    {
+        // The change was made; the caller may see the old attributes until their time is over.
+        scoutfs_env::warn!("the kernel keeps old attributes of inode {ino}: {e}");
+    }
     Ok(IoctlReply::Done { result: done.result, out_len: done.out_len })
 }

@@ -16,13 +16,19 @@
 //! | `data` | file content: holes, mapped memory, direct IO |
 //! | `full_volume` | filling to the brim, and getting the space back |
 //! | `errors` | refusals: exit status, message, and nothing written |
+//! | `ioctl` | the ioctls, as another program calls them, with good and hostile arguments |
+//! | `handles` | file handles over renames, remounts and removal |
+//! | `commands` | the commands that ask a mount, and what they print |
 //! | `fsx` | the public stress test of that name |
 
+mod commands;
 mod data;
 mod durability;
 mod errors;
 mod fsx;
 mod full_volume;
+mod handles;
+mod ioctl;
 mod pattern;
 mod posix;
 mod programs;

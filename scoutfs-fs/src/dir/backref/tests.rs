@@ -29,8 +29,11 @@ fn paths(fs: &Fs, ino: u64) -> Vec<((u64, u64), String)> {
     found
 }
 
-/// All entries of an inode: directory, position, type, name.
-fn entries(fs: &Fs, ino: u64) -> Vec<(u64, u64, FileType, Vec<u8>)> {
+/// An entry: directory, position, type, name.
+type Found = (u64, u64, FileType, Vec<u8>);
+
+/// All entries of an inode.
+fn entries(fs: &Fs, ino: u64) -> Vec<Found> {
     let mut found = Vec::new();
     let mut from = Some((0, 0));
     let mut last = false;
@@ -47,7 +50,7 @@ fn entries(fs: &Fs, ino: u64) -> Vec<(u64, u64, FileType, Vec<u8>)> {
 
 /// What is found from the inodes is what is found from the root.
 fn compare(fs: &Fs, tree: &BTreeMap<u64, Node>) {
-    let mut want: BTreeMap<u64, Vec<(u64, u64, FileType, Vec<u8>)>> = BTreeMap::new();
+    let mut want: BTreeMap<u64, Vec<Found>> = BTreeMap::new();
     for dir in tree.iter().filter(|(_, n)| matches!(n.content, Content::Dir(_))).map(|(ino, _)| *ino) {
         fs.readdir(dir, 2, &mut |e| {
             want.entry(e.ino).or_default().push((dir, e.pos, e.kind, e.name.to_vec()));
