@@ -263,6 +263,7 @@ impl ItemCache {
                 if let Some((_, page)) = map.covering(&from) {
                     let mut items = page.items.lock();
                     items.referenced = true;
+                    self.hit();
                     for item in items.range(&from, &last) {
                         if batch.is_full() {
                             return Ok(Some(item.key));

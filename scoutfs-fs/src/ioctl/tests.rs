@@ -5,12 +5,13 @@ use std::cell::RefCell;
 use std::format;
 use std::vec::Vec;
 
+use proptest::prelude::*;
 use scoutfs_format::ioctl::*;
 use scoutfs_format::item::ROOT_INO;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{Caller, Capability, Done, Request, UserMemory};
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::fs::Fs;
 use crate::fs::testing::{TestFs, long_name};
 
@@ -27,7 +28,7 @@ impl Memory {
         Memory(RefCell::new(std::vec![PATTERN; len]))
     }
 
-    fn range(&self, address: u64, len: usize) -> Result<core::ops::Range<usize>> {
+    fn range(&self, address: u64, len: usize) -> Result<core::ops::Range<usize>, Error> {
         let start = address.checked_sub(BASE).ok_or(Error::Fault)? as usize;
         let end = start.checked_add(len).filter(|end| *end <= self.0.borrow().len());
         Ok(start..end.ok_or(Error::Fault)?)
@@ -35,13 +36,13 @@ impl Memory {
 }
 
 impl UserMemory for Memory {
-    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<()> {
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), Error> {
         let range = self.range(address, bytes.len())?;
         bytes.copy_from_slice(&self.0.borrow()[range]);
         Ok(())
     }
 
-    fn write(&self, address: u64, bytes: &[u8]) -> Result<()> {
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Error> {
         let range = self.range(address, bytes.len())?;
         self.0.borrow_mut()[range].copy_from_slice(bytes);
         Ok(())
@@ -61,7 +62,7 @@ fn by_root(memory: &Memory) -> Call<'_> {
 }
 
 impl Call<'_> {
-    fn raw(&self, fs: &Fs, ino: u64, cmd: u32, input: &[u8], out: &mut [u8]) -> Result<Done> {
+    fn raw(&self, fs: &Fs, ino: u64, cmd: u32, input: &[u8], out: &mut [u8]) -> Result<Done, Error> {
         let caller = Caller {
             memory: self.memory,
             capable: &|capability| self.capabilities.contains(&capability),
@@ -76,7 +77,7 @@ impl Call<'_> {
         ino: u64,
         cmd: u32,
         argument: &(impl IntoBytes + zerocopy::Immutable),
-    ) -> Result<i32> {
+    ) -> Result<i32, Error> {
         self.raw(fs, ino, cmd, argument.as_bytes(), &mut [0; 256]).map(|done| done.result)
     }
 }
@@ -86,20 +87,7 @@ fn every_ioctl_refuses_arguments_of_a_wrong_size_and_unknown_numbers() {
     let fs = TestFs::new();
     let memory = Memory::new(4096);
     let call = by_root(&memory);
-    let numbers = [
-        IOC_WALK_INODES,
-        IOC_INO_PATH,
-        IOC_STAT_MORE,
-        IOC_STATFS_MORE,
-        IOC_ALLOC_DETAIL,
-        IOC_GET_ALLOCATED_INOS,
-        IOC_GET_REFERRING_ENTRIES,
-        IOC_GET_ATTR_X,
-        IOC_SET_ATTR_X,
-        IOC_FIEMAP,
-        IOC_GET_COUNTERS,
-    ];
-    for cmd in numbers {
+    for (cmd, _) in NUMBERS {
         let got = call.raw(&fs, ROOT_INO, cmd, &[0; 7], &mut [0; 7]);
         assert!(matches!(got, Err(Error::Invalid(_))), "{cmd:x}: {got:?}");
         // The number holds the size of the argument: another size is another number.
@@ -406,4 +394,64 @@ fn space_and_counters_need_room_for_all_of_them() {
     assert_eq!(StatfsMore::read_from_prefix(&out).unwrap().0.fsid.get(), fs.store().fsid());
     assert_eq!(call.raw(&fs, 1, IOC_STAT_MORE, &[], &mut out).unwrap().out_len, size_of::<StatMore>());
     assert_eq!(StatMore::read_from_prefix(&out).unwrap().0.pad, [0; 4]);
+}
+
+/// All ioctls with the bytes of their arguments.
+const NUMBERS: [(u32, usize); 11] = [
+    (IOC_WALK_INODES, size_of::<WalkInodes>()),
+    (IOC_INO_PATH, size_of::<InoPath>()),
+    (IOC_STAT_MORE, size_of::<StatMore>()),
+    (IOC_STATFS_MORE, size_of::<StatfsMore>()),
+    (IOC_ALLOC_DETAIL, size_of::<AllocDetail>()),
+    (IOC_GET_ALLOCATED_INOS, size_of::<GetAllocatedInos>()),
+    (IOC_GET_REFERRING_ENTRIES, size_of::<GetReferringEntries>()),
+    (IOC_GET_ATTR_X, size_of::<AttrX>()),
+    (IOC_SET_ATTR_X, size_of::<AttrX>()),
+    (IOC_FIEMAP, size_of::<Fiemap>()),
+    (IOC_GET_COUNTERS, size_of::<GetCounters>()),
+];
+
+/// Numbers that arguments are made of: those that mean something, and those that mean trouble.
+fn number() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        3 => 0u64..12,
+        3 => Just(BASE),
+        2 => (0u64..300).prop_map(|n| BASE + n),
+        2 => 1024u64..1030,
+        1 => (0u32..64).prop_map(|n| 1 << n),
+        1 => (0u64..9).prop_map(|n| u64::MAX - n),
+        1 => any::<u64>(),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 20, ..ProptestConfig::default() })]
+
+    /// Nothing panics or hangs, every error is one that is documented, and the volume stays sound, which is checked when it goes.
+    #[test]
+    fn any_arguments_are_answered(
+        calls in prop::collection::vec((0..NUMBERS.len(), 0usize..4, prop::collection::vec(number(), 13)), 1..200),
+    ) {
+        let fs = TestFs::new();
+        let dir = fs.subdir(ROOT_INO, "dir");
+        let file = fs.touch(dir, "file");
+        fs.link(file, ROOT_INO, b"link").unwrap();
+        fs.write(file, 5000, b"data").unwrap();
+        let new = fs.touch(dir, "new");
+        fs.sync().unwrap();
+        for (which, target, words) in calls {
+            let (cmd, len) = NUMBERS[which];
+            let bytes: Vec<u8> = words.iter().flat_map(|n| n.to_le_bytes()).collect();
+            let memory = Memory::new(400);
+            let ino = [file, dir, new, 7][target];
+            match by_root(&memory).raw(&fs, ino, cmd, &bytes[..len], &mut [0; 256]) {
+                Ok(done) => prop_assert!(done.result >= 0 && done.out_len <= 256),
+                Err(e) => {
+                    // EPERM, ENOENT, EFAULT, EINVAL, EFBIG, ENAMETOOLONG, EBADR, EOVERFLOW, EOPNOTSUPP, ESTALE.
+                    let known = [1, 2, 14, 22, 27, 36, 53, 75, 95, 116];
+                    prop_assert!(known.contains(&e.errno()), "{cmd:x}: {e}");
+                }
+            }
+        }
+    }
 }

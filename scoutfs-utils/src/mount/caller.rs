@@ -38,9 +38,9 @@ impl ProcessMemory {
         len: usize,
         mut call: impl FnMut(libc::pid_t, usize, usize) -> libc::ssize_t,
     ) -> Result<(), Error> {
-        let pid = self.pid.ok_or(Error::NotPermitted)?;
         let mut done = 0;
         while done < len {
+            let pid = self.pid.ok_or(Error::NotPermitted)?;
             let at = address.checked_add(done as u64).and_then(|at| usize::try_from(at).ok());
             match call(pid, done, at.ok_or(Error::Fault)?) {
                 n @ 1.. => done += n as usize,
