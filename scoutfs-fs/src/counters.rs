@@ -83,7 +83,7 @@ counters! {
     LockWait = "lock_waits",
     /// Pieces of log trees that this node merged.
     MergePiece = "merge_pieces",
-    /// Requests to the device, of this mount and of the server and voter in it.
+    /// Reads of the device, by this mount and by the server and voter in it.
     DeviceRead = "device_reads",
     /// Bytes of these.
     DeviceReadBytes = "device_read_bytes",
