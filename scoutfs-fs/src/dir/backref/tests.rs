@@ -8,13 +8,17 @@ use std::thread;
 use std::vec::Vec;
 
 use proptest::prelude::*;
-use scoutfs_format::item::ROOT_INO;
+use scoutfs_format::Key;
+use scoutfs_format::item::{BackrefItem, ROOT_INO, name_hash};
+use zerocopy::IntoBytes;
 
 use crate::dir::RenameFlags;
+use crate::dir::entry::NAMES_NEED;
 use crate::error::Error;
 use crate::fs::Fs;
 use crate::fs::testing::{Content, Node, TestFs, long_name};
 use crate::inode::kind::FileType;
+use crate::store::{Hold, LockMode};
 
 const PATH_MAX: usize = 4096;
 
@@ -185,6 +189,33 @@ fn an_unlinked_file_that_is_open_has_no_entries_and_no_paths() {
     fs.unlink(ROOT_INO, b"file").unwrap();
     assert_eq!((entries(&fs, ino).len(), paths(&fs, ino).len()), (0, 0));
     fs.release(ino);
+}
+
+#[test]
+fn a_directory_without_a_way_to_the_root_is_an_error_and_not_a_path_less() {
+    let fs = TestFs::new();
+    let upper = fs.subdir(ROOT_INO, "upper");
+    let lower = fs.subdir(upper, "lower");
+    let file = fs.touch(lower, "file");
+    let key = Key::backref(upper, ROOT_INO, 2);
+    let value = BackrefItem { name_hash: name_hash(b"upper").into() };
+    let change = |change: &dyn Fn(&Hold<'_>) -> Result<(), Error>| {
+        let inos = [(upper, LockMode::Write), (file, LockMode::Write)];
+        let locks = fs.store().lock(&inos).unwrap();
+        change(&locks.hold(NAMES_NEED).unwrap()).unwrap();
+    };
+    change(&|hold| hold.delete(key));
+    for ino in [file, lower] {
+        assert!(matches!(fs.ino_path(ino, 0, 0, PATH_MAX), Err(Error::Corrupt { .. })));
+    }
+    // A back reference to an entry of another inode, and to none.
+    for wrong in [Key::backref(file, upper, 2), Key::backref(file, upper, 99)] {
+        change(&|hold| hold.create(wrong, &[value.as_bytes()]));
+        assert!(matches!(fs.next_referring(file, upper, 0), Err(Error::Corrupt { .. })));
+        change(&|hold| hold.delete(wrong));
+    }
+    change(&|hold| hold.create(key, &[value.as_bytes()]));
+    assert_eq!(paths(&fs, file).len(), 1);
 }
 
 #[test]
