@@ -35,6 +35,8 @@ constants! { ITEM_CONSTANTS:
 
     /// [`InodeItem::flags`]: a truncation to `size` is not finished; extents may lie past it.
     pub const INODE_TRUNCATE: u32 = 1;
+    /// [`InodeItem::flags`]: a regular file of which nothing may change but attributes outside `user.`.
+    pub const INODE_RETENTION: u32 = 2;
 
     /// [`DirentHeader::file_type`]: unknown types are corruption. FIFO.
     pub const FT_FIFO: u8 = 0;
@@ -96,7 +98,7 @@ layout! {
         /// `INODE_*`.
         pub flags: U32,
         pub pad: U32,
-        /// Room for a project.
+        /// The project's number; new inodes inherit that of their directory.
         pub project: U64,
         /// A directory's parent, so that renames can check ancestry without a search; 0 for others.
         pub parent: U64,

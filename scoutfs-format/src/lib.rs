@@ -120,6 +120,16 @@ pub const LAYOUTS: &[Layout] = &[
     ioctl::StatfsMore::LAYOUT,
     ioctl::AllocDetail::LAYOUT,
     ioctl::AllocDetailEntry::LAYOUT,
+    ioctl::InoPath::LAYOUT,
+    ioctl::InoPathResult::LAYOUT,
+    ioctl::GetAllocatedInos::LAYOUT,
+    ioctl::GetReferringEntries::LAYOUT,
+    ioctl::Dirent::LAYOUT,
+    ioctl::AttrX::LAYOUT,
+    ioctl::Fiemap::LAYOUT,
+    ioctl::FiemapExtent::LAYOUT,
+    ioctl::GetCounters::LAYOUT,
+    ioctl::CounterEntry::LAYOUT,
 ];
 
 /// All constants that enter the hash.

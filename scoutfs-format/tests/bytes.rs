@@ -88,6 +88,16 @@ fn every_structure_reads_its_bytes_as_reviewed() {
         ioctl::StatfsMore,
         ioctl::AllocDetail,
         ioctl::AllocDetailEntry,
+        ioctl::InoPath,
+        ioctl::InoPathResult,
+        ioctl::GetAllocatedInos,
+        ioctl::GetReferringEntries,
+        ioctl::Dirent,
+        ioctl::AttrX,
+        ioctl::Fiemap,
+        ioctl::FiemapExtent,
+        ioctl::GetCounters,
+        ioctl::CounterEntry,
     );
     assert_eq!(count, LAYOUTS.len(), "a structure has no byte golden");
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/bytes.txt");

@@ -48,6 +48,21 @@ pub enum Error {
     /// The permissions do not allow it (EACCES).
     #[error("permission denied")]
     AccessDenied,
+    /// Flags that are not understood (EBADR).
+    #[error("unknown flags")]
+    UnknownFlags,
+    /// Memory of the caller cannot be read or written (EFAULT).
+    #[error("bad address")]
+    Fault,
+    /// The file is not open for that (EBADF).
+    #[error("the file is not open for this")]
+    NotOpened,
+    /// Not an ioctl of this filesystem (ENOTTY).
+    #[error("no such ioctl")]
+    UnknownIoctl,
+    /// More results than there is room for (EOVERFLOW).
+    #[error("too little room for the results")]
+    Overflow,
     /// Not permitted (EPERM).
     #[error("operation not permitted")]
     NotPermitted,
@@ -139,13 +154,16 @@ impl Error {
             | Error::Server(_) => 5,
             Error::NoSuchOffset => 6,
             Error::TooBig => 7,
+            Error::NotOpened => 9,
             Error::NoMemory => 12,
             Error::AccessDenied => 13,
+            Error::Fault => 14,
             Error::InUse { .. } => 16,
             Error::Exists => 17,
             Error::NotDirectory => 20,
             Error::IsDirectory => 21,
             Error::Invalid(_) => 22,
+            Error::UnknownIoctl => 25,
             Error::FileTooBig => 27,
             Error::NoSpace => 28,
             Error::ReadOnly => 30,
@@ -153,7 +171,9 @@ impl Error {
             Error::Range => 34,
             Error::NameTooLong => 36,
             Error::NotEmpty => 39,
+            Error::UnknownFlags => 53,
             Error::NoAttribute => 61,
+            Error::Overflow => 75,
             Error::NotSupported => 95,
             Error::NoServer => 107,
             Error::StaleHandle => 116,

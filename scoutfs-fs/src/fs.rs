@@ -7,6 +7,7 @@
 use scoutfs_env::Arc;
 use scoutfs_env::sync::Mutex;
 
+use crate::counters::Counter;
 use crate::error::{Error, Result};
 use crate::inode::record::Inode;
 use crate::inode::table::InodeTable;
@@ -55,11 +56,13 @@ impl Fs {
 
     /// Makes durable all that was done before.
     pub fn sync(&self) -> Result<()> {
+        self.count(Counter::Sync);
         self.store.sync()
     }
 
     /// Makes durable what was done to an inode before: its data, attributes and entries. No IO if it is already.
     pub fn fsync(&self, ino: u64) -> Result<()> {
+        self.count(Counter::Fsync);
         // Every change of an inode notes its version there, and that is never below its transaction's seq.
         let seq = {
             let locks = self.store.lock(&[(ino, LockMode::Read)])?;

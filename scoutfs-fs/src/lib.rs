@@ -6,6 +6,8 @@
 //! | [`fs`] | [`Fs`]: one method for each operation |
 //! | [`inode`], [`dir`], [`xattr`], [`data`] | the operations, by what they work on |
 //! | [`acl`] | access control lists |
+//! | [`ioctl`] | the ioctls, for every front end |
+//! | [`counters`] | what a mount has done so far, in numbers |
 //! | [`node`] | [`Mount`]: a volume on a device made into a working filesystem, its threads, its server |
 //! | [`store`] | what operations stand on: cluster locks, transactions, commits, items, space |
 //! | [`mkfs`] | making a volume |
@@ -19,11 +21,13 @@ extern crate std;
 
 pub mod acl;
 pub mod check;
+pub mod counters;
 pub mod data;
 pub mod dir;
 pub mod error;
 pub mod fs;
 pub mod inode;
+pub mod ioctl;
 pub mod mkfs;
 pub mod node;
 pub mod store;

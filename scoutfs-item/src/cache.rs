@@ -2,6 +2,8 @@
 //! The cache, lookups and scans, and reading what is missing.
 
 use core::ops::ControlFlow;
+// Only counted, never waited for.
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use scoutfs_btree::{Error, RangeItems};
 use scoutfs_env::sync::{Mutex, RwLock};
@@ -46,6 +48,9 @@ pub struct ItemCache {
     pub(crate) dirty_pages: Mutex<OrdMap<Key, ()>>,
     pub(crate) reads: Reads,
     pub(crate) totals: Totals,
+    /// Looks at the cache that found what they looked for known, and reads of what was not.
+    hits: AtomicU64,
+    misses: AtomicU64,
 }
 
 /// Items that a scan has copied.
@@ -77,7 +82,18 @@ impl ItemCache {
             dirty_pages: Mutex::with_rank(OrdMap::new(), rank::DIRTY_PAGES),
             reads: Reads::new(),
             totals: Totals::new(),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
         }
+    }
+
+    /// How often an item, or that there is none, was known, and how often a range had to be read first.
+    pub fn lookups(&self) -> (u64, u64) {
+        (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
+    }
+
+    fn hit(&self) {
+        self.hits.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Bytes of memory that pages and items take.
@@ -111,6 +127,7 @@ impl ItemCache {
                 if let Some((_, page)) = map.covering(&key) {
                     let mut items = page.items.lock();
                     items.referenced = true;
+                    self.hit();
                     return Ok(items.get(&key).map(|item| f(&item.value, item.version)));
                 }
             }
@@ -142,6 +159,7 @@ impl ItemCache {
                     let mut items = page.items.lock();
                     items.referenced = true;
                     if let Some(item) = items.range(&at, &last).next() {
+                        self.hit();
                         return Ok(Some(f(item.key, &item.value, item.version)));
                     }
                     match page.last.next() {
@@ -151,6 +169,7 @@ impl ItemCache {
                 }
             }
             if at > last {
+                self.hit();
                 return Ok(None);
             }
             _kept = self.fill(reader, &bounds, at)?;
@@ -180,6 +199,7 @@ impl ItemCache {
                     let mut items = page.items.lock();
                     items.referenced = true;
                     if let Some(item) = items.range(&first, &at).next_back() {
+                        self.hit();
                         return Ok(Some(f(item.key, &item.value, item.version)));
                     }
                     match page_first.prev() {
@@ -189,6 +209,7 @@ impl ItemCache {
                 }
             }
             if at < first {
+                self.hit();
                 return Ok(None);
             }
             _kept = self.fill(reader, &bounds, at)?;
@@ -242,6 +263,7 @@ impl ItemCache {
                 if let Some((_, page)) = map.covering(&from) {
                     let mut items = page.items.lock();
                     items.referenced = true;
+                    self.hit();
                     for item in items.range(&from, &last) {
                         if batch.is_full() {
                             return Ok(Some(item.key));
@@ -271,6 +293,7 @@ impl ItemCache {
                     None => return Ok(None),
                 }
             };
+            self.misses.fetch_add(1, Ordering::Relaxed);
             let mut range = reader.read_range(key, reading.low, reading.high)?;
             check_read(&range, key, &reading)?;
             {

@@ -34,12 +34,55 @@ pub enum Command {
     Statfs(Statfs),
     /// Show the space of a mounted volume.
     Df(Df),
+    /// Show what a mount has done so far, in numbers.
+    Counters(CountersArguments),
+    /// List the paths of an inode.
+    InoPath(InoPath),
+    /// List the directory entries that name an inode.
+    GetReferringEntries(GetReferringEntries),
+    /// List inode numbers in use, up to the end of the group of the first one.
+    GetAllocatedInos(GetAllocatedInos),
+    /// Show attributes of a file: its place in the change indexes, retention, project and others.
+    GetAttrX(GetAttrX),
+    /// Set attributes of a file, all or none: retention, project, and what a restored file had before.
+    SetAttrX(SetAttrX),
+    /// List where the data of a file are.
+    GetFiemap(GetFiemap),
     /// Print all metadata of a volume, readable.
     Print(Print),
     /// Prove that a volume that is not mounted is sound. Changes nothing.
     Check(Check),
     /// Write the man pages of all commands to a directory.
     ManPages(ManPages),
+    /// Write the completions of all commands for bash, zsh and fish to a directory.
+    Completions(Completions),
+}
+
+/// A number as the C tool takes it: decimal, or hexadecimal after 0x.
+fn number(text: &str) -> Result<u64, String> {
+    let parsed = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    parsed.map_err(|e| e.to_string())
+}
+
+/// A point in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SecondsNanoseconds {
+    /// Seconds since 1970.
+    pub sec: i64,
+    /// Nanoseconds of that second.
+    pub nsec: u32,
+}
+
+/// `SECS.NSECS`: two whole numbers, the second one of nanoseconds.
+fn seconds_nanoseconds(text: &str) -> Result<SecondsNanoseconds, String> {
+    let (sec, nsec) = text.split_once('.').ok_or("expected SECS.NSECS")?;
+    let sec = sec.parse().map_err(|_| format!("'{sec}' is not a number of seconds"))?;
+    let nsec = nsec.parse().ok().filter(|nsec| *nsec < 1_000_000_000);
+    let nsec = nsec.ok_or("nanoseconds are 0 to 999999999")?;
+    Ok(SecondsNanoseconds { sec, nsec })
 }
 
 /// Where a command finds the mounted volume.
@@ -213,4 +256,197 @@ pub struct Check {
 pub struct ManPages {
     /// Where to; made if it does not exist.
     pub directory: PathBuf,
+}
+
+/// `completions`.
+#[derive(Args, Debug)]
+pub struct Completions {
+    /// Where to; made if it does not exist.
+    pub directory: PathBuf,
+}
+
+/// `counters`.
+#[derive(Args, Debug)]
+pub struct CountersArguments {
+    /// Fill the width of the terminal with columns.
+    #[arg(short = 't', long)]
+    pub table: bool,
+    /// Print a JSON object.
+    #[arg(long)]
+    pub json: bool,
+    /// A file or directory in the mounted volume.
+    #[arg(value_name = "PATH")]
+    pub positional: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub path: MountPath,
+}
+
+/// `ino-path`.
+#[derive(Args, Debug)]
+pub struct InoPath {
+    /// The inode number.
+    #[arg(value_name = "INO", value_parser = number)]
+    pub ino: u64,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub path: MountPath,
+}
+
+/// `get-referring-entries`.
+#[derive(Args, Debug)]
+pub struct GetReferringEntries {
+    /// The inode number.
+    #[arg(value_name = "INO", value_parser = number)]
+    pub ino: u64,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub path: MountPath,
+}
+
+/// `get-allocated-inos`.
+#[derive(Args, Debug)]
+pub struct GetAllocatedInos {
+    /// The first inode number.
+    #[arg(short = 'i', long = "ino", value_name = "INO", value_parser = number)]
+    pub ino: u64,
+    /// Print this number alone, if it is in use.
+    #[arg(short = 's', long)]
+    pub single: bool,
+    /// Print a JSON array.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub path: MountPath,
+}
+
+/// `get-attr-x`: all attributes, or those that are asked for.
+#[derive(Args, Debug)]
+pub struct GetAttrX {
+    /// Seq of the inode's newest change.
+    #[arg(short = 'm', long = "meta_seq")]
+    pub meta_seq: bool,
+    /// Seq of the newest change of the file's data.
+    #[arg(short = 'd', long = "data_seq")]
+    pub data_seq: bool,
+    /// Version of the file's data.
+    #[arg(short = 'v', long = "data_version")]
+    pub data_version: bool,
+    /// 4 KiB blocks with data on this volume.
+    #[arg(short = 'n', long = "online_blocks")]
+    pub online_blocks: bool,
+    /// 4 KiB blocks whose data are in the archive.
+    #[arg(short = 'f', long = "offline_blocks")]
+    pub offline_blocks: bool,
+    /// When the inode was changed.
+    #[arg(short = 'c', long)]
+    pub ctime: bool,
+    /// When the inode was made.
+    #[arg(short = 'r', long)]
+    pub crtime: bool,
+    /// Bytes.
+    #[arg(short = 's', long)]
+    pub size: bool,
+    /// Whether the file is retained.
+    #[arg(short = 't', long)]
+    pub retention: bool,
+    /// The project's number.
+    #[arg(short = 'p', long = "project_id")]
+    pub project_id: bool,
+    /// Print a JSON object.
+    #[arg(long)]
+    pub json: bool,
+    /// The file.
+    pub file: PathBuf,
+}
+
+/// `set-attr-x`.
+#[derive(Args, Debug)]
+pub struct SetAttrX {
+    /// Accepted, as the C tool does; a seq cannot be set.
+    #[arg(short = 'm', long = "meta_seq", value_name = "SEQ", value_parser = number)]
+    pub meta_seq: Option<u64>,
+    /// Accepted, as the C tool does; a seq cannot be set.
+    #[arg(short = 'd', long = "data_seq", value_name = "SEQ", value_parser = number)]
+    pub data_seq: Option<u64>,
+    /// Version of the data of a new file; not 0.
+    #[arg(short = 'v', long = "data_version", value_name = "VERSION", value_parser = number)]
+    pub data_version: Option<u64>,
+    /// Accepted, as the C tool does; blocks cannot be set.
+    #[arg(short = 'n', long = "online_blocks", value_name = "COUNT", value_parser = number)]
+    pub online_blocks: Option<u64>,
+    /// Accepted, as the C tool does; blocks cannot be set.
+    #[arg(short = 'f', long = "offline_blocks", value_name = "COUNT", value_parser = number)]
+    pub offline_blocks: Option<u64>,
+    /// When the inode was changed.
+    #[arg(short = 'c', long, value_name = "SECS.NSECS", value_parser = seconds_nanoseconds, allow_hyphen_values = true)]
+    pub ctime: Option<SecondsNanoseconds>,
+    /// When the inode was made.
+    #[arg(short = 'r', long, value_name = "SECS.NSECS", value_parser = seconds_nanoseconds, allow_hyphen_values = true)]
+    pub crtime: Option<SecondsNanoseconds>,
+    /// Bytes of a new file; one that is not 0 needs a data version.
+    #[arg(short = 's', long, value_name = "SIZE", value_parser = number)]
+    pub size: Option<u64>,
+    /// The data, up to the size, are in the archive.
+    #[arg(long, requires = "size")]
+    pub offline: bool,
+    /// 1: from now on nothing of the file may be changed but extended attributes outside of user., until it is set to 0.
+    #[arg(short = 't', long, value_name = "0|1", value_parser = clap::value_parser!(u8).range(0..=1))]
+    pub retention: Option<u8>,
+    /// The project's number; what is made in a directory inherits it.
+    #[arg(short = 'p', long = "project_id", value_name = "PROJECT_ID", value_parser = number)]
+    pub project_id: Option<u64>,
+    /// The file.
+    pub file: PathBuf,
+}
+
+/// `get-fiemap`.
+#[derive(Args, Debug)]
+pub struct GetFiemap {
+    /// Print places on the device only.
+    #[arg(short = 'P', long)]
+    pub physical: bool,
+    /// Print places in the file only.
+    #[arg(short = 'L', long, conflicts_with = "physical")]
+    pub logical: bool,
+    /// Print bytes, not blocks of 4 KiB.
+    #[arg(short = 'b', long)]
+    pub byte: bool,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    pub json: bool,
+    /// The file.
+    pub file: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn numbers_and_times_are_parsed_as_the_c_tool_does() {
+        assert_eq!((number("18446744073709551615"), number("0x1F")), (Ok(u64::MAX), Ok(31)));
+        for text in ["", "-1", "1.5", "0x", "18446744073709551616"] {
+            assert!(number(text).is_err(), "{text}");
+        }
+        let time = |sec, nsec| Ok(SecondsNanoseconds { sec, nsec });
+        assert_eq!(seconds_nanoseconds("5.7"), time(5, 7));
+        assert_eq!(seconds_nanoseconds("-5.999999999"), time(-5, 999_999_999));
+        for text in ["", "5", "5.", ".5", "5.1000000000", "x.1"] {
+            assert!(seconds_nanoseconds(text).is_err(), "{text}");
+        }
+    }
 }

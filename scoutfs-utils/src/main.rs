@@ -36,8 +36,16 @@ fn main() -> ExitCode {
         Command::Stat(a) => ("stat", commands::stat::run(a)),
         Command::Statfs(a) => ("statfs", commands::statfs::run(a)),
         Command::Df(a) => ("df", commands::df::run(a)),
+        Command::Counters(a) => ("counters", commands::counters::run(a)),
+        Command::InoPath(a) => ("ino-path", commands::ino_path::run(a)),
+        Command::GetReferringEntries(a) => ("get-referring-entries", commands::referring_entries::run(a)),
+        Command::GetAllocatedInos(a) => ("get-allocated-inos", commands::allocated_inos::run(a)),
+        Command::GetAttrX(a) => ("get-attr-x", commands::attr_x::get(a)),
+        Command::SetAttrX(a) => ("set-attr-x", commands::attr_x::set(a)),
+        Command::GetFiemap(a) => ("get-fiemap", commands::fiemap::run(a)),
         Command::Print(a) => ("print", commands::print::run(a)),
         Command::ManPages(a) => ("man-pages", commands::man_pages::run(a)),
+        Command::Completions(a) => ("completions", commands::completions::run(a)),
         Command::Check(a) => return commands::check::run(a),
     };
     match result {

@@ -17,13 +17,15 @@ impl Fs {
     /// # Errors
     ///
     /// [`Error::NotSupported`] for symbolic links, other encodings, and when lists are off; [`Error::AccessDenied`] for a
-    /// default list of what is no directory; [`Error::Invalid`] and [`Error::TooBig`] for what is no list.
+    /// default list of what is no directory; [`Error::NotPermitted`] for a file that is retained; [`Error::Invalid`] and
+    /// [`Error::TooBig`] for what is no list.
     pub(crate) fn set_acl(&self, ino: u64, kind: AclKind, list: &[u8], kill_sgid: bool) -> Result<()> {
         let acl = Acl::parse(list)?;
         let pin = self.pin(ino)?;
         let locks = self.store().lock(&[(ino, LockMode::Write)])?;
         let _state = pin.data.write();
         let mut inode = self.load(&locks, ino)?;
+        inode.check_changeable()?;
         match inode.kind() {
             FileType::Symlink => return Err(Error::NotSupported),
             FileType::Directory => {}

@@ -7,8 +7,8 @@ use scoutfs_btree::Item;
 use scoutfs_btree::space::SpaceKind;
 use scoutfs_format::Key;
 use scoutfs_format::item::{
-    EXTENT_OFFLINE, EXTENT_UNWRITTEN, ExtentItem, FIRST_DIR_POS, INODE_TRUNCATE, InodeItem, MAX_FILE_BYTES,
-    MAX_LINKS, ROOT_INO,
+    EXTENT_OFFLINE, EXTENT_UNWRITTEN, ExtentItem, FIRST_DIR_POS, INODE_RETENTION, INODE_TRUNCATE, InodeItem,
+    MAX_FILE_BYTES, MAX_LINKS, ROOT_INO,
 };
 use scoutfs_format::key::{
     KIND_BACKREF, KIND_DATA_SEQ, KIND_DIRENT, KIND_EXTENT, KIND_INODE, KIND_META_SEQ, KIND_READDIR,
@@ -125,7 +125,10 @@ impl Pass<'_, '_> {
             self.inode_issue(IssueKind::Mode { mode }, ino);
         }
         let flags = item.flags.get();
-        if flags & !INODE_TRUNCATE != 0 {
+        let retained = flags & INODE_RETENTION != 0;
+        if flags & !(INODE_TRUNCATE | INODE_RETENTION) != 0
+            || retained && file_type != Some(FileType::Regular)
+        {
             self.inode_issue(IssueKind::InodeFlags { flags }, ino);
         }
         let size = item.size.get();

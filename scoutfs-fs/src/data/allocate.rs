@@ -3,6 +3,7 @@
 
 use scoutfs_format::item::{EXTENT_UNWRITTEN, MAX_FILE_BYTES};
 
+use crate::counters::Counter;
 use crate::data::extent::{Extent, remap_need};
 use crate::data::state::DataState;
 use crate::error::{Error, Result};
@@ -43,10 +44,12 @@ impl Fs {
             return Err(Error::Invalid("a range of no bytes"));
         }
         let end = offset.checked_add(len).filter(|end| *end <= MAX_FILE_BYTES).ok_or(Error::FileTooBig)?;
+        self.count(Counter::Fallocate);
         let pin = self.pin(ino)?;
         let locks = self.store().lock(&[(ino, LockMode::Write)])?;
         let mut state = pin.data.write();
         let mut inode = self.load_file(&locks, ino)?;
+        inode.check_changeable()?;
         self.finish_truncate_locked(&locks, &mut inode)?;
         if mode != AllocateMode::Allocate {
             self.zero_edges(&locks, &mut state, &inode, offset, end)?;

@@ -9,7 +9,7 @@ use scoutfs_env::device::IO_ALIGN;
 
 use crate::data::extent::Extent;
 use crate::data::state::DataState;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::inode::record::{DATA_BLOCK_BYTES, Inode};
 
@@ -139,6 +139,10 @@ impl Fs {
     }
 
     /// Zeros the bytes `from..to` of one block on the device, if `extent` holds it and it is written.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotSupported`] when the block is in the archive: nothing brings the rest of it back yet.
     pub(crate) fn zero_in_block(
         &self,
         state: &mut DataState,
@@ -148,11 +152,11 @@ impl Fs {
         to: u64,
     ) -> Result<()> {
         let block = from / DATA_BLOCK_BYTES;
-        let Some(extent) = extent.filter(|e| e.first <= block && e.is_written()) else {
+        let Some(extent) = extent.filter(|e| e.first <= block && from < to) else {
             return Ok(());
         };
-        if from >= to {
-            return Ok(());
+        if !extent.is_written() {
+            return if extent.blkno == 0 { Err(Error::NotSupported) } else { Ok(()) };
         }
         let mut buf = IoBuf::zeroed(BLOCK_LEN)?;
         self.old_block(inode, &extent, block, &mut buf)?;
@@ -172,6 +176,6 @@ fn bounce_of(bounce: &mut Option<IoBuf>, len: usize) -> Result<&mut [u8]> {
     }
     match bounce {
         Some(buf) => Ok(&mut buf[..len]),
-        None => Err(crate::error::Error::NoMemory),
+        None => Err(Error::NoMemory),
     }
 }

@@ -2,7 +2,8 @@
 //! Extents of file data, and changing which blocks a range of a file maps to.
 //!
 //! Extents of an inode do not overlap; neighbours that continue each other on the device and are of the same
-//! sort are one. The inode's `online_blocks` is the sum of the blocks that its extents have here.
+//! sort are one. The inode's `online_blocks` is the sum of the blocks that its extents have here, its `offline_blocks` that of
+//! those in the archive.
 
 use scoutfs_env::Vec;
 use scoutfs_format::Key;
@@ -90,8 +91,12 @@ impl Extent {
         if self.blkno == 0 { 0 } else { self.len }
     }
 
+    fn offline_blocks(&self) -> u64 {
+        if self.blkno == 0 { self.len } else { 0 }
+    }
+
     /// Whether `next` continues it in the file and on the device.
-    fn joins(&self, next: &Extent) -> bool {
+    pub fn joins(&self, next: &Extent) -> bool {
         self.end() == next.first
             && self.flags == next.flags
             && (self.blkno == 0) == (next.blkno == 0)
@@ -161,9 +166,9 @@ impl Remap {
         (self.old.len() + self.new.len()) as u32
     }
 
-    /// By how much the number of online blocks changes.
-    fn online_delta(&self) -> i64 {
-        let sum = |extents: &[Extent]| extents.iter().map(Extent::online_blocks).sum::<u64>();
+    /// By how much a sum over the extents changes. Each file's blocks are fewer than 2^51.
+    fn delta(&self, blocks: impl Fn(&Extent) -> u64) -> i64 {
+        let sum = |extents: &[Extent]| extents.iter().map(&blocks).sum::<u64>();
         sum(&self.new).cast_signed() - sum(&self.old).cast_signed()
     }
 
@@ -191,7 +196,8 @@ impl Remap {
                 change.create(new.key(inode.ino), &[new.item().as_bytes()])?;
             }
         }
-        inode.add_online(self.online_delta())
+        inode.add_online(self.delta(Extent::online_blocks))?;
+        inode.add_offline(self.delta(Extent::offline_blocks))
     }
 
     /// Takes the steps that cannot fail; the change must be finished, too.

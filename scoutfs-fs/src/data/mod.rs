@@ -10,6 +10,7 @@
 //! | `write` | write, append |
 //! | `truncate` | setting the size, freeing extents |
 //! | `allocate` | fallocate |
+//! | `fiemap` | where the data are |
 //!
 //! # What must hold
 //!
@@ -28,6 +29,7 @@
 mod allocate;
 mod block_io;
 pub(crate) mod extent;
+mod fiemap;
 mod read;
 pub(crate) mod state;
 mod truncate;

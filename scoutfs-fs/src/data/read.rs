@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Reading, and looking for data and holes.
 
+use crate::counters::Counter;
 use crate::data::extent::Extent;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
@@ -17,7 +18,9 @@ impl Fs {
         let inode = self.load_file(&locks, ino)?;
         let left = inode.size().saturating_sub(offset);
         let len = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
+        self.count(Counter::Read);
         self.read_range(&locks, ino, offset, &mut buf[..len])?;
+        self.count_n(Counter::ReadBytes, len as u64);
         Ok(len)
     }
 

@@ -3,6 +3,7 @@
 
 use scoutfs_format::item::{EXTENT_UNWRITTEN, MAX_FILE_BYTES};
 
+use crate::counters::Counter;
 use crate::data::extent::{Extent, remap_need};
 use crate::data::state::DataState;
 use crate::error::{Error, Result};
@@ -38,6 +39,7 @@ impl Fs {
         let locks = self.store().lock(&[(ino, LockMode::Write)])?;
         let mut state = pin.data.write();
         let mut inode = self.load_file(&locks, ino)?;
+        inode.check_changeable()?;
         let offset = offset.unwrap_or(inode.size());
         if data.is_empty() {
             return Ok((offset, 0));
@@ -52,6 +54,7 @@ impl Fs {
         if offset / DATA_BLOCK_BYTES > inode.size() / DATA_BLOCK_BYTES {
             self.zero_past_end(&locks, &mut state, &inode)?;
         }
+        self.count(Counter::Write);
         let mut done = 0;
         while done < len {
             let at = offset + done as u64;
@@ -61,6 +64,7 @@ impl Fs {
                 Err(_) => break,
             }
         }
+        self.count_n(Counter::WriteBytes, done as u64);
         Ok((offset, done))
     }
 

@@ -6,6 +6,7 @@ use scoutfs_format::item::{FIRST_DIR_POS, InodeItem, MAX_LINKS, MAX_SYMLINK_LEN}
 use scoutfs_format::le::{U32, U64};
 
 use crate::acl::Inherited;
+use crate::counters::Counter;
 use crate::dir::entry::{self, NAMES_NEED, check_entry_name};
 use crate::error::{Error, Result};
 use crate::fs::Fs;
@@ -85,6 +86,7 @@ impl Fs {
         if let Some(name) = name {
             check_entry_name(name)?;
         }
+        self.count(Counter::Create);
         let ino = self.store().new_ino(kind == FileType::Directory)?;
         let dir_pin = self.pin(dir)?;
         let pin = self.pin(ino)?;
@@ -178,6 +180,7 @@ impl Fs {
             gid: U32::new(if inherits { parent.item.gid.get() } else { new.gid }),
             mode: U32::new(mode),
             rdev: U64::new(if is_device { new.rdev } else { 0 }),
+            project: parent.item.project,
             parent: U64::new(if is_dir { parent.ino } else { 0 }),
             ..InodeItem::default()
         };
@@ -193,6 +196,7 @@ impl Fs {
     pub fn link(&self, ino: u64, dir: u64, name: &[u8]) -> Result<Attr> {
         self.writable()?;
         check_entry_name(name)?;
+        self.count(Counter::Link);
         let dir_pin = self.pin(dir)?;
         let pin = self.pin(ino)?;
         let locks = self.store().lock(&[(dir, LockMode::Write), (ino, LockMode::Write)])?;
@@ -201,6 +205,7 @@ impl Fs {
         if inode.is_dir() {
             return Err(Error::NotPermitted);
         }
+        inode.check_changeable()?;
         let mut parent = self.load_live_dir(&locks, dir)?;
         if entry::find(&locks, dir, name)?.is_some() {
             return Err(Error::Exists);

@@ -5,6 +5,7 @@ use scoutfs_env::Vec;
 use scoutfs_format::Key;
 use scoutfs_format::item::{MAX_SYMLINK_LEN, ROOT_INO};
 
+use crate::counters::Counter;
 use crate::dir::entry::{self, Entry, check_name};
 use crate::error::{Error, Result};
 use crate::fs::Fs;
@@ -40,6 +41,11 @@ impl Fs {
     /// The inode that a name in a directory stands for, with a reference. `.` and `..` are understood.
     pub fn lookup(&self, dir: u64, name: &[u8]) -> Result<Attr> {
         check_name(name)?;
+        if name == b"." {
+            // Asked for file handles, of inodes of any type.
+            return self.lookup_ino(dir);
+        }
+        self.count(Counter::Lookup);
         let dir_pin = self.pin(dir)?;
         let mut want = dir;
         loop {
@@ -49,7 +55,6 @@ impl Fs {
             let _state = dir_pin.data.read();
             let parent = self.load_dir(&locks, dir)?;
             let ino = match name {
-                b"." => dir,
                 b".." => parent_of(&parent),
                 _ => entry::find(&locks, dir, name)?.ok_or(Error::NotFound)?.ino,
             };

@@ -9,6 +9,7 @@
 //! | `remove` | unlink, rmdir |
 //! | `rename` | rename, with NOREPLACE and EXCHANGE |
 //! | `readdir` | readdir, with and without attributes |
+//! | `backref` | from an inode to its entries and paths |
 //!
 //! # What must hold
 //!
@@ -23,6 +24,7 @@
 //! inodes in order, looks again, and starts over if the name stands for another inode by now. Directories change their
 //! parents only under the rename lock, so that who is above whom stands still while it is checked.
 
+mod backref;
 mod create;
 mod entry;
 mod lookup;
@@ -30,6 +32,7 @@ mod readdir;
 mod remove;
 mod rename;
 
+pub use backref::{InoPath, Referring};
 pub use create::NewInode;
 pub use readdir::DirEntry;
 pub use rename::RenameFlags;

@@ -11,6 +11,7 @@ use scoutfs_format::item::{FIRST_DIR_POS, MAX_NAME_LEN, ReaddirHeader};
 use scoutfs_format::key::KIND_READDIR;
 use zerocopy::FromBytes;
 
+use crate::counters::Counter;
 use crate::dir::lookup::parent_of;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
@@ -77,6 +78,7 @@ impl Fs {
     /// Calls `f` with the entries of a directory from position `pos` on, `.` and `..` included, until it returns false
     /// or there are no more. No lock is held while it runs.
     pub fn readdir(&self, dir: u64, pos: u64, f: &mut dyn FnMut(&DirEntry<'_>) -> bool) -> Result<()> {
+        self.count(Counter::Readdir);
         let pin = self.pin(dir)?;
         let mut pos = pos;
         loop {
@@ -106,6 +108,7 @@ impl Fs {
         pos: u64,
         f: &mut dyn FnMut(&DirEntry<'_>, Option<&Attr>) -> bool,
     ) -> Result<()> {
+        self.count(Counter::Readdir);
         let pin = self.pin(dir)?;
         let mut pos = pos;
         loop {
@@ -165,7 +168,7 @@ impl Fs {
         let mut from = Key::readdir(dir.ino, pos.max(FIRST_DIR_POS));
         while batch.found.len() < BATCH {
             let key = locks.next(from, last, |key, value| {
-                let (ino, kind, name) = parse(dir, value)?;
+                let (ino, kind, name) = parse_entry(dir.ino, value)?;
                 batch.push(key.second, ino, kind, name)?;
                 Ok::<_, Error>(key)
             })?;
@@ -181,15 +184,17 @@ impl Fs {
     }
 }
 
-fn parse<'v>(dir: &Inode, value: &'v [u8]) -> Result<(u64, FileType, &'v [u8])> {
+/// What a readdir item of `dir` says: inode number, type and name.
+pub(crate) fn parse_entry(dir: u64, value: &[u8]) -> Result<(u64, FileType, &[u8])> {
+    let corrupt = |what| Err(Error::Corrupt { ino: dir, what });
     let Ok((header, name)) = ReaddirHeader::ref_from_prefix(value) else {
-        return Err(dir.corrupt("an entry item is too short"));
+        return corrupt("an entry item is too short");
     };
     if name.is_empty() || name.len() > MAX_NAME_LEN {
-        return Err(dir.corrupt("an entry's name has a wrong length"));
+        return corrupt("an entry's name has a wrong length");
     }
     match FileType::of_stored(header.file_type) {
         Some(kind) => Ok((header.ino.get(), kind, name)),
-        None => Err(dir.corrupt("an entry has an unknown file type")),
+        None => corrupt("an entry has an unknown file type"),
     }
 }

@@ -3,6 +3,7 @@
 
 use scoutfs_format::Key;
 
+use crate::counters::Counter;
 use crate::dir::entry::{self, Entry, NAMES_NEED, check_entry_name};
 use crate::error::{Error, Result};
 use crate::fs::Fs;
@@ -30,6 +31,7 @@ impl Fs {
     fn remove(&self, dir: u64, name: &[u8], directory: bool) -> Result<()> {
         self.writable()?;
         check_entry_name(name)?;
+        self.count(Counter::Unlink);
         let dir_pin = self.pin(dir)?;
         loop {
             let ino = self.peek(dir, name)?.ok_or(Error::NotFound)?.ino;
@@ -50,6 +52,7 @@ impl Fs {
                 (false, true) => return Err(Error::NotDirectory),
                 _ => {}
             }
+            inode.check_changeable()?;
             let unlinked = self.remove_entry(&locks, parent, inode, &entry, name.len())?;
             if unlinked {
                 pin.set_unlinked(true);

@@ -5,6 +5,7 @@ use scoutfs_env::sync::MutexGuard;
 use scoutfs_env::time::Timespec;
 use scoutfs_format::item::ROOT_INO;
 
+use crate::counters::Counter;
 use crate::dir::entry::{self, Entry, NAMES_NEED, check_entry_name};
 use crate::dir::lookup::parent_of;
 use crate::dir::remove::drop_link;
@@ -75,6 +76,7 @@ impl Fs {
         self.writable()?;
         check_entry_name(old_name)?;
         check_entry_name(new_name)?;
+        self.count(Counter::Rename);
         let exchange = flags.contains(RenameFlags::EXCHANGE);
         let noreplace = flags.contains(RenameFlags::NOREPLACE);
         if exchange && noreplace || RenameFlags::from_bits(flags.bits()).is_none() {
@@ -222,6 +224,7 @@ impl Fs {
         target: Option<Entry>,
     ) -> Result<bool> {
         let mut moved = self.entry_inode(locks, names.old_dir, source.ino)?;
+        moved.check_changeable()?;
         let mut gone = None;
         if let Some(target) = target {
             if target.ino == names.old_dir {
@@ -229,6 +232,7 @@ impl Fs {
                 return Err(if moved.is_dir() { Error::NotEmpty } else { Error::IsDirectory });
             }
             let inode = self.entry_inode(locks, names.new_dir, target.ino)?;
+            inode.check_changeable()?;
             match (moved.is_dir(), inode.is_dir()) {
                 (true, false) => return Err(Error::NotDirectory),
                 (false, true) => return Err(Error::IsDirectory),
@@ -269,6 +273,8 @@ impl Fs {
     ) -> Result<()> {
         let mut first = self.entry_inode(locks, names.old_dir, source.ino)?;
         let mut second = self.entry_inode(locks, names.new_dir, target.ino)?;
+        first.check_changeable()?;
+        second.check_changeable()?;
         let hold = locks.hold(NAMES_NEED)?;
         let now = self.store().now();
         let mut change = Change::new(&hold);

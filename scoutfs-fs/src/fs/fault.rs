@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::vec::Vec;
 
 use scoutfs_env::alloc_fault;
+use scoutfs_format::ioctl::{ATTR_CRTIME, ATTR_PROJECT_ID, AttrX};
 use scoutfs_format::item::ROOT_INO;
 
 use super::testing::{DIR, FILE, Node, TestFs, bytes};
@@ -98,6 +99,18 @@ fn an_operation_that_runs_out_of_memory_changes_nothing() {
             Box::new(|fs: &Fs| {
                 fs.setattr(file, &SetAttr { mode: Some(0o600), ..SetAttr::default() }).map(|_| ())
             })
+        ),
+        (
+            "set attributes",
+            Box::new(|fs: &Fs| {
+                let mask = (ATTR_PROJECT_ID | ATTR_CRTIME).into();
+                fs.set_attr_x(file, &AttrX { x_mask: mask, project_id: 1.into(), ..AttrX::default() })
+            })
+        ),
+        ("path", Box::new(|fs: &Fs| fs.ino_path(other, 0, 0, 4096).map(|path| assert!(path.is_some())))),
+        (
+            "extents",
+            Box::new(|fs: &Fs| fs.fiemap(file, 0, u64::MAX, 99).map(|found| assert!(!found.is_empty())))
         ),
         ("truncate", Box::new(|fs: &Fs| fs.setattr(file, &size(10_000)).map(|_| ()))),
         ("grow", Box::new(|fs: &Fs| fs.setattr(file, &size(15_000)).map(|_| ()))),

@@ -5,6 +5,7 @@ use scoutfs_env::time::Timespec;
 use scoutfs_format::ioctl::StatMore;
 use scoutfs_format::le::{U32, U64};
 
+use crate::counters::Counter;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::inode::change::{Change, INODE_CHANGE_ITEMS, Touch};
@@ -102,6 +103,7 @@ impl Fs {
 
     /// An inode's attributes.
     pub fn getattr(&self, ino: u64) -> Result<Attr> {
+        self.count(Counter::Getattr);
         let locks = self.store().lock(&[(ino, LockMode::Read)])?;
         Ok(self.load(&locks, ino)?.attr())
     }
@@ -112,6 +114,7 @@ impl Fs {
     ///
     /// [`Error::StaleHandle`] when it is gone or has no links: a handle does not revive an unlinked inode.
     pub fn lookup_ino(&self, ino: u64) -> Result<Attr> {
+        self.count(Counter::Lookup);
         let pin = self.pin(ino)?;
         let locks = self.store().lock(&[(ino, LockMode::Read)])?;
         let inode = self.load(&locks, ino)?;
@@ -141,6 +144,7 @@ impl Fs {
     pub fn setattr(&self, ino: u64, set: &SetAttr) -> Result<Attr> {
         self.writable()?;
         set.check()?;
+        self.count(Counter::Setattr);
         let pin = self.pin(ino)?;
         let locks = self.store().lock(&[(ino, LockMode::Write)])?;
         let mut state = pin.data.write();
@@ -148,6 +152,7 @@ impl Fs {
             Some(_) => self.load_file(&locks, ino)?,
             None => self.load(&locks, ino)?,
         };
+        inode.check_changeable()?;
         let follows = match set.mode {
             Some(mode) => self.follow_mode(&locks, &inode, mode)?,
             None => None,

@@ -11,6 +11,7 @@ use scoutfs_format::key::{
     KIND_DATA_SEQ, KIND_EXTENT, KIND_INODE, KIND_META_SEQ, KIND_XATTR, ZONE_XATTR_INDEX,
 };
 
+use crate::counters::Counter;
 use crate::data::extent::{MAX_BLOCK, Remap, remap_need};
 use crate::error::Result;
 use crate::fs::Fs;
@@ -123,6 +124,7 @@ impl Fs {
         extents.finish(self.store(), &hold, ino);
         change.finish(&[]);
         hold.inode_delta(-1);
+        self.count(Counter::DeleteInode);
         Ok(())
     }
 }

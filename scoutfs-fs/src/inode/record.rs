@@ -3,7 +3,7 @@
 
 use scoutfs_env::time::Timespec;
 use scoutfs_format::Key;
-use scoutfs_format::item::{INODE_TRUNCATE, InodeItem, MAX_FILE_BYTES, Time};
+use scoutfs_format::item::{INODE_RETENTION, INODE_TRUNCATE, InodeItem, MAX_FILE_BYTES, Time};
 use scoutfs_format::le::{I64, U32};
 use zerocopy::FromBytes;
 
@@ -138,6 +138,22 @@ impl Inode {
         self.item.flags.set(if pending { flags | INODE_TRUNCATE } else { flags });
     }
 
+    /// Whether nothing of the file may change but attributes outside `user.`.
+    pub fn is_retained(&self) -> bool {
+        self.item.flags.get() & INODE_RETENTION != 0
+    }
+
+    /// Retains the file, or ends that.
+    pub fn set_retained(&mut self, retained: bool) {
+        let flags = self.item.flags.get() & !INODE_RETENTION;
+        self.item.flags.set(if retained { flags | INODE_RETENTION } else { flags });
+    }
+
+    /// Every change but those that retention allows asks this first. [`Error::NotPermitted`].
+    pub fn check_changeable(&self) -> Result<()> {
+        if self.is_retained() { Err(Error::NotPermitted) } else { Ok(()) }
+    }
+
     /// The inode itself changes at `now`.
     pub fn touch_ctime(&mut self, now: Timespec) {
         self.item.ctime = to_time(now);
@@ -165,6 +181,15 @@ impl Inode {
             return Err(self.corrupt("fewer online blocks than its extents hold"));
         };
         self.item.online_blocks.set(blocks);
+        Ok(())
+    }
+
+    /// Changes the number of offline blocks.
+    pub fn add_offline(&mut self, delta: i64) -> Result<()> {
+        let Some(blocks) = self.item.offline_blocks.get().checked_add_signed(delta) else {
+            return Err(self.corrupt("fewer offline blocks than its extents hold"));
+        };
+        self.item.offline_blocks.set(blocks);
         Ok(())
     }
 

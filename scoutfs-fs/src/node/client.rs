@@ -9,11 +9,12 @@
 use core::time::Duration;
 
 use scoutfs_env::sync::{Condvar, Mutex};
-use scoutfs_env::{OrdMap, Vec};
+use scoutfs_env::{Arc, OrdMap, Vec};
 use scoutfs_format::msg::{MSG_LOCK, STATUS_AGAIN, STATUS_NO_SPACE, STATUS_OK};
 use scoutfs_net::frame::{self, Decoder};
 
 use super::transport::{End, Received};
+use crate::counters::Counters;
 use crate::error::{Error, Result};
 
 /// The mount's end of the connection to the server.
@@ -21,6 +22,7 @@ pub(crate) struct Client {
     end: End,
     state: Mutex<State>,
     answered: Condvar,
+    counters: Arc<Counters>,
 }
 
 struct State {
@@ -52,9 +54,10 @@ pub(crate) struct Order {
 
 impl Client {
     /// A client over one end of a connection.
-    pub fn new(end: End) -> Self {
+    pub fn new(end: End, counters: Arc<Counters>) -> Self {
         Client {
             end,
+            counters,
             state: Mutex::new(State { next_id: 1, next_seq: 1, requests: OrdMap::new(), closed: false }),
             answered: Condvar::new(),
         }
@@ -172,6 +175,7 @@ impl Client {
         frame::encode(&header, payload, &mut message).map_err(|_| Error::NoMemory)?;
         self.end.send(message)?;
         state.next_seq += 1;
+        self.counters.message_sent(kind);
         Ok(())
     }
 
@@ -209,6 +213,7 @@ impl Client {
     fn arrived(&self, frame: &frame::Frame<'_>, orders: &mut Vec<Order>) -> Result<()> {
         let payload = Vec::from_slice(frame.payload)?;
         let frame::Header { kind, id, status, response, .. } = frame.header;
+        self.counters.message_received(kind);
         if response && kind != MSG_LOCK {
             if let Some(request) = self.state.lock().requests.get_mut(&id) {
                 *request = Request::Answered { status, payload };

@@ -9,6 +9,7 @@
 //! | `rivals` | what it sees of other owners while it waits: whom it waits for, and when waiting is in vain |
 //! | `server_host` | the threads that run the server when this node is elected |
 //! | `transport` | the connection to a server in this process |
+//! | `counted` | the device, counting what is asked of it |
 //! | `client` | requests to the server and their answers |
 //! | `worker` | what goes on in the background: commits by time, refills, what the server asks for |
 //!
@@ -16,6 +17,7 @@
 //! commit and ask the server), one voter, and those of the server host.
 
 mod client;
+mod counted;
 mod leadership;
 mod mount;
 mod rivals;

@@ -11,7 +11,7 @@ use scoutfs_btree::space::{MountSpace, SpaceKind};
 use scoutfs_env::device::BlockDevice;
 use scoutfs_env::sync::Mutex;
 use scoutfs_env::thread::JoinHandle;
-use scoutfs_env::{Arc, Box, IoBuf, time};
+use scoutfs_env::{Arc, Box, IoBuf, time, try_box};
 use scoutfs_format::le::{U32, U64};
 use scoutfs_format::msg::{
     CommitNumber, JoinReply, JoinRequest, MSG_JOIN, MSG_LEAVE, MSG_SEQ, SeqReply, SeqRequest,
@@ -25,10 +25,12 @@ use scoutfs_server::{DeathOracle, Server};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::client::Client;
+use super::counted::CountedDevice;
 use super::server_host::ServerHost;
 use super::transport;
 use super::voter::VoterHost;
 use super::worker::{self, Intervals, Worker};
+use crate::counters::Counters;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::store::{
@@ -113,6 +115,9 @@ impl Mount {
         options: &MountOptions,
         oracle: &dyn DeathOracle,
     ) -> Result<Mount> {
+        let counters = Arc::new(Counters::new())?;
+        let device: Box<dyn BlockDevice> = try_box(CountedDevice::new(device, counters.clone()))?;
+        let device = Arc::new(device)?;
         let first = read_super(&**device).map_err(|e| Error::from(scoutfs_server::ServerError::from(e)))?;
         let fsid = first.sb.id.fsid.get();
         let geometry = first.geometry;
@@ -148,10 +153,11 @@ impl Mount {
             time::mono_now(),
         )?;
         let (mount_end, server_end) = transport::pair()?;
-        let server = ServerHost::start(server, cache.clone(), server_end, rid, voter.leadership())?;
+        let leadership = voter.leadership();
+        let server = ServerHost::start(server, cache.clone(), server_end, rid, leadership, counters.clone())?;
 
-        let client = Client::new(mount_end);
-        let store = Arc::new(join(device, cache, geometry, fsid, rid, options, client)?)?;
+        let client = Client::new(mount_end, counters.clone());
+        let store = Arc::new(join(device, cache, geometry, fsid, rid, options, client, counters)?)?;
         voter.on_lost(&store);
         let running = Running {
             receiver: Some(worker::start_receiver(&store)?),
@@ -238,6 +244,8 @@ impl Drop for Mount {
 }
 
 /// Joins the volume: gets a slot and makes what operations stand on.
+// Each is a value of its own that the caller has at hand; a struct would be made for this one call.
+#[allow(clippy::too_many_arguments)]
 fn join(
     device: Arc<Box<dyn BlockDevice>>,
     cache: Arc<BlockCache>,
@@ -246,6 +254,7 @@ fn join(
     rid: u64,
     options: &MountOptions,
     client: Client,
+    counters: Arc<Counters>,
 ) -> Result<Store> {
     let bad_answer = |_| Error::Shutdown("an answer of the server has a wrong length");
     let request = JoinRequest {
@@ -303,6 +312,7 @@ fn join(
         numbers: Numbers::new(reply.down_given.get(), reply.lease_ms.get(), joined),
         inode_delta: Mutex::new(0),
         read_only: options.read_only,
+        counters,
     })
 }
 

@@ -22,6 +22,7 @@ use scoutfs_server::merge_job::{MergeJob, MergeResult};
 
 use super::leadership::{Leadership, Lease};
 use super::transport::{End, Received};
+use crate::counters::{Counter, Counters};
 use crate::error::{Error, Result};
 
 /// The longest that the thread sleeps with nothing to do.
@@ -35,6 +36,7 @@ struct Shared {
     abandon: AtomicBool,
     merge: Mutex<Merge>,
     merge_changed: Condvar,
+    counters: Arc<Counters>,
 }
 
 #[derive(Default)]
@@ -59,6 +61,7 @@ impl ServerHost {
         end: End,
         rid: u64,
         leadership: Arc<Leadership>,
+        counters: Arc<Counters>,
     ) -> Result<ServerHost> {
         let shared = Arc::new(Shared {
             end,
@@ -66,6 +69,7 @@ impl ServerHost {
             abandon: AtomicBool::new(false),
             merge: Mutex::new(Merge::default()),
             merge_changed: Condvar::new(),
+            counters,
         })?;
         let spawn_failed = |_| Error::NoMemory;
         let for_server = shared.clone();
@@ -252,6 +256,7 @@ fn merge(shared: &Shared, cache: &BlockCache) {
         };
         drop(merge);
         let result = job.run(cache);
+        shared.counters.inc(Counter::MergePiece);
         merge = shared.merge.lock();
         merge.result = Some(result);
         shared.merge_changed.notify_all();

@@ -10,9 +10,10 @@ use core::sync::atomic::Ordering;
 use scoutfs_btree::{OwnedItem, Tail};
 use scoutfs_env::{Arc, Vec};
 
-use super::slot::{Batch, Slot};
+use super::slot::{Batch, Slot, Written};
 use super::trans::Entered;
 use super::{Need, Store};
+use crate::counters::Counter;
 use crate::error::{Error, Result};
 
 /// What a commit is to do besides.
@@ -142,6 +143,7 @@ impl Store {
                 self.reader.roots.own_tail()
             })
             .map_err(Stop::After)?;
+        self.count_commit(slot, &written, items.len());
         self.check_lease().map_err(Stop::After)?;
         let finish = || -> Result<()> {
             if let Some(logs) = written.logs {
@@ -159,6 +161,18 @@ impl Store {
         // What the server must hear is sent by the worker: nobody waits for it here.
         self.numbers.note_committed(token.taken(), written.finalized);
         Ok(written.commit_nr)
+    }
+
+    fn count_commit(&self, slot: &Slot, written: &Written, items: usize) {
+        self.counters.inc(Counter::Commit);
+        self.counters.add(Counter::RecordBytes, slot.record_bytes());
+        self.counters.add(Counter::CommitItems, items as u64);
+        if written.logs.is_some() {
+            self.counters.inc(Counter::Checkpoint);
+        }
+        if written.finalized {
+            self.counters.inc(Counter::Finalize);
+        }
     }
 
     /// The items of a closed transaction become the newest layer of this mount's log, before they count as clean.

@@ -15,6 +15,7 @@ use zerocopy::IntoBytes;
 use super::Store;
 use super::commit::Wish;
 use super::locks::LockMode;
+use crate::counters::Counter;
 use crate::error::{Error, Result};
 
 /// Locks that a mount keeps though nobody uses them.
@@ -52,6 +53,7 @@ impl LockTable {
             Acquire::Granted(_) => return Ok(()),
             Acquire::Wait(ticket) => ticket,
         };
+        store.counters.inc(Counter::LockWait);
         self.pump(store, &mut state)?;
         loop {
             if state.acquired.remove(&ticket).is_some() {
@@ -81,12 +83,14 @@ impl LockTable {
         store.trans.note_granted(message.version);
         let mut state = self.state.lock();
         state.machine.handle_grant(&message);
+        store.counters.inc(Counter::LockGrant);
         self.pump(store, &mut state)
     }
 
     /// The server wants a lock back.
     pub fn revoked(&self, store: &Store, id: u64, payload: &[u8]) -> Result<()> {
         let message = Message::parse(payload).map_err(lock_error)?;
+        store.counters.inc(Counter::LockRevoke);
         let mut state = self.state.lock();
         if let Revoked::Answer(answer) = state.machine.handle_revoke(id, &message) {
             store.client.answer(MSG_LOCK, id, 0, answer.to_raw().as_bytes())?;

@@ -47,6 +47,7 @@ mod trans;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 
+use scoutfs_env::Arc;
 use scoutfs_env::device::BlockDevice;
 use scoutfs_env::sync::Mutex;
 use scoutfs_env::time::{self, Timespec};
@@ -66,6 +67,7 @@ pub(crate) use slot::{Identity, Slot};
 pub(crate) use space::SpaceCell;
 pub(crate) use trans::Trans;
 
+use crate::counters::Counters;
 use crate::error::Result;
 use crate::node::{Client, Worker};
 pub(crate) use supply::Numbers;
@@ -117,6 +119,7 @@ pub struct Store {
     /// Inodes made less deleted by this mount.
     pub(crate) inode_delta: Mutex<i64>,
     pub(crate) read_only: bool,
+    pub(crate) counters: Arc<Counters>,
 }
 
 impl Store {

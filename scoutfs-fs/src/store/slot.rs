@@ -128,6 +128,8 @@ pub(crate) struct Slot {
     merged_through: u64,
     /// Bytes of the items in all log trees that are not finalized, from which on they are.
     max_log_bytes: u64,
+    /// Bytes of the newest record.
+    record_bytes: u64,
 }
 
 /// Blocks of a checkpoint: from the mount's space, for the transaction that is being committed.
@@ -172,6 +174,7 @@ impl Slot {
             inode_delta: 0,
             merged_through: last_log_nr,
             max_log_bytes,
+            record_bytes: 0,
         };
         slot.logs.push(Log::open(last_log_nr + 1, first_seq))?;
         Ok(slot)
@@ -200,6 +203,11 @@ impl Slot {
     /// Bytes of the items of this mount that are not merged, those of merged log trees whose blocks are not freed yet included.
     pub fn unmerged_bytes(&self) -> u64 {
         self.logs.iter().fold(self.tail_bytes, |sum, log| sum.saturating_add(log.bytes))
+    }
+
+    /// Bytes of the newest record.
+    pub fn record_bytes(&self) -> u64 {
+        self.record_bytes
     }
 
     /// Whether there are items that are not in a finalized log tree.
@@ -436,6 +444,7 @@ impl Slot {
             }
         }
         self.ring.written(&place)?;
+        self.record_bytes = bytes.len() as u64;
         Ok(place.commit_nr())
     }
 }

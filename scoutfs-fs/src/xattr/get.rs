@@ -4,6 +4,7 @@
 use scoutfs_format::Key;
 use scoutfs_format::key::KIND_XATTR;
 
+use crate::counters::Counter;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::store::LockMode;
@@ -18,6 +19,7 @@ impl Fs {
     /// [`Error::NoAttribute`]; [`Error::Range`] when `buf` is not empty and too short.
     pub fn getxattr(&self, ino: u64, name: &[u8], buf: &mut [u8]) -> Result<usize> {
         self.class_of(name)?;
+        self.count(Counter::Getxattr);
         let pin = self.pin(ino)?;
         let locks = self.store().lock(&[(ino, LockMode::Read)])?;
         let _state = pin.data.read();
@@ -48,6 +50,7 @@ impl Fs {
         buf: &mut [u8],
         show: &mut dyn FnMut(&[u8]) -> bool,
     ) -> Result<usize> {
+        self.count(Counter::Getxattr);
         let pin = self.pin(ino)?;
         let locks = self.store().lock(&[(ino, LockMode::Read)])?;
         let _state = pin.data.read();

@@ -5,6 +5,7 @@ use scoutfs_env::Vec;
 use scoutfs_format::Key;
 use scoutfs_format::item::{MAX_XATTR_VALUE_LEN, XATTR_PART_LEN};
 
+use crate::counters::Counter;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::inode::change::{Change, INODE_CHANGE_ITEMS, Touch};
@@ -61,11 +62,13 @@ impl Fs {
             Class::Tagged(_) if !how.privileged => return Err(Error::NotPermitted),
             _ => {}
         }
+        self.count(Counter::Setxattr);
         let bytes = encode(name, value)?;
         let pin = self.pin(ino)?;
         let locks = self.store().lock(&[(ino, LockMode::Write)])?;
         let _state = pin.data.write();
         let mut inode = self.load(&locks, ino)?;
+        check_retention(&inode, name)?;
         let old = Xattr::find(&locks, ino, name)?;
         match (how.mode, old) {
             (SetXattrMode::Create, Some(_)) => return Err(Error::Exists),
@@ -88,10 +91,12 @@ impl Fs {
         if matches!(class, Class::Tagged(_)) && !privileged {
             return Err(Error::NotPermitted);
         }
+        self.count(Counter::Setxattr);
         let pin = self.pin(ino)?;
         let locks = self.store().lock(&[(ino, LockMode::Write)])?;
         let _state = pin.data.write();
         let mut inode = self.load(&locks, ino)?;
+        check_retention(&inode, name)?;
         let old = Xattr::find(&locks, ino, name)?.ok_or(Error::NoAttribute)?;
         let mut replace = Replace::remove(Some(old));
         replace.indexed = matches!(class, Class::Tagged(tags) if tags.contains(Tags::SRCH));
@@ -214,4 +219,9 @@ impl Xattr {
     pub fn index_key(&self) -> Key {
         Key::srch(self.hash, self.ino, self.id)
     }
+}
+
+/// A retained file keeps its users' attributes; what administrators and the archive attach may change.
+fn check_retention(inode: &Inode, name: &[u8]) -> Result<()> {
+    if name.starts_with(b"user.") { inode.check_changeable() } else { Ok(()) }
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Telling the kernel to forget what it caches.
 //!
-//! These calls may wait, and for what is said at each: never call them on a thread that serves a request.
+//! These calls may wait, and for what is said at each: but for those that say that they do not wait, never call them on a thread
+//! that serves a request.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use super::protocol::opcode::NotifyCode;
 use super::session::Device;
 use super::types::{Errno, Result};
 
-/// Sends notifications to one mount, from any thread that serves no request. Cheap to clone.
+/// Sends notifications to one mount. Cheap to clone.
 ///
 /// What the kernel does not have cached is no error. Notifications that it does not know are: EINVAL.
 #[derive(Clone, Debug)]

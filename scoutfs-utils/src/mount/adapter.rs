@@ -5,16 +5,18 @@
 //! unlinked file that is open lives until FORGET, and fcntl and flock locks are the kernel's own as long as there is
 //! one mount.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use scoutfs_fs::data::AllocateMode;
 use scoutfs_fs::dir::{NewInode, RenameFlags as FsRenameFlags};
 use scoutfs_fs::inode::Attr as FsAttr;
+use scoutfs_fs::ioctl::Capability;
 use scoutfs_fs::xattr::{SetXattr as FsSetXattr, SetXattrMode};
 use scoutfs_fs::{Error, Fs, Mount};
 
-use super::caller::{Capability, Credentials};
+use super::caller::Credentials;
 use super::convert::{attr, errno, rdev_in, set_attr};
 use super::ioctl;
 use crate::fuse::{
@@ -34,12 +36,14 @@ pub struct Adapter {
     /// The kernel says with an access control list whether set-group-ID goes. Where it does not say (before Linux 5.12)
     /// it always goes.
     tells_acl_kill_sgid: AtomicBool,
+    /// Set when the mount begins to serve.
+    notifier: OnceLock<Notifier>,
 }
 
 impl Adapter {
     /// Serves a mount, with access control lists as it has them.
     pub fn new(mount: Mount, acls: bool) -> Self {
-        Adapter { mount, acls, tells_acl_kill_sgid: AtomicBool::new(false) }
+        Adapter { mount, acls, tells_acl_kill_sgid: AtomicBool::new(false), notifier: OnceLock::new() }
     }
 
     /// What it wants of the kernel: the umask is applied here, where default access control lists are known; permissions
@@ -96,13 +100,15 @@ fn may_change_tags(ctx: &Context<'_>, name: &[u8]) -> bool {
 }
 
 impl Filesystem for Adapter {
-    fn init(&self, negotiated: &Negotiated, _: Notifier) -> Result<()> {
+    fn init(&self, negotiated: &Negotiated, notifier: Notifier) -> Result<()> {
         let needed = self.wanted() & (InitFlags::POSIX_ACL | InitFlags::DONT_MASK);
         if !negotiated.flags.contains(needed) {
             scoutfs_env::error!("this kernel's FUSE cannot do {:?}", needed - negotiated.flags);
             return Err(Errno::PROTO);
         }
         self.tells_acl_kill_sgid.store(negotiated.flags.contains(InitFlags::SETXATTR_EXT), Relaxed);
+        // Called once.
+        let _ = self.notifier.set(notifier);
         Ok(())
     }
 
@@ -341,6 +347,6 @@ impl Filesystem for Adapter {
     }
 
     fn ioctl(&self, ctx: &Context<'_>, ino: u64, request: &Ioctl<'_>, out: &mut [u8]) -> Result<IoctlReply> {
-        ioctl::run(self.fs(), ino, ctx, request, out)
+        ioctl::run(self.fs(), self.notifier.get(), ino, ctx, request, out)
     }
 }

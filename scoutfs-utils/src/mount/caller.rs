@@ -9,21 +9,18 @@
 //! What cannot be known counts as no privilege: callers of other pid namespaces, capabilities that hold only in a user namespace
 //! of their own, and kernel threads or workers that act for somebody else (their own user is not the request's).
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::fs;
 
+use scoutfs_fs::ioctl::Capability;
+
 use crate::fuse::Context;
 
-/// A capability, by its number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Capability {
-    /// Reads and writes whatever permissions say.
-    DacOverride = 1,
-    /// Reads whatever permissions say.
-    DacReadSearch = 2,
-    /// Administers the system.
-    SysAdmin = 21,
-}
+/// Numbers of capabilities in Linux.
+const CAP_DAC_OVERRIDE: u32 = 1;
+const CAP_DAC_READ_SEARCH: u32 = 2;
+const CAP_SYS_ADMIN: u32 = 21;
 
 /// What is known of a caller.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,15 +64,49 @@ impl Credentials {
         known().unwrap_or(Credentials { uid, groups: vec![gid], capabilities: 0 })
     }
 
+    fn has_number(&self, number: u32) -> bool {
+        self.capabilities >> number & 1 == 1
+    }
+
     /// Whether the caller has a capability.
     pub fn has(&self, capability: Capability) -> bool {
-        self.capabilities & (1 << capability as u32) != 0
+        self.has_number(match capability {
+            Capability::DacReadSearch => CAP_DAC_READ_SEARCH,
+            Capability::SysAdmin => CAP_SYS_ADMIN,
+        })
     }
 
     /// For checks of permissions.
     pub fn caller(&self) -> scoutfs_fs::acl::Caller<'_> {
-        let reads_all = self.has(Capability::DacOverride) || self.has(Capability::DacReadSearch);
+        let reads_all = self.has_number(CAP_DAC_OVERRIDE) || self.has_number(CAP_DAC_READ_SEARCH);
         scoutfs_fs::acl::Caller { uid: self.uid, groups: &self.groups, reads_all }
+    }
+}
+
+/// The credentials of who asks, looked up when they first matter.
+pub struct LazyCredentials<'a> {
+    ctx: &'a Context<'a>,
+    known: OnceCell<Credentials>,
+}
+
+impl<'a> LazyCredentials<'a> {
+    /// Those of who asks.
+    pub fn of(ctx: &'a Context<'a>) -> Self {
+        LazyCredentials { ctx, known: OnceCell::new() }
+    }
+
+    fn get(&self) -> &Credentials {
+        self.known.get_or_init(|| Credentials::of(self.ctx))
+    }
+}
+
+impl scoutfs_fs::ioctl::Credentials for LazyCredentials<'_> {
+    fn capable(&self, capability: Capability) -> bool {
+        self.get().has(capability)
+    }
+
+    fn caller(&self) -> scoutfs_fs::acl::Caller<'_> {
+        self.get().caller()
     }
 }
 
@@ -91,7 +122,7 @@ mod tests {
         let found = parse(STATUS).unwrap();
         assert_eq!((found.uid, &found.groups[..]), (4, &[10, 11, 8][..]));
         assert!(found.has(Capability::SysAdmin) && found.has(Capability::DacReadSearch));
-        assert!(!found.has(Capability::DacOverride));
+        assert!(!found.has_number(CAP_DAC_OVERRIDE));
         assert!(found.caller().reads_all);
         for missing in ["Uid", "Gid", "Groups", "CapEff"] {
             let other = STATUS.replace(missing, "Other");

@@ -10,7 +10,6 @@
 //! | `convert` | attributes, times and errors between the two |
 //! | `signals` | unmounting when the process is asked to end |
 //! | `ioctl` | the ioctls of a mounted volume |
-//! | `xattr_ioctl` | those about extended attributes |
 //! | `user_memory` | the memory of who called an ioctl |
 
 mod adapter;
@@ -21,7 +20,6 @@ pub mod options;
 mod process;
 mod signals;
 mod user_memory;
-mod xattr_ioctl;
 
 pub use adapter::Adapter;
 pub use process::{LocalProcesses, this_process};

@@ -19,18 +19,28 @@
 //! | `data` | file content: holes, mapped memory, direct IO |
 //! | `full_volume` | filling to the brim, and getting the space back |
 //! | `errors` | refusals: exit status, message, and nothing written |
+//! | `ioctl` | the ioctls, as another program calls them |
+//! | `ioctl_hostile` | the same with hostile arguments and by callers without rights |
+//! | `raw_ioctl` | their numbers and structures, and the call |
+//! | `handles` | file handles over renames, remounts and removal |
+//! | `commands` | the commands that ask a mount, and what they print |
 //! | `fsx` | the public stress test of that name |
 
 mod acls;
+mod commands;
 mod data;
 mod durability;
 mod errors;
 mod fsx;
 mod full_volume;
+mod handles;
+mod ioctl;
+mod ioctl_hostile;
 mod pattern;
 mod posix;
 mod programs;
 mod quick_start;
+mod raw_ioctl;
 mod run;
 mod user;
 mod volume;

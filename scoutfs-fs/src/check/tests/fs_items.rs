@@ -58,6 +58,10 @@ fn impossible_fields_of_an_inode_are_found() {
     assert_eq!(issues, [(K::Size { size: u64::MAX }, inode(FILE))]);
     let issues = damaged(|v| v.edit_inode(FILE, |i| i.flags = 6.into()));
     assert_eq!(issues, [(K::InodeFlags { flags: 6 }, inode(FILE))]);
+    // Retention is of regular files.
+    assert_eq!(damaged(|v| v.edit_inode(FILE, |i| i.flags = INODE_RETENTION.into())), []);
+    let issues = damaged(|v| v.edit_inode(LINK, |i| i.flags = INODE_RETENTION.into()));
+    assert_eq!(issues, [(K::InodeFlags { flags: INODE_RETENTION }, inode(LINK))]);
     let issues = damaged(|v| v.put(Key::inode(FILE), Vec::from([1; 9])));
     let length = K::ValueLength { expected: size_of::<InodeItem>(), found: 9 };
     assert!(issues.contains(&(length, item(Key::inode(FILE)))));
