@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::ptr;
 
 use crate::raw_ioctl::*;
+use crate::run::scoutfs;
 use crate::volume::Volume;
 
 #[test]
@@ -176,6 +177,36 @@ fn attributes_are_set_and_seen_at_once() {
     let mounted = volume.mount();
     assert_eq!((call(&open(mounted.join("dir/file")), GET_ATTR_X, &mut get), get.project), (Ok(0), 34));
     assert_eq!(fs::metadata(mounted.join("file")).unwrap().len(), 100_000);
+    mounted.unmount();
+}
+
+#[test]
+fn a_read_only_mount_tells_everything_and_sets_nothing() {
+    let volume = Volume::new(64);
+    let mounted = volume.mount();
+    fs::write(mounted.join("file"), "content").unwrap();
+    mounted.unmount();
+    let mounted = volume.mount_with(|image, directory| {
+        let mut command = scoutfs(["mount", "-o", "ro,server_addr=127.0.0.1"]);
+        command.arg(image).arg(directory);
+        command
+    });
+    let file = File::open(mounted.join("file")).unwrap();
+    let mut get = AttrX { mask: 1 << 7 | 1 << 9, ..AttrX::default() };
+    assert_eq!((call(&file, GET_ATTR_X, &mut get), get.size, get.project), (Ok(0), 7, 0));
+    for mask in [0, 1 << 8, 1 << 9] {
+        let mut set = AttrX { mask, bits: 1, project: 1, ..AttrX::default() };
+        assert_eq!(call(&file, SET_ATTR_X, &mut set), Err(libc::EROFS), "{mask:x}");
+    }
+    let mut map = Fiemap { length: 1, ..Fiemap::default() };
+    assert_eq!((call(&file, FIEMAP, &mut map), map.mapped), (Ok(0), 1));
+    let mut result = [0u8; 100];
+    let result_at = result.as_mut_ptr() as u64;
+    let mut get =
+        InoPath { ino: ino(mounted.join("file")), result: result_at, bytes: 100, ..InoPath::default() };
+    assert_eq!(call(&file, INO_PATH, &mut get), Ok(0));
+    assert_eq!(result[24..29], *b"file\0");
+    drop(file);
     mounted.unmount();
 }
 
