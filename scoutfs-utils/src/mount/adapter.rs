@@ -44,6 +44,9 @@ impl Adapter {
 
     /// What it wants of the kernel: the umask is applied here, where default access control lists are known; permissions
     /// are checked there, with the lists.
+    ///
+    /// The kernel keeps the list (or that there is none) of each inode but the root, which it makes before it knows of lists: since
+    /// Linux 6.18.42 it asks for the root's on each path that a user other than the root's owner walks through it.
     pub fn wanted(&self) -> InitFlags {
         // The adapter does without OPEN, so truncation must come as SETATTR.
         let mut want = (InitFlags::DEFAULT - InitFlags::ATOMIC_O_TRUNC) | InitFlags::DONT_MASK;
