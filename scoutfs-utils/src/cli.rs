@@ -25,8 +25,15 @@ pub enum Command {
     /// List the changed inodes in the order of their changes.
     WalkInodes(WalkInodes),
     /// List the inodes that may have an extended attribute whose name has the tag "srch.".
+    ///
+    /// Prints inode numbers, ascending. All attributes are found that were set and synced before, on any node. An inode
+    /// that has another attribute whose name has the same 64-bit hash is listed, too: look at it to be certain. Needs
+    /// CAP_SYS_ADMIN.
     SearchXattrs(SearchXattrs),
     /// List the extended attributes of a file whose names have the tag "hide.".
+    ///
+    /// Prints names, one a line, as they are; in JSON with escapes for what is not printable ASCII. The file must be
+    /// readable. listxattr(2) leaves these names out; getfattr -n NAME shows the value of one.
     ListHiddenXattrs(ListHiddenXattrs),
     /// Show what scoutfs knows of a file besides stat(2).
     Stat(Stat),

@@ -39,7 +39,7 @@ impl Fs {
 
     /// Writes the names of all attributes, each with a zero behind it, into `buf` and returns their length; with
     /// an empty `buf`, only the length. Hidden ones are left out, and those for which `show` is false: that is for the
-    /// caller, who knows which names its user may not see.
+    /// caller, who knows which names its user may not see. `show` runs under locks of the item cache: it only looks at the name.
     ///
     /// # Errors
     ///

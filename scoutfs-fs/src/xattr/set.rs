@@ -159,7 +159,8 @@ impl Replace {
         Need {
             items: 2 * MAX_PARTS as u32 + 1 + INODE_CHANGE_ITEMS,
             bytes: self.new.as_ref().map_or(0, |(_, bytes)| bytes.len()) + 256,
-            privileged: self.new.is_none(),
+            // Only what goes makes room.
+            privileged: self.old.is_some() && self.new.is_none(),
         }
     }
 
