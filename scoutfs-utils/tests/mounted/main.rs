@@ -14,6 +14,8 @@
 //! | `durability` | what was synced survives the death of the daemon |
 //! | `programs` | tar, git, and a large directory |
 //! | `posix` | files, links, names, attributes and permissions |
+//! | `limits` | the largest files, the oldest and the newest times |
+//! | `sharing` | several processes at once: listing, appending, locks, set-ID bits |
 //! | `data` | file content: holes, mapped memory, direct IO |
 //! | `full_volume` | filling to the brim, and getting the space back |
 //! | `errors` | refusals: exit status, message, and nothing written |
@@ -24,10 +26,12 @@ mod durability;
 mod errors;
 mod fsx;
 mod full_volume;
+mod limits;
 mod mount8;
 mod pattern;
 mod posix;
 mod programs;
 mod quick_start;
 mod run;
+mod sharing;
 mod volume;
