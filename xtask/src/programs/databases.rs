@@ -150,25 +150,44 @@ impl Postgres {
         run(self.command("psql").args(["-Atqc", sql]), LIMIT).map(|s| s.trim().to_owned())
     }
 
-    /// Kills the server, and waits until its children, which see that, have ended as well and use no file any more.
+    /// Kills the server with its children, and waits until none is left that uses a file.
+    ///
+    /// The children alone would not all end: one that waits for a lock of another that is gone waits on.
     fn kill(&self, mut server: Killed) -> Result<(), String> {
         let _ = server.0.kill();
         let _ = server.0.wait();
         let start = Instant::now();
-        while self.processes()? != 0 {
-            if start.elapsed() > LIMIT {
-                return Err("the server's processes do not end".into());
+        loop {
+            let processes = self.processes();
+            if processes.is_empty() {
+                return Ok(());
             }
+            if start.elapsed() > LIMIT {
+                return Err(format!("the server's processes do not end: {}", processes.join(" ")));
+            }
+            // One may have ended by itself meanwhile, which kill would complain about.
+            let mut kill = Command::new("kill");
+            let _ = kill.arg("-KILL").args(processes).stderr(Stdio::null()).status();
             sleep(Duration::from_millis(100));
         }
-        Ok(())
     }
 
-    /// How many processes work in the data folder. Asks nothing of the filesystem, which may be dead.
-    fn processes(&self) -> Result<usize, String> {
-        let processes = fs::read_dir("/proc").map_err(|e| format!("/proc: {e}"))?;
+    /// The processes that work in the data folder, which are the server's. Asks nothing of the filesystem, which may be
+    /// dead.
+    fn processes(&self) -> Vec<String> {
         let works_there = |pid: &Path| fs::read_link(pid.join("cwd")).is_ok_and(|cwd| cwd == self.data);
-        Ok(processes.flatten().filter(|process| works_there(&process.path())).count())
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let ours = processes.filter(|process| works_there(&process.path()));
+        ours.filter_map(|process| process.file_name().into_string().ok()).collect()
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // The server went before, when something failed; what it leaves would keep the mount busy.
+        for pid in self.processes() {
+            let _ = Command::new("kill").args(["-KILL", &pid]).stderr(Stdio::null()).status();
+        }
     }
 }
 
