@@ -10,7 +10,6 @@
 //! | `run` | external programs, with a time limit |
 //! | `pattern` | random numbers and content made from them |
 //! | `quick_start` | what an administrator types first |
-//! | `mount8` | the same by mount(8) and its helper |
 //! | `durability` | what was synced survives the death of the daemon |
 //! | `programs` | tar, git, and a large directory |
 //! | `posix` | files, links, names, attributes and permissions |
@@ -27,7 +26,6 @@ mod errors;
 mod fsx;
 mod full_volume;
 mod limits;
-mod mount8;
 mod pattern;
 mod posix;
 mod programs;

@@ -3,6 +3,16 @@
 //!
 //! The helper is there only in a mount namespace that one thread of the test and its children have for themselves, so
 //! that nothing of it is left on the machine, and nobody else sees it.
+//!
+//! A program of its own, since a new namespace begins with a copy of each mount that there is: another test's volume would
+//! stay mounted there after its umount.
+
+#[allow(dead_code)]
+#[path = "mounted/run.rs"]
+mod run;
+#[allow(dead_code)]
+#[path = "mounted/volume.rs"]
+mod volume;
 
 use std::fs;
 use std::os::unix::fs::symlink;
