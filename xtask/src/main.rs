@@ -4,9 +4,11 @@
 //! | command | what it does |
 //! | --- | --- |
 //! | `cargo xtask test` | every check and test, as root; installs what they need |
+//! | `cargo xtask programs` | others' programs on a mounted volume, all or by name |
 //! | `cargo xtask demo` | the main job on an image file: mkfs, mount, walk-inodes |
 
 mod demo;
+mod programs;
 mod setup;
 mod test;
 
@@ -25,6 +27,11 @@ struct Arguments {
 enum Habit {
     /// Run every check and test. Needs root for the tests that mount.
     Test,
+    /// Run others' programs on a mounted volume: all, or those that are named. Needs root.
+    Programs {
+        /// Names of programs; all when none is given.
+        names: Vec<String>,
+    },
     /// Make a volume in an image file, mount it, and see changes in the index. Needs root.
     Demo,
 }
@@ -32,6 +39,7 @@ enum Habit {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Habit::Test => test::run(),
+        Habit::Programs { names } => programs::run(&names),
         Habit::Demo => demo::run(),
     };
     match result {

@@ -54,10 +54,15 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("unshare", "util-linux"),
 ];
 
-/// Installs what is missing, by apt.
+/// Installs what is missing of what the tests use, by apt.
 pub fn install() -> Result<(), String> {
+    install_programs(PROGRAMS)
+}
+
+/// Installs what is missing of these programs, each with the Debian package that holds it.
+pub fn install_programs(programs: &[(&str, &str)]) -> Result<(), String> {
     let mut packages: Vec<_> =
-        PROGRAMS.iter().filter(|(program, _)| !have(program)).map(|(_, package)| *package).collect();
+        programs.iter().filter(|(program, _)| !have(program)).map(|(_, package)| *package).collect();
     packages.dedup();
     if packages.is_empty() {
         return Ok(());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `cargo xtask test`: every check and test.
 
-use crate::setup;
+use crate::{programs, setup};
 
 /// Runs them, the quick ones first.
 pub fn run() -> Result<(), String> {
@@ -12,5 +12,6 @@ pub fn run() -> Result<(), String> {
     setup::run(&cargo, &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     // The programs under test are built as users build them.
     setup::run(&cargo, &["build", "--release", "--package", "scoutfs-utils"])?;
-    setup::run(&cargo, &["test", "--workspace"])
+    setup::run(&cargo, &["test", "--workspace"])?;
+    programs::run_short()
 }

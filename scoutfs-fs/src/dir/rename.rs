@@ -285,9 +285,15 @@ impl Fs {
         entry::remove(&mut change, dirs.new_mut(), &target, names.new_name.len())?;
         entry::add(&mut change, &mut dirs.old, names.old_name, second.ino, second.kind())?;
         entry::add(&mut change, dirs.new_mut(), names.new_name, first.ino, first.kind())?;
-        self.reparent(&mut first, &mut dirs.old, dirs.new.as_mut())?;
         if let Some(new) = &mut dirs.new {
-            self.reparent(&mut second, new, Some(&mut dirs.old))?;
+            if first.is_dir() && second.is_dir() {
+                // Each parent has as many subdirectories as before, which may be as many as fit.
+                first.item.parent.set(new.ino);
+                second.item.parent.set(dirs.old.ino);
+            } else {
+                self.reparent(&mut first, &mut dirs.old, Some(new))?;
+                self.reparent(&mut second, new, Some(&mut dirs.old))?;
+            }
         }
         first.touch_ctime(now);
         second.touch_ctime(now);

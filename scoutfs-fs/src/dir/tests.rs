@@ -8,11 +8,13 @@ use std::time::Duration;
 use std::vec::Vec;
 use std::{format, vec};
 
-use scoutfs_format::item::{ROOT_INO, name_hash};
+use scoutfs_format::item::{MAX_LINKS, ROOT_INO, name_hash};
 
 use crate::dir::{NewInode, RenameFlags};
 use crate::error::Error;
 use crate::fs::testing::{DIR, FILE, TestFs, long_name};
+use crate::inode::change::{Change, INODE_CHANGE_ITEMS, Touch};
+use crate::store::{LockMode, Need};
 
 const NONE: RenameFlags = RenameFlags::empty();
 
@@ -280,4 +282,68 @@ fn directories_that_many_move_at_once_never_form_a_circle() {
     });
     // All are still below the root.
     assert_eq!(fs.verify().len(), 6);
+}
+
+/// Gives an inode a number of links that it does not have.
+fn plant_links(fs: &TestFs, ino: u64, links: u32) {
+    let locks = fs.store().lock(&[(ino, LockMode::Write)]).unwrap();
+    let mut inode = fs.load(&locks, ino).unwrap();
+    let hold = locks.hold(Need { items: INODE_CHANGE_ITEMS, bytes: 256, privileged: false }).unwrap();
+    let mut change = Change::new(&hold);
+    change.inode(&mut inode, Touch::Meta).unwrap();
+    inode.item.nlink.set(links);
+    change.finish(&[&inode]);
+}
+
+#[test]
+fn an_inode_has_as_many_links_as_fit_and_no_more() {
+    let fs = TestFs::new();
+    let file = fs.touch(ROOT_INO, "file");
+    let dir = fs.subdir(ROOT_INO, "dir");
+    let other = fs.subdir(ROOT_INO, "other");
+    fs.subdir(other, "inner");
+    let links = |ino| fs.getattr(ino).unwrap().nlink;
+
+    plant_links(&fs, file, MAX_LINKS - 1);
+    fs.link(file, dir, b"last").unwrap();
+    assert_eq!(links(file), MAX_LINKS);
+    assert!(matches!(fs.link(file, dir, b"more"), Err(Error::TooManyLinks)));
+    assert_eq!(fs.names(dir), [(b"last".to_vec(), file)], "a refused link leaves no entry");
+    // Renaming over it and away from it needs no link more.
+    fs.rename(dir, b"last", dir, b"renamed", NONE).unwrap();
+    fs.unlink(dir, b"renamed").unwrap();
+    assert_eq!(links(file), MAX_LINKS - 1);
+    fs.link(file, dir, b"again").unwrap();
+    fs.unlink(dir, b"again").unwrap();
+    plant_links(&fs, file, 1);
+
+    // A directory's links are its subdirectories.
+    plant_links(&fs, dir, MAX_LINKS);
+    assert!(matches!(fs.mkdir(dir, b"sub", &DIR), Err(Error::TooManyLinks)));
+    assert!(matches!(fs.rename(other, b"inner", dir, b"inner", NONE), Err(Error::TooManyLinks)));
+    assert_eq!((links(dir), links(other)), (MAX_LINKS, 3));
+    assert_eq!(fs.names(dir), []);
+    fs.touch(dir, "a file is no link of its directory");
+    plant_links(&fs, dir, 2);
+    fs.rename(other, b"inner", dir, b"inner", NONE).unwrap();
+    assert_eq!((links(dir), links(other)), (3, 2));
+    fs.verify();
+}
+
+#[test]
+fn directories_change_places_between_parents_that_are_full() {
+    let fs = TestFs::new();
+    let parents = ["a", "b"].map(|name| fs.subdir(ROOT_INO, name));
+    let inner = parents.map(|parent| fs.subdir(parent, "inner"));
+    for parent in parents {
+        plant_links(&fs, parent, MAX_LINKS);
+    }
+    fs.rename(parents[0], b"inner", parents[1], b"inner", RenameFlags::EXCHANGE).unwrap();
+    assert_eq!(fs.names(parents[0]), [(b"inner".to_vec(), inner[1])]);
+    assert_eq!(fs.names(parents[1]), [(b"inner".to_vec(), inner[0])]);
+    for parent in parents {
+        assert_eq!(fs.getattr(parent).unwrap().nlink, MAX_LINKS);
+        plant_links(&fs, parent, 3);
+    }
+    fs.verify();
 }

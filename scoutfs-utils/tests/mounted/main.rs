@@ -16,6 +16,8 @@
 //! | `acls` | POSIX access control lists |
 //! | `xattrs` | names with tags, searches and their ioctls |
 //! | `posix` | files, links, names, attributes and permissions |
+//! | `limits` | the largest files, the oldest and the newest times |
+//! | `sharing` | several processes at once: listing, appending, locks, set-ID bits |
 //! | `data` | file content: holes, mapped memory, direct IO |
 //! | `full_volume` | filling to the brim, and getting the space back |
 //! | `errors` | refusals: exit status, message, and nothing written |
@@ -36,12 +38,14 @@ mod full_volume;
 mod handles;
 mod ioctl;
 mod ioctl_hostile;
+mod limits;
 mod pattern;
 mod posix;
 mod programs;
 mod quick_start;
 mod raw_ioctl;
 mod run;
+mod sharing;
 mod user;
 mod volume;
 mod xattrs;

@@ -284,8 +284,9 @@ pub fn loop_devices_of(image: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
+/// As this thread sees them: it may have a mount namespace of its own.
 fn mount_points() -> io::Result<Vec<PathBuf>> {
-    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let mounts = fs::read_to_string("/proc/thread-self/mounts")?;
     Ok(mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from).collect())
 }
 
