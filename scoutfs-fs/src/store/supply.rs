@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Getting space, seqs and inode numbers from the server, ahead of need where possible.
 //!
-//! Hand-overs of space are taken strictly in order, so one request is under way at a time (`supply` lock). What was
-//! taken can be used after the next commit, which names the hand-over.
+//! Hand-overs of space are taken strictly in order, and what was given back may come again, so one request or gift is under way
+//! at a time (`supply` lock). What was taken can be used after the next commit, which names the hand-over.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
@@ -38,7 +38,7 @@ pub(crate) struct Numbers {
     next_seq: Mutex<Option<u64>>,
     /// Inode numbers: those of directories, and all others.
     inos: [Mutex<Batch>; 2],
-    /// One space request at a time.
+    /// One request for, or gift of, space at a time.
     supply: Mutex<()>,
     /// Hand-overs up to this number are durably taken, and the server was told.
     taken: AtomicU64,
@@ -200,6 +200,11 @@ impl Store {
         need.saturating_add(reserve).saturating_add(merge_growth(unmerged.saturating_add(open)))
     }
 
+    /// Metadata blocks below which the worker gets more, so that nobody has to wait for them.
+    fn meta_ahead(&self, bytes: usize, privileged: bool) -> u64 {
+        self.meta_want(bytes, privileged).saturating_add(self.meta_need(bytes) / 2)
+    }
+
     /// Waits until the next checkpoint surely has its metadata blocks. The privileged may use the reserve.
     ///
     /// When the server has none, what is left is in log trees, and in the merged tree under deletions: all that is
@@ -209,7 +214,7 @@ impl Store {
         let mut all_given = false;
         loop {
             let want = self.meta_want(bytes, privileged);
-            let ahead = want.saturating_add(self.meta_need(bytes));
+            let ahead = self.meta_ahead(bytes, privileged);
             let (free, pending) = {
                 let space = self.space.lock();
                 (space.free_blocks(SpaceKind::Meta), space.pending_blocks(SpaceKind::Meta))
@@ -225,7 +230,7 @@ impl Store {
                 continue;
             }
             let nothing_unmerged = self.unmerged_bytes.load(Ordering::Relaxed) == 0;
-            match self.request_space(SpaceKind::Meta, ahead)? {
+            match self.request_space(SpaceKind::Meta, ahead.saturating_sub(free + pending))? {
                 Supplied::Some => {
                     self.commit(Wish::default())?;
                     continue;
@@ -389,6 +394,8 @@ impl Store {
             self.client.request(MSG_SPACE_TAKEN, message.as_bytes())?;
             self.numbers.told_taken.fetch_max(taken, Ordering::AcqRel);
         }
+        // The server may hand out at once what it was given: no hand-over is taken before that is forgotten here.
+        let one = self.numbers.supply.lock();
         loop {
             let mut payload = Vec::new();
             if let Some((number, extents)) = self.space.lock().given().next() {
@@ -414,6 +421,7 @@ impl Store {
             let reply: HandOverTaken = parse(&self.client.request(MSG_SPACE_GIVE, &payload)?)?;
             self.space.lock().forget_given(reply.number.get())?;
         }
+        drop(one);
         if self.numbers.finalized.swap(false, Ordering::AcqRel)
             && let Err(e) = self.tell_finalized(commit_nr)
         {
@@ -440,7 +448,7 @@ impl Store {
         for kind in SpaceKind::ALL {
             if self.numbers.low[kind as usize].swap(false, Ordering::Relaxed) {
                 let enough = match kind {
-                    SpaceKind::Meta => self.meta_want(0, false).saturating_add(self.meta_need(0)),
+                    SpaceKind::Meta => self.meta_ahead(0, false),
                     SpaceKind::Data => self.space_chunk(kind) / 2,
                 };
                 let (free, pending) = {
@@ -448,7 +456,7 @@ impl Store {
                     (space.free_blocks(kind), space.pending_blocks(kind))
                 };
                 if free + pending < enough {
-                    got |= self.request_space(kind, enough)? == Supplied::Some;
+                    got |= self.request_space(kind, enough - free - pending)? == Supplied::Some;
                 }
             }
         }
