@@ -46,6 +46,10 @@ const TIMING: Timing = Timing {
     ..Timing::DEFAULT
 };
 
+/// How often, and in which intervals, unmounting waits for memory.
+const LEAVE_ATTEMPTS: u32 = 200;
+const LEAVE_PAUSE: Duration = Duration::from_millis(20);
+
 /// How to mount.
 #[derive(Clone, Copy, Debug)]
 pub struct MountOptions {
@@ -178,7 +182,17 @@ impl Mount {
         self.fs.drop_reservations();
         // Nothing may be committed after the clean record.
         running.stop_worker(&self.store);
-        let left = self.leave();
+        let mut attempt = 1;
+        let left = loop {
+            match self.leave() {
+                // Nobody is left who could sync again.
+                Err(Error::NoMemory) if attempt < LEAVE_ATTEMPTS => {
+                    attempt += 1;
+                    time::sleep(LEAVE_PAUSE);
+                }
+                left => break left,
+            }
+        };
         running.stop_receiver(&self.store);
         if let Some(server) = running.server.take() {
             server.stop();
@@ -189,9 +203,15 @@ impl Mount {
         left
     }
 
+    /// Can be called again when it failed for want of memory.
     fn leave(&self) -> Result<()> {
-        self.store.tell_server()?;
-        let commit_nr = self.store.commit(Wish { leave: true, ..Wish::default() })?;
+        let commit_nr = match self.store.left() {
+            Some(commit_nr) => commit_nr,
+            None => {
+                self.store.tell_server()?;
+                self.store.commit(Wish { leave: true, ..Wish::default() })?
+            }
+        };
         self.store.trans.fail("the volume is unmounted");
         let message = CommitNumber {
             slot: U32::new(self.store.identity.slot),
@@ -291,6 +311,7 @@ fn join(
         worker: Worker::new(),
         checkpoint_need: AtomicU64::new(log.checkpoint_blocks(0)),
         slot: Mutex::new(log),
+        commit_waits: AtomicBool::new(false),
         identity,
         tuning,
         data_written: AtomicBool::new(false),

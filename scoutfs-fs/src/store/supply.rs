@@ -7,7 +7,7 @@
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 
-use scoutfs_btree::space::{SpaceError, SpaceExtent, SpaceKind};
+use scoutfs_btree::space::{MountSpace, SpaceError, SpaceExtent, SpaceKind};
 use scoutfs_env::Vec;
 use scoutfs_env::sync::Mutex;
 use scoutfs_env::time::{self, Mono};
@@ -42,8 +42,9 @@ pub(crate) struct Numbers {
     next_seq: Mutex<Option<u64>>,
     /// Inode numbers: those of directories, and all others.
     inos: [Mutex<Batch>; 2],
-    /// One space request at a time.
-    supply: Mutex<()>,
+    /// One space request at a time. An answer that could not be taken for want of memory waits here: it has a number, and no
+    /// later one can be taken before it.
+    supply: Mutex<Option<Vec<u8>>>,
     /// Hand-overs up to this number are durably taken, and the server was told.
     taken: AtomicU64,
     told_taken: AtomicU64,
@@ -124,7 +125,7 @@ impl Numbers {
         Numbers {
             next_seq: Mutex::new(None),
             inos: [Mutex::new(Batch::default()), Mutex::new(Batch::default())],
-            supply: Mutex::new(()),
+            supply: Mutex::new(None),
             taken: AtomicU64::new(taken),
             told_taken: AtomicU64::new(taken),
             finalized: AtomicBool::new(false),
@@ -165,6 +166,19 @@ fn parse<T: FromBytes>(payload: &[u8]) -> Result<T> {
     T::read_from_bytes(payload).map_err(|_| Error::Shutdown("an answer of the server has a wrong length"))
 }
 
+/// Gives held extents to the server; on an error they are free as before.
+fn give_or_release(space: &mut MountSpace, extents: &[SpaceExtent]) -> core::result::Result<(), SpaceError> {
+    match space.give(extents) {
+        Ok(_) => Ok(()),
+        Err(e) => release(space, extents).and(Err(e)),
+    }
+}
+
+/// Needs no memory: the extents are all that was held there.
+fn release(space: &mut MountSpace, extents: &[SpaceExtent]) -> core::result::Result<(), SpaceError> {
+    extents.iter().try_for_each(|extent| space.release_held(*extent))
+}
+
 impl Store {
     /// A seq from the server.
     pub(super) fn fetch_seq(&self) -> Result<u64> {
@@ -181,6 +195,11 @@ impl Store {
             return Ok(seq);
         }
         self.fetch_seq()
+    }
+
+    /// The next seq was fetched and not used.
+    pub(super) fn keep_seq(&self, seq: u64) {
+        self.numbers.next_seq.lock().get_or_insert(seq);
     }
 
     /// Fetches the next seq ahead, when the mount is busy.
@@ -274,7 +293,7 @@ impl Store {
             let reserve = space.reserve_blocks();
             space.set_reserve_blocks(0);
             let given = space.alloc_to_give(SpaceKind::Meta, feed).and_then(|extent| {
-                space.give(&[SpaceExtent::new(SpaceKind::Meta, extent.start, extent.len)])
+                give_or_release(&mut space, &[SpaceExtent::new(SpaceKind::Meta, extent.start, extent.len)])
             });
             space.set_reserve_blocks(reserve);
             match given {
@@ -327,7 +346,12 @@ impl Store {
 
     /// Asks the server for space. What came can be used after a commit.
     pub(crate) fn request_space(&self, kind: SpaceKind, blocks: u64) -> Result<Supplied> {
-        let _one = self.numbers.supply.lock();
+        let mut untaken = self.numbers.supply.lock();
+        if let Some(payload) = &*untaken {
+            let supplied = self.take_space(payload)?;
+            *untaken = None;
+            return Ok(supplied);
+        }
         let request = SpaceRequest {
             blocks: U64::new(blocks.max(self.space_chunk(kind))),
             kind: U32::new(kind.to_raw().into()),
@@ -339,8 +363,17 @@ impl Store {
             Err(Error::NoSpace) => return Ok(Supplied::None),
             Err(e) => return Err(e),
         };
+        let supplied = self.take_space(&payload);
+        if matches!(supplied, Err(Error::NoMemory)) {
+            *untaken = Some(payload);
+        }
+        supplied
+    }
+
+    /// Takes what the server handed over, all of it or nothing.
+    fn take_space(&self, payload: &[u8]) -> Result<Supplied> {
         let bad = Error::Shutdown("a hand-over of the server makes no sense");
-        let (header, rest) = HandOverHeader::read_from_prefix(&payload).map_err(|_| bad.clone())?;
+        let (header, rest) = HandOverHeader::read_from_prefix(payload).map_err(|_| bad.clone())?;
         if header.nr_extents.get() == 0 {
             return Ok(Supplied::None);
         }
@@ -373,15 +406,20 @@ impl Store {
                 if spare == 0 {
                     break;
                 }
-                extents.reserve(1)?;
+                if extents.reserve(1).is_err() {
+                    break;
+                }
                 match space.alloc_to_give(kind, spare.min(u32::MAX.into())) {
                     Ok(extent) => extents.push(SpaceExtent::new(kind, extent.start, extent.len))?,
                     Err(SpaceError::NoSpace { .. } | SpaceError::Reserved { .. }) => break,
-                    Err(e) => return Err(e.into()),
+                    Err(e) => {
+                        release(&mut space, &extents)?;
+                        return Err(e.into());
+                    }
                 }
             }
             if !extents.is_empty() {
-                space.give(&extents)?;
+                give_or_release(&mut space, &extents)?;
                 gave = true;
             }
         }
