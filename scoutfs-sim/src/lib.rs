@@ -17,6 +17,7 @@
 
 pub mod damage;
 pub mod disk;
+pub mod failing;
 pub mod model;
 pub mod rng;
 pub mod tree;

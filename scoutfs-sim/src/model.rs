@@ -71,7 +71,8 @@ impl Model {
         }
     }
 
-    fn find(&self, at: Place) -> Option<u64> {
+    /// The inode that a name stands for.
+    pub fn find(&self, at: Place) -> Option<u64> {
         match &self.tree[&self.dirs[at.dir]].content {
             Content::Dir(entries) => entries.get(NAMES[at.name]).copied(),
             _ => None,
