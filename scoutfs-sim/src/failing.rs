@@ -64,6 +64,11 @@ impl FailingDisk {
         self.state().failed
     }
 
+    /// Whether the plan is that one request fails.
+    pub fn once(&self) -> bool {
+        self.state().plan.is_some_and(|plan| plan.count == 1)
+    }
+
     fn admit(&self, op: IoOp, offset: u64, len: usize) -> Result<(), IoError> {
         let mut state = self.state();
         let Some(plan) = state.plan.filter(|plan| plan.op == op) else { return Ok(()) };

@@ -22,7 +22,10 @@ use scoutfs_sim::volume::{Pace, issues, mount, new_volume};
 /// Most of the time of a mount is waiting.
 const THREADS: u64 = 8;
 const OPERATIONS: usize = 24;
-/// More than anything is tried again.
+/// Requests that fail one after the other: nobody needs to notice one.
+const ONCE: u64 = 1;
+/// A few times what is tried again.
+const A_MOMENT: u64 = 10;
 const FOR_GOOD: u64 = u64::MAX;
 
 /// The trees that may be found, oldest first, and inodes whose contents were written over by writes that failed.
@@ -89,7 +92,7 @@ fn run(plan: Plan) -> Result<bool, String> {
     allowed.only(&model.tree);
 
     // A mount waits for a disk that answers nothing; one failure it gets over, or says so.
-    if plan.count == 1 {
+    if plan.count == ONCE {
         failing.fail(plan);
     }
     let mut shut_down = false;
@@ -97,11 +100,14 @@ fn run(plan: Plan) -> Result<bool, String> {
         Err(e) if failing.failed() == 0 => return Err(format!("mount: {e}")),
         Err(_) => {}
         Ok(mount) => {
-            if plan.count > 1 {
+            if plan.count > ONCE {
                 failing.fail(plan);
             }
             shut_down = work(mount.fs(), &failing, &mut model, &mut allowed)?;
-            if !shut_down && plan.count == 1 {
+            if shut_down && plan.count == ONCE {
+                return Err("the mount shut down".into());
+            }
+            if !shut_down && plan.count != FOR_GOOD {
                 // The failure is over: all works, and nothing is left of it.
                 mount
                     .fs()
@@ -139,6 +145,7 @@ fn work(fs: &Fs, failing: &FailingDisk, model: &mut Model, allowed: &mut Allowed
         match model.apply(fs, &op) {
             Ok(_) => allowed.states.push(model.tree.clone()),
             Err(e) if failing.failed() == 0 => return Err(format!("{op:?}: {e}")),
+            Err(e) if failing.once() => return Err(format!("{op:?}: {e}")),
             Err(e) => {
                 // It did nothing, but for what it wrote in place.
                 if let (Op::Write(place, ..) | Op::Truncate(place, _), model) = (&op, &before) {
@@ -201,18 +208,28 @@ fn fail_each(op: IoOp, count: u64, every: u64) {
 }
 
 #[test]
-fn a_read_that_fails_once_is_an_error_and_no_more() {
-    fail_each(IoOp::Read, 1, 3);
+fn a_read_that_fails_once_is_tried_again() {
+    fail_each(IoOp::Read, ONCE, 3);
 }
 
 #[test]
-fn a_write_that_fails_once_is_tried_again_or_an_error() {
-    fail_each(IoOp::Write, 1, 3);
+fn a_write_that_fails_once_is_tried_again() {
+    fail_each(IoOp::Write, ONCE, 3);
 }
 
 #[test]
-fn a_flush_that_fails_once_is_tried_again_or_an_error() {
-    fail_each(IoOp::Flush, 1, 2);
+fn a_flush_that_fails_once_is_tried_again() {
+    fail_each(IoOp::Flush, ONCE, 2);
+}
+
+#[test]
+fn reads_that_fail_for_a_moment_are_errors_and_no_more() {
+    fail_each(IoOp::Read, A_MOMENT, 5);
+}
+
+#[test]
+fn writes_that_fail_for_a_moment_are_errors_and_no_more() {
+    fail_each(IoOp::Write, A_MOMENT, 5);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use core::time::Duration;
 use scoutfs_btree::BlockCache;
 use scoutfs_btree::ring::{RING_BYTES, RingOwner, RingWriter};
 use scoutfs_btree::space::{MountSpace, SpaceKind};
-use scoutfs_env::device::BlockDevice;
+use scoutfs_env::device::{BlockDevice, RetryDevice};
 use scoutfs_env::sync::Mutex;
 use scoutfs_env::thread::JoinHandle;
 use scoutfs_env::{Arc, Box, IoBuf, time};
@@ -134,6 +134,9 @@ impl Mount {
             timing: options.timing,
         };
         let voter = VoterHost::elect(&device, fsid, geometry, config, term, oracle)?;
+        // Beats are not repeated: a voter must not be late, and knows what a failed one means.
+        let device: Box<dyn BlockDevice> = scoutfs_env::try_box(RetryDevice::new(device))?;
+        let device = Arc::new(device)?;
         let capacity = options.block_cache_bytes / scoutfs_format::BLOCK_SIZE;
         let cache = Arc::new(BlockCache::new(device.clone(), fsid, geometry, capacity.max(64))?)?;
         // The super block as the last leader left it, now that there is no other.

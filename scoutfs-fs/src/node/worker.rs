@@ -29,6 +29,9 @@ const RECEIVE: Duration = Duration::from_millis(500);
 /// The worker looks after things this often.
 const ROUND: Duration = Duration::from_millis(200);
 
+/// After so many rounds in a row in which the device failed the mount shuts down.
+const MAX_FAILURES: u32 = 5;
+
 /// How long changes may stay in memory, and logs unmerged.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Intervals {
@@ -135,6 +138,8 @@ fn work(store: &Store, intervals: Intervals) {
     let mut orders = Vec::new();
     // How many of them are carried out.
     let mut carried = 0;
+    // How often in a row the device failed.
+    let mut failures = 0;
     while !store.worker.stop.load(Ordering::Acquire) {
         if carried == orders.len() {
             let mut arrived = store.worker.orders.lock();
@@ -145,11 +150,17 @@ fn work(store: &Store, intervals: Intervals) {
             carried = 0;
         }
         match round(store, &orders, &mut carried, &mut clock, &intervals) {
-            Ok(()) => {}
+            Ok(()) => failures = 0,
             // The volume is full: nothing to get ahead of need.
             Err(Error::NoSpace) => {}
             // What was not done is done in the next round.
             Err(Error::NoMemory) => time::sleep(MEMORY_PAUSE),
+            // A commit that could not be written has shut the mount down already.
+            Err(Error::Io(e)) if failures < MAX_FAILURES && store.trans.check().is_ok() => {
+                scoutfs_env::warn!("background work: {e}; trying again");
+                failures += 1;
+                time::sleep(ROUND);
+            }
             Err(e) => {
                 if store.trans.check().is_ok() {
                     scoutfs_env::error!("background work: {e}");
@@ -170,7 +181,7 @@ fn round(
 ) -> Result<()> {
     while let Some(order) = orders.get(*carried) {
         match carry_out(store, order) {
-            Err(Error::NoMemory) => return Err(Error::NoMemory),
+            Err(e @ (Error::NoMemory | Error::Io(_))) => return Err(e),
             done => {
                 *carried += 1;
                 done?;
