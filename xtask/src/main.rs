@@ -4,8 +4,10 @@
 //! | command | what it does |
 //! | --- | --- |
 //! | `cargo xtask test` | every check and test, as root; installs what they need |
+//! | `cargo xtask crash` | power failures at every place of all small workloads; takes hours |
 //! | `cargo xtask demo` | the main job on an image file: mkfs, mount, walk-inodes |
 
+mod crash;
 mod demo;
 mod setup;
 mod test;
@@ -25,6 +27,18 @@ struct Arguments {
 enum Habit {
     /// Run every check and test. Needs root for the tests that mount.
     Test,
+    /// Cut the power at every place of all workloads of up to three operations. Takes hours.
+    Crash {
+        /// So many workloads instead of all.
+        #[arg(long, default_value_t = 0)]
+        workloads: u64,
+        /// So many images of each at most.
+        #[arg(long, default_value_t = 1000)]
+        images: u64,
+        /// Chooses the workloads, when they are not all.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Make a volume in an image file, mount it, and see changes in the index. Needs root.
     Demo,
 }
@@ -32,6 +46,7 @@ enum Habit {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Habit::Test => test::run(),
+        Habit::Crash { workloads, images, seed } => crash::run(workloads, images, seed),
         Habit::Demo => demo::run(),
     };
     match result {
