@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use scoutfs_btree::BlockCache;
+use scoutfs_env::alloc_fault;
 use scoutfs_env::time::Mono;
 use scoutfs_format::item::ROOT_INO;
 use scoutfs_format::le::{U16, U32, U64};
@@ -126,23 +127,7 @@ fn no_message_stops_the_server() {
         let first = mount(&disk, Pace::Fast).unwrap();
         first.fs().create(ROOT_INO, b"file", &FILE).unwrap();
         first.unmount().unwrap();
-        let dev = device(&disk);
-        let sb = read_super(&**dev).unwrap();
-        let (fsid, geometry, term) = (sb.sb.id.fsid.get(), sb.geometry, sb.sb.term.get() + 1);
-        let cache = BlockCache::new(dev.clone(), fsid, geometry, 64).unwrap();
-        let cache = scoutfs_env::Arc::new(cache).unwrap();
-        let mut server =
-            Server::open(dev.clone(), cache.clone(), sb, 0, term, &NoneDead, Mono::from_ns(0)).unwrap();
-        let join = |pid| JoinRequest {
-            rid: U64::new(pid),
-            process: ProcessId { pid: U64::new(pid), ..ProcessId::default() },
-            read_only: U32::ZERO,
-            pad: U32::ZERO,
-        };
-        for rid in [1, 2] {
-            send(&mut server, rid, MSG_JOIN, false, join(rid).as_bytes(), rid);
-        }
-        server.commit().unwrap();
+        let Rig { mut server, cache } = Rig::new(&disk);
         for n in 3..300 {
             let from = *rng.pick(&[1, 1, 1, 2, 2, 3, 0]);
             let kind = if rng.one_in(20) { rng.next_u64() as u8 } else { rng.below(19) as u8 };
@@ -179,6 +164,65 @@ fn no_message_stops_the_server() {
             BTreeSet::from([MSG_SEQ, MSG_INOS, MSG_SPACE, MSG_LOCK, MSG_STATFS, MSG_RENEW, MSG_HORIZON]);
         let granted = granted.into_inner();
         assert!(granted.is_superset(&expected), "granted: {granted:?}");
+    }
+}
+
+/// A server on a volume, with two mounts, whose rids are 1 and 2.
+struct Rig {
+    server: Server,
+    cache: scoutfs_env::Arc<BlockCache>,
+}
+
+impl Rig {
+    fn new(disk: &Disk) -> Rig {
+        let dev = device(disk);
+        let sb = read_super(&**dev).unwrap();
+        let (fsid, geometry, term) = (sb.sb.id.fsid.get(), sb.geometry, sb.sb.term.get() + 1);
+        let cache = BlockCache::new(dev.clone(), fsid, geometry, 64).unwrap();
+        let cache = scoutfs_env::Arc::new(cache).unwrap();
+        let now = Mono::from_ns(0);
+        let mut server = Server::open(dev, cache.clone(), sb, 0, term, &NoneDead, now).unwrap();
+        for rid in [1, 2] {
+            let join = JoinRequest {
+                rid: U64::new(rid),
+                process: ProcessId { pid: U64::new(rid), ..ProcessId::default() },
+                read_only: U32::ZERO,
+                pad: U32::ZERO,
+            };
+            send(&mut server, rid, MSG_JOIN, false, join.as_bytes(), rid);
+        }
+        server.commit().unwrap();
+        while server.poll_message().is_some() {}
+        Rig { server, cache }
+    }
+}
+
+/// Without memory for them, requests that change nothing that must be kept are refused, and the server goes on.
+#[test]
+fn a_request_without_memory_is_refused() {
+    let disk = new_volume();
+    let mut server = Rig::new(&disk).server;
+    let mut id = 10;
+    for kind in [MSG_SEQ, MSG_INOS, MSG_STATFS, MSG_RENEW] {
+        let payload: &[u8] = if kind == MSG_SEQ { &[0; 8] } else { &[] };
+        let mut refused = 0;
+        // Twice: what is kept for later is allocated the first time only.
+        for n in (0..8).chain(0..8) {
+            id += 1;
+            alloc_fault::fail_after(n);
+            send(&mut server, 1, kind, false, payload, id);
+            let tripped = alloc_fault::tripped();
+            alloc_fault::clear();
+            assert!(server.failed().is_none(), "kind {kind}, allocation {n}: {:?}", server.failed());
+            let answer = server.poll_message().expect("an answer");
+            assert_eq!((answer.id, answer.response), (id, true));
+            match answer.status {
+                STATUS_OK => {}
+                STATUS_NO_MEMORY if tripped => refused += 1,
+                other => panic!("kind {kind}, allocation {n}: status {other}"),
+            }
+        }
+        assert!(refused > 0, "kind {kind}: nothing was refused");
     }
 }
 

@@ -10,7 +10,7 @@ use core::time::Duration;
 
 use scoutfs_env::sync::{Condvar, Mutex};
 use scoutfs_env::{AllocError, OrdMap, Vec};
-use scoutfs_format::msg::{MSG_LOCK, STATUS_AGAIN, STATUS_NO_SPACE, STATUS_OK};
+use scoutfs_format::msg::{MSG_LOCK, STATUS_AGAIN, STATUS_NO_MEMORY, STATUS_NO_SPACE, STATUS_OK};
 use scoutfs_net::frame::{self, Decoder, FrameError};
 
 use super::transport::{End, Received};
@@ -69,6 +69,7 @@ impl Client {
             (STATUS_OK, answer) => Ok(Some(answer)),
             (STATUS_AGAIN, _) => Ok(None),
             (STATUS_NO_SPACE, _) => Err(Error::NoSpace),
+            (STATUS_NO_MEMORY, _) => Err(Error::NoMemory),
             (other, _) => Err(Error::Server(other)),
         }
     }
@@ -81,6 +82,7 @@ impl Client {
                 STATUS_OK => return Ok(answer),
                 STATUS_AGAIN => scoutfs_env::time::sleep(Duration::from_millis(10)),
                 STATUS_NO_SPACE => return Err(Error::NoSpace),
+                STATUS_NO_MEMORY => return Err(Error::NoMemory),
                 other => return Err(Error::Server(other)),
             }
         }
@@ -124,6 +126,7 @@ impl Client {
                 STATUS_OK => return Ok(answer),
                 STATUS_AGAIN => scoutfs_env::time::sleep(Duration::from_millis(10)),
                 STATUS_NO_SPACE => return Err(Error::NoSpace),
+                STATUS_NO_MEMORY => return Err(Error::NoMemory),
                 other => return Err(Error::Server(other)),
             }
         }
