@@ -103,6 +103,8 @@ pub struct Store {
     pub(crate) worker: Worker,
     /// The commit lock, and what it protects.
     pub(crate) slot: Mutex<Slot>,
+    /// A closed transaction waits in the slot, because there was no memory to commit it.
+    pub(crate) commit_waits: AtomicBool,
     pub(crate) identity: Identity,
     pub(crate) tuning: Tuning,
     /// Bytes of items that are in no log tree's durable root, and of those in the open log tree: a copy of the slot's, to be read
