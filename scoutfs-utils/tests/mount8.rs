@@ -7,6 +7,7 @@
 //! A program of its own, since a new namespace begins with a copy of each mount that there is: another test's volume would
 //! stay mounted there after its umount.
 
+// The bed of the other mounted tests, of which this one needs a part.
 #[allow(dead_code)]
 #[path = "mounted/run.rs"]
 mod run;

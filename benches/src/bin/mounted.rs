@@ -5,6 +5,7 @@
 //! All are mounted at the same time and take turns in each kind of work, several rounds; the medians are compared. One process
 //! works, or four threads in a directory of their own each, or in one.
 
+// The FUSE layer's tests look at it in ways that a benchmark does not.
 #[path = "../../../scoutfs-utils/tests/fuse_memfs/mod.rs"]
 #[allow(dead_code, missing_docs)]
 mod fuse_memfs;
@@ -26,7 +27,7 @@ const STREAM_MIB: usize = 256;
 const FSYNCS: usize = 200;
 const IMAGE_BYTES: u64 = 4 << 30;
 
-/// What is done, and how much of it: (name, threads, whether in one directory, work).
+/// What a thread does in a directory, by its number; gives how many operations that were.
 type Work = fn(&Path, usize) -> usize;
 
 /// A filesystem under test; it is unmounted when it goes.

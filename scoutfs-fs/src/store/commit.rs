@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 /// What a commit is to do besides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Wish {
-    /// Finalize the open log tree.
+    /// Finalize all log trees that are not.
     pub finalize: bool,
     /// Say that nothing follows.
     pub leave: bool,

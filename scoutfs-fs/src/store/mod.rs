@@ -105,8 +105,8 @@ pub struct Store {
     pub(crate) slot: Mutex<Slot>,
     pub(crate) identity: Identity,
     pub(crate) tuning: Tuning,
-    /// Bytes of items that are in no log tree's durable root, and of those in the open log tree: a copy of the slot's, to be read
-    /// without the commit lock.
+    /// Metadata blocks that a checkpoint could need now, the slot's [`Slot::checkpoint_blocks`], to be read without the commit
+    /// lock.
     pub(crate) checkpoint_need: AtomicU64,
     /// The slot's [`Slot::unmerged_bytes`], to be read without the commit lock.
     pub(crate) unmerged_bytes: AtomicU64,
@@ -202,7 +202,7 @@ impl Store {
         Ok(())
     }
 
-    /// Finalizes the open log tree if it has items: nothing changes, so it can be merged.
+    /// Finalizes the log trees if they have items: nothing changes, so it can be merged.
     pub(crate) fn finalize_idle(&self) -> Result<()> {
         let mut slot = self.slot.lock();
         if slot.has_items() {

@@ -72,7 +72,7 @@ pub(crate) struct Batch<'a> {
     pub items: &'a [OwnedItem],
     pub token: CommitToken,
     pub inode_delta: i64,
-    /// Write a checkpoint and finalize the open log tree, if it has items.
+    /// Write a checkpoint and finalize all log trees that are not.
     pub finalize: bool,
     /// The mount leaves: finalize, and say that nothing follows.
     pub leave: bool,
