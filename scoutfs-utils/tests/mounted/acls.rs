@@ -8,14 +8,12 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    AtFlags, Mode, OFlags, XattrFlags, chmodat, fchown, fgetxattr, fremovexattr, fsetxattr, openat,
-};
+use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags, chmodat, fchown, fgetxattr, fremovexattr, fsetxattr};
 use rustix::io::Errno;
 use rustix::thread::{Gid, Uid};
 
 use crate::pattern::Random;
-use crate::run::{SOON, program, run, run_for, run_refused, scoutfs};
+use crate::run::{SOON, open_at, program, run, run_for, run_refused, scoutfs, spawn};
 use crate::user::User;
 use crate::volume::{Volume, is_mount_point};
 
@@ -36,7 +34,7 @@ impl Tmpfs {
 impl Drop for Tmpfs {
     fn drop(&mut self) {
         if is_mount_point(&self.0) {
-            let _ = program("umount", ["-l"]).arg(&self.0).status();
+            let _ = spawn(program("umount", ["-l"]).arg(&self.0)).wait();
         }
     }
 }
@@ -141,10 +139,10 @@ fn temporary_files_and_hard_ways_to_make_files_inherit_too() {
         run(program("setfacl", ["-d", "-m", "u:5:rwx,g::rx,o::-"]).arg(root));
         let dir = File::open(root).unwrap();
         let mode = Mode::from_raw_mode(0o666);
-        let file = openat(&dir, ".", OFlags::TMPFILE | OFlags::RDWR, mode).unwrap();
+        let file = open_at(&dir, ".", OFlags::TMPFILE | OFlags::RDWR, mode).unwrap();
         let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
         rustix::fs::linkat(rustix::fs::CWD, &*path, &dir, "named", AtFlags::SYMLINK_FOLLOW).unwrap();
-        drop(openat(&dir, "created", OFlags::CREATE | OFlags::EXCL | OFlags::RDWR, mode).unwrap());
+        drop(open_at(&dir, "created", OFlags::CREATE | OFlags::EXCL | OFlags::RDWR, mode).unwrap());
         drop(std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap());
     }
     assert_eq!(lists(mounted.path()), lists(&tmpfs.0));
@@ -179,7 +177,7 @@ fn whom_a_list_permits_what_is_as_on_tmpfs() {
         ]);
         for root in &roots {
             let name = format!("{round}");
-            let file = openat(root, &*name, OFlags::CREATE | OFlags::RDWR, Mode::empty()).unwrap();
+            let file = open_at(root, &*name, OFlags::CREATE | OFlags::RDWR, Mode::empty()).unwrap();
             fchown(&file, Some(Uid::from_raw(1)), Some(Gid::from_raw(10))).unwrap();
             fsetxattr(&file, ACCESS, &list, XattrFlags::empty()).unwrap();
         }
@@ -188,7 +186,7 @@ fn whom_a_list_permits_what_is_as_on_tmpfs() {
                 let ask = |root: &File| -> Vec<Result<(), Errno>> {
                     let name = format!("{round}");
                     let opened = [OFlags::RDONLY, OFlags::WRONLY, OFlags::RDWR]
-                        .map(|how| openat(root, &*name, how, Mode::empty()).map(drop));
+                        .map(|how| open_at(root, &*name, how, Mode::empty()).map(drop));
                     let may =
                         rustix::fs::accessat(root, &*name, rustix::fs::Access::EXEC_OK, AtFlags::EACCESS);
                     opened.into_iter().chain([may]).collect()
@@ -213,7 +211,7 @@ fn set_group_id_and_ownership_count_as_on_tmpfs() {
         bytes(&[(1, 7, !0), (4, 7, !0), (32, 7, !0)]),
     );
     type Change<'a> = (&'a str, Box<dyn Fn(&File) -> Result<(), Errno> + Sync + 'a>);
-    let at_file = |root: &File| openat(root, "file", OFlags::RDONLY, Mode::empty()).map(File::from);
+    let at_file = |root: &File| open_at(root, "file", OFlags::RDONLY, Mode::empty()).map(File::from);
     let changes: Vec<Change<'_>> = vec![
         ("full", Box::new(|r| fsetxattr(&at_file(r)?, ACCESS, &full, XattrFlags::empty()))),
         ("minimal", Box::new(|r| fsetxattr(&at_file(r)?, ACCESS, &minimal, XattrFlags::empty()))),
@@ -228,7 +226,7 @@ fn set_group_id_and_ownership_count_as_on_tmpfs() {
         for (what, change) in &changes {
             let mut results = Vec::new();
             for root in &roots {
-                let file = openat(root, "file", OFlags::CREATE | OFlags::RDWR, Mode::empty()).unwrap();
+                let file = open_at(root, "file", OFlags::CREATE | OFlags::RDWR, Mode::empty()).unwrap();
                 fsetxattr(&file, ACCESS, &full, XattrFlags::empty()).unwrap();
                 fchown(&file, Some(Uid::from_raw(1)), Some(Gid::from_raw(10))).unwrap();
                 chmodat(root, "file", Mode::from_raw_mode(0o2755), AtFlags::empty()).unwrap();
@@ -267,7 +265,7 @@ fn a_list_counts_from_the_moment_it_is_set() {
     run(program("chmod", ["640"]).arg(&path));
     let user = User::new(5, 5, &[]);
     let may_read = || {
-        let opened = user.run(|| openat(&root, "file", OFlags::RDONLY, Mode::empty()).map(drop));
+        let opened = user.run(|| open_at(&root, "file", OFlags::RDONLY, Mode::empty()).map(drop));
         assert!(matches!(opened, Ok(()) | Err(Errno::ACCESS)));
         opened.is_ok()
     };
@@ -325,7 +323,7 @@ fn what_is_no_list_is_refused_and_changes_nothing() {
     assert_eq!(fgetxattr(&file, ACCESS, &mut list[..]), Ok(4092));
     assert_eq!(list[..4092], long(507));
     User::new(300, 300, &[])
-        .run(|| openat(File::open(mounted.path()).unwrap(), "file", OFlags::RDWR, Mode::empty()).map(drop))
+        .run(|| open_at(File::open(mounted.path()).unwrap(), "file", OFlags::RDWR, Mode::empty()).map(drop))
         .unwrap();
     drop(file);
     mounted.unmount();
@@ -358,7 +356,7 @@ fn noacl_switches_lists_off_for_one_mount() {
     // The kernel asks the mode alone: the user of the list is one of the others.
     let root = File::open(mounted.path()).unwrap();
     let opened = User::new(5, 5, &[])
-        .run(|| openat(&root, "dir/new", OFlags::CREATE | OFlags::RDWR, Mode::empty()).map(drop));
+        .run(|| open_at(&root, "dir/new", OFlags::CREATE | OFlags::RDWR, Mode::empty()).map(drop));
     assert_eq!(opened, Err(Errno::ACCESS));
     drop(root);
     sh(mounted.path(), "rm -r dir/file dir/sub");

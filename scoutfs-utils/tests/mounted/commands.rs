@@ -7,10 +7,11 @@ use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::run::{Ended, SOON, program, run, run_for, run_refused, scoutfs};
+use crate::run::{Ended, SOON, program, run, run_for, run_refused, scoutfs, spawn};
 use crate::volume::Volume;
 
 fn ino(path: impl AsRef<Path>) -> String {
@@ -37,7 +38,8 @@ fn paths_and_entries_of_an_inode_are_listed() {
     let (file, dir) = (ino(&odd), ino(mounted.join("dir")));
     // Names come out as they are, whatever they are made of.
     let mut command = scoutfs(["ino-path", &file, "-p"]);
-    let output = command.arg(mounted.path()).output().unwrap();
+    let child = spawn(command.arg(mounted.path()).stdout(Stdio::piped()));
+    let output = child.wait_with_output().unwrap();
     assert!(output.status.success());
     assert_eq!(output.stdout, b"odd \xff\nname\ndir/file\n");
     assert_eq!(print(&["ino-path", &dir, "-p"], mounted.path()), "dir\n");

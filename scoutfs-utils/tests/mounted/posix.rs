@@ -10,13 +10,13 @@ use std::thread;
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps, XattrFlags, getxattr, listxattr,
-    mkdirat, mknodat, openat, removexattr, renameat_with, setxattr, statx, utimensat,
+    mkdirat, mknodat, removexattr, renameat_with, setxattr, statx, utimensat,
 };
 use rustix::io::Errno;
 use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::pattern::content;
-use crate::run::{SOON, wait_until};
+use crate::run::{SOON, open_at, wait_until};
 use crate::volume::{Mounted, Volume};
 
 fn names(dir: &Path) -> BTreeSet<String> {
@@ -201,7 +201,7 @@ fn permissions_hold_for_other_users() {
             set_thread_res_gid(gid, gid, gid).unwrap();
             set_thread_res_uid(uid, uid, uid).unwrap();
             let open =
-                |path: &str, flags| openat(&root, path, flags, Mode::from_raw_mode(0o666)).map(File::from);
+                |path: &str, flags| open_at(&root, path, flags, Mode::from_raw_mode(0o666)).map(File::from);
             assert_eq!(open("private", OFlags::RDONLY).unwrap_err(), Errno::ACCESS);
             let mut text = String::new();
             open("readable", OFlags::RDONLY).unwrap().read_to_string(&mut text).unwrap();

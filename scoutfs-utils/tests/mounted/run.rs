@@ -5,12 +5,15 @@ use std::borrow::BorrowMut;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Seek};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create, openat};
+use rustix::path::Arg;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 /// What a short command may take on a machine that does many other things.
@@ -38,6 +41,21 @@ pub fn program<S: AsRef<OsStr>>(name: &str, arguments: impl IntoIterator<Item = 
     command
 }
 
+/// Starts a program, while no other test does.
+///
+/// Between fork and exec a child holds all files of this process, those of the other tests too, whose `umount` would
+/// find the target busy. One at a time: a test that starts `umount` has closed its files before, and no child of others has them.
+pub fn spawn(command: &mut Command) -> Child {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    command.spawn().unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"))
+}
+
+/// As `openat`, but programs that another test starts meanwhile do not get the file.
+pub fn open_at(dir: impl AsFd, path: impl Arg, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
+    openat(dir, path, flags | OFlags::CLOEXEC, mode)
+}
+
 /// Runs a command to its end, for `limit` at most: then it and its children are killed, and the test fails.
 pub fn run_for(mut command: impl BorrowMut<Command>, limit: Duration) -> Ended {
     let command = command.borrow_mut();
@@ -54,7 +72,7 @@ pub fn run_or_kill(command: &mut Command, limit: Duration) -> (Ended, bool) {
     let (mut stdout, mut stderr) = (memory(), memory());
     command.stdin(Stdio::null()).process_group(0);
     command.stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap());
-    let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
+    let mut child = spawn(command);
     let start = Instant::now();
     let (status, in_time) = loop {
         if let Some(status) = child.try_wait().unwrap() {

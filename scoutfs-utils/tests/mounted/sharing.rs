@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat};
 use rustix::io::Errno;
 use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-use crate::run::{SOON, program, run, run_or_kill};
+use crate::run::{SOON, open_at, program, run, run_or_kill};
 use crate::volume::Volume;
 
 #[test]
@@ -187,7 +187,7 @@ fn a_temporary_file_gets_a_name_once_and_only_if_it_may() {
     let mounted = volume.mount();
     let temporary = |flags| {
         let flags = OFlags::TMPFILE | OFlags::RDWR | flags;
-        File::from(openat(CWD, mounted.path(), flags, Mode::from_raw_mode(0o640)).unwrap())
+        File::from(open_at(CWD, mounted.path(), flags, Mode::from_raw_mode(0o640)).unwrap())
     };
     let link = |file: &File, name: &str| {
         let source = format!("/proc/self/fd/{}", file.as_raw_fd());

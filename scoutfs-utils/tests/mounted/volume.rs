@@ -15,7 +15,7 @@ use scoutfs_format::geometry::super_offset;
 use scoutfs_format::voter::{MAGIC_SUPER, SUPER_CLEAN, SuperBlock};
 use zerocopy::FromBytes;
 
-use crate::run::{SOON, program, run, run_for, run_well_for, scoutfs, wait_until};
+use crate::run::{SOON, program, run, run_for, run_well_for, scoutfs, spawn, wait_until};
 
 /// A daemon that serves for longer is killed, which turns a hanging test into a failing one.
 const LONGEST_MOUNT: Duration = Duration::from_secs(300);
@@ -92,7 +92,7 @@ impl Volume {
         let directory = self.directory("mnt");
         let mut command = scoutfs(["mount", "-f", "-o", "server_addr=127.0.0.1"]);
         command.arg(self.image()).arg(&directory).stdin(Stdio::null());
-        let child = command.spawn().unwrap();
+        let child = spawn(&mut command);
         // From here on it goes away with this value.
         let mounted = Mounted::new(self, directory.clone(), Some(child));
         wait_until("mounted", SOON, || is_mount_point(&directory));
@@ -237,7 +237,7 @@ impl Drop for Mounted<'_> {
             sleep(Duration::from_millis(20));
         }
         for device in loop_devices_of(&image) {
-            let _ = program("losetup", ["-d"]).arg(device).status();
+            let _ = spawn(program("losetup", ["-d"]).arg(device)).wait();
         }
     }
 }

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 
 use crate::pattern::Random;
-use crate::run::{program, run, run_refused, scoutfs};
+use crate::run::{open_at, program, run, run_refused, scoutfs};
 use crate::user::User;
 use crate::volume::{Mounted, Volume};
 
@@ -408,8 +408,7 @@ fn hostile_listing_arguments_are_errors() {
         }
         let root = names(&mounted);
         let listed = User::new(9, 9, &[]).run(|| {
-            let opened =
-                rustix::fs::openat(&root, "file", rustix::fs::OFlags::WRONLY, rustix::fs::Mode::empty());
+            let opened = open_at(&root, "file", rustix::fs::OFlags::WRONLY, rustix::fs::Mode::empty());
             list_hidden(&File::from(opened.unwrap()), &mut good.clone())
         });
         assert_eq!(listed, if may { Ok(18) } else { Err(Errno::ACCESS) }, "{mode} {list}");
