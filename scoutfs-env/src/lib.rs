@@ -14,6 +14,8 @@
 //! | [`time`] | [`Mono`](time::Mono), [`Timespec`](time::Timespec), the two clocks, sleep |
 //! | [`random`] | random bytes for keys and nonces |
 //! | [`crc32c`] | Castagnoli checksum on the host's fastest code |
+//! | [`auth`] | keyed checksums that prove the knowledge of a secret |
+//! | [`net`] | streams of bytes between nodes; (std) TCP |
 //! | [`device`] | the [`BlockDevice`](device::BlockDevice) trait; (std) files, block devices, memory |
 //! | [`log`] | `error!`, `warn!`, `info!`, `debug!` |
 //! | `backend` | the three hosts behind these names, selected in one place |
@@ -38,11 +40,13 @@ extern crate alloc;
 #[cfg(any(feature = "std", test))]
 extern crate std;
 
+pub mod auth;
 mod backend;
 pub mod crc32c;
 pub mod device;
 pub mod log;
 pub mod memory;
+pub mod net;
 pub mod random;
 pub mod sync;
 pub mod thread;

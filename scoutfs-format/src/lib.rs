@@ -95,6 +95,8 @@ pub const LAYOUTS: &[Layout] = &[
     server_item::QuarantineItem::LAYOUT,
     msg::MessageHeader::LAYOUT,
     msg::Greeting::LAYOUT,
+    msg::Challenge::LAYOUT,
+    msg::Proof::LAYOUT,
     msg::JoinRequest::LAYOUT,
     msg::JoinReply::LAYOUT,
     msg::SeqRequest::LAYOUT,

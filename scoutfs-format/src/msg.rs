@@ -18,6 +18,10 @@ constants! { MSG_CONSTANTS:
 
     /// Both ways, first on a connection: [`Greeting`].
     pub const MSG_GREETING: u8 = 1;
+    /// Server to mount, when the mount has greeted: [`Challenge`]. The mount answers with [`MSG_PROOF`].
+    pub const MSG_CHALLENGE: u8 = 18;
+    /// Mount to server: [`Proof`]. Then the server greets.
+    pub const MSG_PROOF: u8 = 19;
     /// Mount to server: [`JoinRequest`]; answer [`JoinReply`].
     pub const MSG_JOIN: u8 = 2;
     /// Mount to server: [`SeqRequest`]; answer [`SeqReply`].
@@ -119,9 +123,21 @@ layout! {
         pub term: U64,
         /// The mount; 0 from the server.
         pub rid: U64,
+        /// Random for each connection; 0 from the server, which has sent its own with the challenge.
+        pub nonce: [u8; 16],
+    }
+
+    /// The server wants to know whether the mount can read the device, and shows that it can itself.
+    pub struct Challenge {
         /// Random for each connection.
         pub nonce: [u8; 16],
-        /// Proof over both nonces and the rid with the volume's secret; zero in the first greeting.
+        /// HMAC-SHA-256 under the volume's secret, of what both sides said, as the server.
+        pub proof: [u8; 32],
+    }
+
+    /// The mount can read the device.
+    pub struct Proof {
+        /// HMAC-SHA-256 under the volume's secret, of what both sides said, as the mount.
         pub proof: [u8; 32],
     }
 

@@ -63,6 +63,8 @@ fn every_structure_reads_its_bytes_as_reviewed() {
         server_item::QuarantineItem,
         msg::MessageHeader,
         msg::Greeting,
+        msg::Challenge,
+        msg::Proof,
         msg::JoinRequest,
         msg::JoinReply,
         msg::SeqRequest,

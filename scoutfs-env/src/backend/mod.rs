@@ -7,7 +7,7 @@
 //! | `shuttle` | what differs from `std` under shuttle: locks, threads, random numbers |
 //! | `host` | hook functions that a kernel module defines, and locks over two of them |
 //!
-//! A back end provides the modules `crc32c`, `log`, `random`, `sync`, `thread` and `time`, with the same
+//! A back end provides the modules `auth`, `crc32c`, `log`, `random`, `sync`, `thread` and `time`, with the same
 //! items in each.
 
 // In tests of the std build, too: its locks run there over real futexes.
@@ -24,10 +24,10 @@ use ::shuttle::{sync as locks, thread as threads};
 use ::std::{sync as locks, thread as threads};
 
 #[cfg(not(feature = "std"))]
-pub(crate) use host::{crc32c, log, random, sync, thread, time};
+pub(crate) use host::{auth, crc32c, log, random, sync, thread, time};
 #[cfg(feature = "shuttle")]
 pub(crate) use shuttle::random;
 #[cfg(all(feature = "std", not(feature = "shuttle")))]
 pub(crate) use std::random;
 #[cfg(feature = "std")]
-pub(crate) use std::{crc32c, log, sync, thread, time};
+pub(crate) use std::{auth, crc32c, log, sync, thread, time};

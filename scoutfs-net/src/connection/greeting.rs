@@ -45,6 +45,9 @@ pub enum GreetingError {
     /// A mount without a number.
     #[error("the mount that greets has rid 0")]
     NoRid,
+    /// The other side does not know the volume's secret: it cannot read the device.
+    #[error("the other side does not know the volume's secret")]
+    Proof,
     /// The other side said no.
     #[error("the server refused the connection with status {status}")]
     Refused {

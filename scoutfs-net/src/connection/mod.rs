@@ -4,6 +4,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | `greeting` | the first message both ways |
+//! | `handshake` | proofs that both sides can read the device |
 //!
 //! Sockets break; a *session* lasts. It begins with the first greeting between a mount and a server of some term
 //! and ends when the mount greets a server of another term. In a session every message has a seq; it is sent
@@ -22,18 +23,34 @@
 //! - The cost of a message does not depend on how many are on their way.
 
 mod greeting;
+mod handshake;
 #[cfg(test)]
 mod tests;
 
 pub use greeting::{GreetingError, Hello, refuse};
+pub use handshake::Handshake;
 
+use core::fmt;
+
+use handshake::{Said, Side};
+use scoutfs_env::auth::PROOF_LEN;
 use scoutfs_env::{AllocError, OrdMap, Vec};
 use scoutfs_format::FORMAT_HASH;
 use scoutfs_format::le::U64;
-use scoutfs_format::msg::{Greeting, MSG_GREETING, STATUS_OK};
-use zerocopy::IntoBytes;
+use scoutfs_format::msg::{Challenge, Greeting, MSG_CHALLENGE, MSG_GREETING, MSG_PROOF, Proof, STATUS_OK};
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::frame::{self, Frame, FrameError, Header};
+
+/// The volume's secret, from its super block. It is never shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Secret(pub [u8; PROOF_LEN]);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
 
 /// Why a socket must be closed. The session goes on with the next socket, unless the variant says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -80,6 +97,9 @@ pub enum ConnectionError {
         /// Id of the request.
         id: u64,
     },
+    /// No memory for an answer.
+    #[error(transparent)]
+    NoMemory(#[from] AllocError),
     /// A response of another kind than its request.
     #[error("a response of kind {found} came to a request of kind {expected}")]
     ResponseKind {
@@ -132,8 +152,12 @@ pub enum Event<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Socket {
     Closed,
-    /// Connected; the other side's greeting is due (mount only: a server has it already).
+    /// Connected; the other side's challenge is due (mount only: a server has seen to all that before).
     Greeting,
+    /// The server of this term has proved that it can read the device, and its greeting is due (mount only).
+    Challenged {
+        term: u64,
+    },
     Open,
 }
 
@@ -176,17 +200,20 @@ enum Outgoing {
 ///
 /// It needs no clock: that a peer is dead is found by the socket's keepalive and user timeout, and by leases.
 ///
-/// A mount: connect a socket, `handle_connected`, then feed frames; `Established` comes first. A server: take
-/// the first frame of an accepted socket, [`Hello::parse`] it, find the mount's connection or make one,
+/// A mount: connect a socket, `handle_connected`, then feed frames; `Established` comes first. A server: give a
+/// [`Handshake`] the frames of an accepted socket until it gives a [`Hello`], find the mount's connection or make one,
 /// `handle_hello`, then feed frames. On any error close the socket and call `handle_disconnected`.
 #[derive(Debug)]
 pub struct Connection {
     fsid: u64,
     /// This side's mount; 0 for a server.
     rid: u64,
+    /// A mount's: for the handshake.
+    secret: Option<Secret>,
     socket: Socket,
     nonce: [u8; 16],
     greeting_due: bool,
+    proof_due: Option<[u8; PROOF_LEN]>,
     /// Number of the newest socket.
     attempt: u64,
     /// A mount: the highest term of a server that it has talked to. A server: its own.
@@ -208,13 +235,15 @@ pub struct Connection {
 }
 
 impl Connection {
-    fn new(fsid: u64, rid: u64, term: u64) -> Self {
+    fn new(fsid: u64, rid: u64, term: u64, secret: Option<Secret>) -> Self {
         Connection {
             fsid,
             rid,
+            secret,
             socket: Socket::Closed,
             nonce: [0; 16],
             greeting_due: false,
+            proof_due: None,
             attempt: 0,
             term,
             has_session: false,
@@ -230,13 +259,13 @@ impl Connection {
     }
 
     /// The side of the mount `rid`, which is not 0.
-    pub fn mount(fsid: u64, rid: u64) -> Self {
-        Self::new(fsid, rid, 0)
+    pub fn mount(fsid: u64, rid: u64, secret: Secret) -> Self {
+        Self::new(fsid, rid, 0, Some(secret))
     }
 
     /// The side of the server of `term`, for one mount.
     pub fn server(fsid: u64, term: u64) -> Self {
-        Self::new(fsid, 0, term)
+        Self::new(fsid, 0, term, None)
     }
 
     /// Whether messages flow.
@@ -264,19 +293,16 @@ impl Connection {
     pub fn handle_connected(&mut self, nonce: [u8; 16]) {
         self.socket = Socket::Greeting;
         self.greeting_due = true;
+        self.proof_due = None;
         self.nonce = nonce;
         self.attempt = self.attempt.saturating_add(1);
     }
 
-    /// A server has accepted a socket on which the mount greeted; `nonce` is random. On success the mount's
+    /// A server has accepted a socket on which the mount greeted and proved ([`Handshake`]). On success the mount's
     /// socket that was there before is to be closed, and this one counts. On error the new one is to be closed
     /// (after [`refuse`], best with [`STATUS_NOT_MEMBER`](scoutfs_format::msg::STATUS_NOT_MEMBER) for
     /// [`GreetingError::NoSession`] and [`ConnectionError::Ack`]), and nothing has changed.
-    pub fn handle_hello(
-        &mut self,
-        hello: &Hello,
-        nonce: [u8; 16],
-    ) -> Result<Event<'static>, ConnectionError> {
+    pub fn handle_hello(&mut self, hello: &Hello) -> Result<Event<'static>, ConnectionError> {
         if hello.attempt <= self.attempt {
             return Err(GreetingError::OldSocket { found: hello.attempt, newest: self.attempt }.into());
         }
@@ -293,7 +319,6 @@ impl Connection {
             self.begin_session(self.term);
         }
         self.attempt = hello.attempt;
-        self.nonce = nonce;
         self.open();
         self.greeting_due = true;
         Ok(Event::Established { term: self.term, resumed })
@@ -303,6 +328,7 @@ impl Connection {
     pub fn handle_disconnected(&mut self) {
         self.socket = Socket::Closed;
         self.greeting_due = false;
+        self.proof_due = None;
     }
 
     /// A frame came. `None` means that there is nothing to do (a duplicate, or an answer that nobody waits for
@@ -311,7 +337,11 @@ impl Connection {
         let header = &frame.header;
         match self.socket {
             Socket::Closed => return Err(ConnectionError::OutOfPlace { kind: header.kind }),
-            Socket::Greeting => return self.handle_greeting(frame).map(Some),
+            Socket::Greeting if header.kind == MSG_CHALLENGE => {
+                return self.handle_challenge(frame).map(|()| None);
+            }
+            Socket::Greeting => return self.handle_greeting(frame, None).map(Some),
+            Socket::Challenged { term } => return self.handle_greeting(frame, Some(term)).map(Some),
             Socket::Open => {}
         }
         if header.kind == MSG_GREETING {
@@ -363,8 +393,40 @@ impl Connection {
         }))
     }
 
-    /// The server's greeting came to a mount.
-    fn handle_greeting(&mut self, frame: &Frame<'_>) -> Result<Event<'static>, ConnectionError> {
+    /// The server's challenge came to a mount.
+    fn handle_challenge(&mut self, frame: &Frame<'_>) -> Result<(), ConnectionError> {
+        let challenge = Challenge::ref_from_bytes(frame.payload).map_err(|_| GreetingError::Length {
+            found: frame.payload.len(),
+            expected: size_of::<Challenge>(),
+        })?;
+        let term = frame.header.term;
+        if term < self.term {
+            return Err(GreetingError::OldTerm { theirs: term, ours: self.term }.into());
+        }
+        let Some(secret) = self.secret else {
+            return Err(ConnectionError::OutOfPlace { kind: frame.header.kind });
+        };
+        let said = Said {
+            fsid: self.fsid,
+            rid: self.rid,
+            term,
+            attempt: self.attempt,
+            mount_nonce: self.nonce,
+            server_nonce: challenge.nonce,
+        };
+        said.check(&secret, Side::Server, &challenge.proof)?;
+        self.proof_due = Some(said.prove(&secret, Side::Mount));
+        self.socket = Socket::Challenged { term };
+        Ok(())
+    }
+
+    /// The server's greeting came to a mount. `proved` is the term of a server that has shown that it can read the device: another
+    /// may only refuse.
+    fn handle_greeting(
+        &mut self,
+        frame: &Frame<'_>,
+        proved: Option<u64>,
+    ) -> Result<Event<'static>, ConnectionError> {
         // Volume and format come before the status: they say why a server refuses.
         let greeting = greeting::parse(frame, self.fsid)?;
         if !frame.header.response {
@@ -377,8 +439,11 @@ impl Connection {
         if frame.header.status != STATUS_OK {
             return Err(GreetingError::Refused { status: frame.header.status }.into());
         }
-        if term == 0 {
-            return Err(ConnectionError::Term { found: 0, expected: self.term });
+        if term == 0 || proved.is_some_and(|proved| proved != term) {
+            return Err(ConnectionError::Term { found: term, expected: proved.unwrap_or(self.term) });
+        }
+        if proved.is_none() {
+            return Err(GreetingError::Proof.into());
         }
         let resumed = self.has_session && term == self.term;
         if resumed {
@@ -519,6 +584,12 @@ impl Connection {
             self.greeting_due = false;
             return Ok(true);
         }
+        if let Some(proof) = self.proof_due {
+            let header = self.handshake_header(MSG_PROOF);
+            frame::encode(&header, Proof { proof }.as_bytes(), out)?;
+            self.proof_due = None;
+            return Ok(true);
+        }
         if self.socket != Socket::Open || self.transmitted >= self.last_seq {
             return Ok(false);
         }
@@ -545,18 +616,20 @@ impl Connection {
             term: U64::new(if self.rid == 0 || self.has_session { self.term } else { 0 }),
             rid: U64::new(self.rid),
             nonce: self.nonce,
-            proof: [0; 32],
         };
-        let header = Header {
-            kind: MSG_GREETING,
+        frame::encode(&self.handshake_header(MSG_GREETING), greeting.as_bytes(), out)
+    }
+
+    fn handshake_header(&self, kind: u8) -> Header {
+        Header {
+            kind,
             response: self.rid == 0,
             status: STATUS_OK,
             seq: 0,
             ack: self.received,
             id: self.attempt,
             term: self.term,
-        };
-        frame::encode(&header, greeting.as_bytes(), out)
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::frame::Decoder;
 
 const FSID: u64 = 7;
 const RID: u64 = 9;
+const SECRET: Secret = Secret([5; 32]);
 
 /// Both ends of a socket; bytes are delivered when the test says so.
 struct Wire {
@@ -22,7 +23,8 @@ struct Wire {
     to_mount: Vec<u8>,
     server_in: Decoder,
     mount_in: Decoder,
-    hello_due: bool,
+    /// Of the socket, until the mount has proved.
+    handshake: Option<Handshake>,
     nonce: u8,
     at_mount: StdVec<Seen>,
     at_server: StdVec<Seen>,
@@ -46,14 +48,14 @@ fn seen(event: Event<'_>) -> Seen {
 impl Wire {
     fn new(term: u64) -> Self {
         Wire {
-            mount: Connection::mount(FSID, RID),
+            mount: Connection::mount(FSID, RID, SECRET),
             server: Connection::server(FSID, term),
             connected: false,
             to_server: Vec::new(),
             to_mount: Vec::new(),
             server_in: Decoder::new(),
             mount_in: Decoder::new(),
-            hello_due: false,
+            handshake: None,
             nonce: 0,
             at_mount: StdVec::new(),
             at_server: StdVec::new(),
@@ -65,12 +67,12 @@ impl Wire {
         self.nonce = self.nonce.wrapping_add(1);
         self.mount.handle_connected([self.nonce; 16]);
         self.connected = true;
-        self.hello_due = true;
+        self.handshake = Some(Handshake::new(FSID, self.server.term(), SECRET, [!self.nonce; 16]));
     }
 
     fn cut(&mut self) {
         self.connected = false;
-        self.hello_due = false;
+        self.handshake = None;
         self.to_server.clear();
         self.to_mount.clear();
         self.server_in = Decoder::new();
@@ -89,12 +91,15 @@ impl Wire {
         self.server_in.push(&self.to_server[..n]).unwrap();
         self.to_server.drain(..n);
         while let Some(frame) = self.server_in.next().unwrap() {
-            let event = if self.hello_due {
-                self.hello_due = false;
-                let hello = Hello::parse(&frame, FSID)?;
-                Some(self.server.handle_hello(&hello, [0xff; 16])?)
-            } else {
-                self.server.handle_frame(&frame)?
+            let event = match &mut self.handshake {
+                None => self.server.handle_frame(&frame)?,
+                Some(handshake) => match handshake.handle_frame(&frame, &mut self.to_mount)? {
+                    None => None,
+                    Some(hello) => {
+                        self.handshake = None;
+                        Some(self.server.handle_hello(&hello)?)
+                    }
+                },
             };
             self.at_server.extend(event.map(seen));
         }
@@ -264,7 +269,7 @@ fn a_forgotten_request_keeps_its_place_and_its_answer_is_dropped() {
 
 #[test]
 fn a_greeting_of_an_older_socket_does_not_disturb_the_newer_one() {
-    let mut mount = Connection::mount(FSID, RID);
+    let mut mount = Connection::mount(FSID, RID, SECRET);
     let mut server = Connection::server(FSID, 3);
     let hello = |mount: &mut Connection| {
         mount.handle_connected([1; 16]);
@@ -276,17 +281,14 @@ fn a_greeting_of_an_older_socket_does_not_disturb_the_newer_one() {
     };
     let first = hello(&mut mount);
     let second = hello(&mut mount);
-    assert!(server.handle_hello(&second, [2; 16]).is_ok());
-    assert_eq!(
-        server.handle_hello(&first, [3; 16]),
-        Err(GreetingError::OldSocket { found: 1, newest: 2 }.into())
-    );
+    assert!(server.handle_hello(&second).is_ok());
+    assert_eq!(server.handle_hello(&first), Err(GreetingError::OldSocket { found: 1, newest: 2 }.into()));
     assert!(server.is_open());
 }
 
 #[test]
 fn another_format_is_refused_with_both_hashes() {
-    let mut mount = Connection::mount(FSID, RID);
+    let mut mount = Connection::mount(FSID, RID, SECRET);
     mount.handle_connected([1; 16]);
     let greeting = Greeting { fsid: U64::new(FSID), format_hash: U64::new(0x1234), ..Default::default() };
     let frame = Frame {
@@ -315,6 +317,7 @@ fn a_server_that_does_not_know_the_session_refuses_and_the_mount_may_begin_anew(
     wire.settle();
     wire.server = Connection::server(FSID, 3);
     wire.connect();
+    wire.step(usize::MAX).unwrap();
     let error = wire.step(usize::MAX).unwrap_err();
     assert_eq!(error, GreetingError::NoSession { term: 3 }.into());
     refuse(FSID, 3, STATUS_NOT_MEMBER, &mut wire.to_mount).unwrap();
@@ -388,4 +391,69 @@ fn a_message_without_memory_changes_nothing() {
             }
         }
     }
+}
+
+/// Who does not know the secret gets nowhere, on either side, and changes nothing of a session.
+#[test]
+fn who_cannot_read_the_device_is_refused_by_both_sides() {
+    let mut wire = Wire::new(3);
+    wire.connect();
+    wire.settle();
+    assert!(wire.server.is_open());
+    // A mount with another secret: the server's proof is wrong to it.
+    let mut stranger = Wire::new(3);
+    stranger.mount = Connection::mount(FSID, RID, Secret([6; 32]));
+    stranger.connect();
+    assert_eq!(stranger.step(usize::MAX), Err(GreetingError::Proof.into()));
+    // One that does not care, and proves with what the server has sent: a proof is not good for the other side.
+    let mut handshake = Handshake::new(FSID, 3, SECRET, [1; 16]);
+    let mut mount = Connection::mount(FSID, RID, SECRET);
+    mount.handle_connected([2; 16]);
+    let (mut bytes, mut out) = (Vec::new(), Vec::new());
+    mount.poll_transmit(&mut bytes).unwrap();
+    let mut decoder = Decoder::new();
+    decoder.push(&bytes).unwrap();
+    assert_eq!(handshake.handle_frame(&decoder.next().unwrap().unwrap(), &mut out), Ok(None));
+    let mut answers = Decoder::new();
+    answers.push(&out).unwrap();
+    let challenge = answers.next().unwrap().unwrap();
+    let stolen = Proof { proof: Challenge::ref_from_bytes(challenge.payload).unwrap().proof };
+    let header = Header { kind: MSG_PROOF, response: false, ..challenge.header };
+    let frame = Frame { header, payload: stolen.as_bytes() };
+    assert_eq!(handshake.handle_frame(&frame, &mut out), Err(GreetingError::Proof.into()));
+    // One that leaves the proof out.
+    let frame = Frame { header: Header { kind: MSG_SEQ, ..header }, payload: &[] };
+    let error = handshake.handle_frame(&frame, &mut out);
+    assert_eq!(error, Err(ConnectionError::OutOfPlace { kind: MSG_SEQ }));
+    // A server that leaves the challenge out.
+    let header = Header { kind: MSG_GREETING, response: true, ..header };
+    let greeting = Greeting {
+        fsid: U64::new(FSID),
+        format_hash: U64::new(FORMAT_HASH),
+        term: U64::new(3),
+        ..Default::default()
+    };
+    let frame = Frame { header, payload: greeting.as_bytes() };
+    assert_eq!(mount.handle_frame(&frame), Err(GreetingError::Proof.into()));
+}
+
+/// A proof is for one socket of one mount in one term: no other can be shown it.
+#[test]
+fn a_proof_is_good_once() {
+    let said =
+        Said { fsid: FSID, rid: RID, term: 3, attempt: 1, mount_nonce: [1; 16], server_nonce: [2; 16] };
+    let proof = said.prove(&SECRET, Side::Mount);
+    assert_eq!(said.check(&SECRET, Side::Mount, &proof), Ok(()));
+    let others = [
+        Said { fsid: 8, ..said },
+        Said { rid: 8, ..said },
+        Said { term: 4, ..said },
+        Said { attempt: 2, ..said },
+        Said { mount_nonce: [9; 16], ..said },
+        Said { server_nonce: [9; 16], ..said },
+    ];
+    for other in others {
+        assert_eq!(other.check(&SECRET, Side::Mount, &proof), Err(GreetingError::Proof));
+    }
+    assert_eq!(said.check(&SECRET, Side::Server, &proof), Err(GreetingError::Proof));
 }

@@ -53,6 +53,14 @@ unsafe extern "C" {
     /// Continues a finished CRC-32C: takes and returns values after the final xor, 0 to begin with.
     pub(crate) fn scoutfs_host_crc32c(crc: u32, bytes: *const u8, len: usize) -> u32;
 
+    /// HMAC-SHA-256 of a message under a secret of 32 bytes, into 32 bytes. Must not sleep.
+    pub(crate) fn scoutfs_host_hmac_sha256(
+        secret: *const u8,
+        message: *const u8,
+        message_len: usize,
+        proof: *mut u8,
+    );
+
     /// Writes a line to the log: UTF-8, at most 256 bytes, no newline, not terminated. Levels are 0 error,
     /// 1 warning, 2 info, 3 debug. Must not sleep.
     pub(crate) fn scoutfs_host_log(level: u32, line: *const u8, len: usize);

@@ -6,13 +6,14 @@
 //! | --- | --- |
 //! | `hooks` | the functions that the module defines, and what each must do |
 //! | `sync` | locks over two of them (a futex) |
-//! | `crc32c`, `log`, `random`, `thread`, `time` | thin safe wrappers of the others |
+//! | `auth`, `crc32c`, `log`, `random`, `thread`, `time` | thin safe wrappers of the others |
 //!
 //! In tests the hooks are defined over system calls (`test_hooks`), so that the locks run as real threads.
 
 // A test build of another back end compiles all of this, but calls only what it tests.
 #![cfg_attr(feature = "std", allow(dead_code))]
 
+pub(crate) mod auth;
 pub(crate) mod crc32c;
 mod hooks;
 pub(crate) mod log;

@@ -118,6 +118,16 @@ extern "C" fn scoutfs_host_crc32c(crc: u32, bytes: *const u8, len: usize) -> u32
 }
 
 #[unsafe(no_mangle)]
+extern "C" fn scoutfs_host_hmac_sha256(secret: *const u8, message: *const u8, len: usize, proof: *mut u8) {
+    // SAFETY: the caller's buffers.
+    let (secret, message) =
+        unsafe { (&*secret.cast::<[u8; 32]>(), core::slice::from_raw_parts(message, len)) };
+    let made = crate::backend::std::auth::hmac_sha256(secret, message);
+    // SAFETY: the caller's buffer of 32 bytes.
+    unsafe { proof.cast::<[u8; 32]>().write(made) };
+}
+
+#[unsafe(no_mangle)]
 extern "C" fn scoutfs_host_log(level: u32, line: *const u8, len: usize) {
     // SAFETY: the caller's line.
     let line = unsafe { core::slice::from_raw_parts(line, len) };

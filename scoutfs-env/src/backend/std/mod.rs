@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The host is a userspace process on Linux.
 
+pub(crate) mod auth;
 pub(crate) mod crc32c;
 pub(crate) mod log;
 #[cfg(not(feature = "shuttle"))]
