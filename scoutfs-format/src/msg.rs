@@ -38,8 +38,9 @@ constants! { MSG_CONSTANTS:
     /// Mount to server, after the record that gives it is durable: a [`HandOverHeader`] and its extents;
     /// answer [`HandOverTaken`].
     pub const MSG_SPACE_GIVE: u8 = 8;
-    /// Both ways: [`LockMessage`]. From a mount a request for a mode, from the server a grant as its answer;
-    /// from the server a revoke, from a mount its answer.
+    /// Both ways: [`LockMessage`]. From a mount a request for a mode, from the server a grant as its answer, and with it one
+    /// [`CommitNumber`] for each other slot that has a commit which the mount was not told of; from the server a revoke, from a
+    /// mount its answer.
     pub const MSG_LOCK: u8 = 9;
     /// Mount to server: no payload; answer [`HorizonReply`] and one [`CommitNumber`] for each slot in use.
     pub const MSG_HORIZON: u8 = 10;

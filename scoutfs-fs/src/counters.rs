@@ -117,6 +117,8 @@ const KINDS: &[&str] = &[
     "renew",
     "leave",
     "finalized",
+    "challenge",
+    "proof",
 ];
 
 /// The counters of one mount. See the module.

@@ -107,6 +107,14 @@ pub enum Error {
     /// There is no server to join, and this node may not run one (ENOTCONN).
     #[error("no server: this mount needs the option server_addr=IP, so that this node may run the server")]
     NoServer,
+    /// The network does not do what the mount needs (its errno).
+    #[error("{address}: {why}")]
+    Network {
+        /// This node's address, or the other's.
+        address: core::net::SocketAddr,
+        /// What went wrong.
+        why: scoutfs_env::net::NetError,
+    },
     /// Other mounts have the volume, and joining them is not possible (EBUSY).
     #[error(
         "the volume is in use by the mount {rid:016x}, at {}; several mounts of one volume are not possible yet",
@@ -176,6 +184,7 @@ impl Error {
             Error::Overflow => 75,
             Error::NotSupported => 95,
             Error::NoServer => 107,
+            Error::Network { why, .. } => why.errno,
             Error::StaleHandle => 116,
         }
     }

@@ -1,36 +1,43 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! How a mount talks to the server: requests that wait for their answers.
+//! How a mount talks to the server: requests that wait for their answers, over a connection that outlives sockets and servers.
 //!
-//! One thread of the mount receives ([`Client::receive`]): it wakes the requests whose answers came and returns the
-//! server's own messages, which the node carries out. Any thread may ask ([`Client::request`]).
+//! One thread of the mount connects and receives (`session`): it wakes the requests whose answers came, and hands on the
+//! server's own messages. Any thread may ask ([`Client::request`]); who asks while there is no server waits for one.
 //!
-//! Locking: one mutex over the table of open requests, a leaf, never held while sending or waiting for the queue.
+//! Locking: `sending` is held while bytes go into the stream, so that they go in order; then `state`, a leaf over the connection and the
+//! table of open requests, never held while sending or waiting for anything else.
 
 use core::time::Duration;
 
+use scoutfs_env::net::Stream;
 use scoutfs_env::sync::{Condvar, Mutex};
-use scoutfs_env::{AllocError, Arc, OrdMap, Vec};
-use scoutfs_format::msg::{MSG_LOCK, STATUS_AGAIN, STATUS_NO_MEMORY, STATUS_NO_SPACE, STATUS_OK};
-use scoutfs_net::frame::{self, Decoder, FrameError};
+use scoutfs_env::{Arc, Box, OrdMap, Vec};
+use scoutfs_format::msg::{
+    MSG_LOCK, STATUS_AGAIN, STATUS_NO_MEMORY, STATUS_NO_SPACE, STATUS_NOT_MEMBER, STATUS_OK,
+};
+use scoutfs_net::connection::{Connection, ConnectionError, Event, RequestId, Secret};
+use scoutfs_net::frame::{Frame, FrameError};
 
-use super::transport::{End, Received};
 use crate::counters::Counters;
 use crate::error::{Error, Result};
 
 /// How long to wait for memory before trying again, where nothing else can be done.
 pub(super) const MEMORY_PAUSE: Duration = Duration::from_millis(10);
+/// Bytes that are gathered before they are sent.
+const GATHER: usize = 64 << 10;
 
-/// The mount's end of the connection to the server.
+/// A mount's end of its connection to the server.
 pub(crate) struct Client {
-    end: End,
+    sending: Mutex<Vec<u8>>,
     state: Mutex<State>,
     answered: Condvar,
     counters: Arc<Counters>,
 }
 
 struct State {
-    next_id: u64,
-    next_seq: u64,
+    connection: Connection,
+    stream: Option<Arc<Box<dyn Stream>>>,
+    /// Requests that somebody waits for.
     requests: OrdMap<u64, Request>,
     closed: bool,
 }
@@ -45,24 +52,44 @@ enum Request {
 pub(crate) struct Order {
     /// `MSG_*`.
     pub kind: u8,
-    /// It is an answer.
-    pub response: bool,
-    /// Of an answer: `STATUS_*`.
-    pub status: u16,
-    /// To be repeated in the answer.
-    pub id: u64,
+    /// What it is.
+    pub of: OrderOf,
     /// By kind.
     pub payload: Vec<u8>,
 }
 
+/// What an [`Order`] is.
+#[derive(Clone, Copy)]
+pub(crate) enum OrderOf {
+    /// A request, to be answered.
+    Request(RequestId),
+    /// An answer, with its `STATUS_*`.
+    Answer(u16),
+}
+
+/// What came with a frame.
+pub(super) enum Arrived {
+    /// Nothing for anybody else.
+    Nothing,
+    /// Messages flow; whether the session goes on.
+    Established { resumed: bool },
+    /// For the node.
+    Order(Order),
+}
+
 impl Client {
-    /// A client over one end of a connection.
-    pub fn new(end: End, counters: Arc<Counters>) -> Self {
+    /// The client of the mount `rid`.
+    pub fn new(fsid: u64, rid: u64, secret: Secret, counters: Arc<Counters>) -> Self {
         Client {
-            end,
-            counters,
-            state: Mutex::new(State { next_id: 1, next_seq: 1, requests: OrdMap::new(), closed: false }),
+            sending: Mutex::new(Vec::new()),
+            state: Mutex::new(State {
+                connection: Connection::mount(fsid, rid, secret),
+                stream: None,
+                requests: OrdMap::new(),
+                closed: false,
+            }),
             answered: Condvar::new(),
+            counters,
         }
     }
 
@@ -73,179 +100,178 @@ impl Client {
             (STATUS_AGAIN, _) => Ok(None),
             (STATUS_NO_SPACE, _) => Err(Error::NoSpace),
             (STATUS_NO_MEMORY, _) => Err(Error::NoMemory),
+            (STATUS_NOT_MEMBER, _) => Err(Error::Shutdown("the mount was fenced")),
             (other, _) => Err(Error::Server(other)),
         }
     }
 
-    /// Asks the server and waits for its answer. Not to be called while in a transaction.
+    /// Asks the server and waits for its answer, and for a server if there is none. Not to be called while in a transaction.
     pub fn request(&self, kind: u8, payload: &[u8]) -> Result<Vec<u8>> {
         loop {
-            let (status, answer) = self.request_once(kind, payload)?;
-            match status {
-                STATUS_OK => return Ok(answer),
-                STATUS_AGAIN => scoutfs_env::time::sleep(Duration::from_millis(10)),
-                STATUS_NO_SPACE => return Err(Error::NoSpace),
-                STATUS_NO_MEMORY => return Err(Error::NoMemory),
-                other => return Err(Error::Server(other)),
+            match self.try_request(kind, payload)? {
+                Some(answer) => return Ok(answer),
+                None => scoutfs_env::time::sleep(Duration::from_millis(10)),
             }
         }
     }
 
     fn request_once(&self, kind: u8, payload: &[u8]) -> Result<(u16, Vec<u8>)> {
-        let id = self.open_request()?;
-        if let Err(e) = self.send(kind, false, STATUS_OK, id, payload) {
-            self.state.lock().requests.remove(&id);
-            return Err(e);
-        }
-        let mut state = self.state.lock();
-        loop {
-            if let Some(Request::Answered { .. }) = state.requests.get(&id)
-                && let Some(Request::Answered { status, payload }) = state.requests.remove(&id)
-            {
-                return Ok((status, payload));
-            }
-            if state.closed {
-                state.requests.remove(&id);
-                return Err(Error::Shutdown("the server is gone"));
-            }
-            state = self.answered.wait(state);
-        }
-    }
-
-    /// As [`Client::request`], for when no receiver runs yet: receives by itself.
-    pub fn request_alone(&self, kind: u8, payload: &[u8]) -> Result<Vec<u8>> {
-        loop {
-            let id = self.open_request()?;
-            self.send(kind, false, STATUS_OK, id, payload)?;
-            let (status, answer) = loop {
-                if let Some(answer) = self.take_answer(id) {
-                    break answer;
-                }
-                if self.receive(Duration::from_millis(100))?.is_none() {
-                    return Err(Error::Shutdown("the server is gone"));
-                }
-            };
-            match status {
-                STATUS_OK => return Ok(answer),
-                STATUS_AGAIN => scoutfs_env::time::sleep(Duration::from_millis(10)),
-                STATUS_NO_SPACE => return Err(Error::NoSpace),
-                STATUS_NO_MEMORY => return Err(Error::NoMemory),
-                other => return Err(Error::Server(other)),
-            }
-        }
-    }
-
-    fn open_request(&self) -> Result<u64> {
-        let mut state = self.state.lock();
-        if state.closed {
-            return Err(Error::Shutdown("the server is gone"));
-        }
-        let id = state.next_id;
-        state.requests.insert(id, Request::Open)?;
-        state.next_id += 1;
-        Ok(id)
-    }
-
-    fn take_answer(&self, id: u64) -> Option<(u16, Vec<u8>)> {
-        let mut state = self.state.lock();
-        match state.requests.get(&id) {
-            Some(Request::Answered { .. }) => match state.requests.remove(&id) {
-                Some(Request::Answered { status, payload }) => Some((status, payload)),
-                _ => None,
-            },
-            _ => None,
-        }
-    }
-
-    /// Sends a request whose answer comes as an [`Order`].
-    pub fn post(&self, kind: u8, payload: &[u8]) -> Result<()> {
+        let payload = Vec::from_slice(payload)?;
         let id = {
             let mut state = self.state.lock();
-            state.next_id += 1;
-            state.next_id - 1
+            if state.closed {
+                return Err(Error::Shutdown("the server is gone"));
+            }
+            state.requests.reserve(1)?;
+            let id = state.connection.request(kind, payload).map_err(frame_error)?;
+            if state.requests.insert(id, Request::Open).is_err() {
+                state.connection.forget(id);
+                return Err(Error::NoMemory);
+            }
+            id
         };
-        self.send(kind, false, STATUS_OK, id, payload)
+        self.counters.message_sent(kind);
+        self.transmit();
+        let mut state = self.state.lock();
+        loop {
+            match state.requests.get(&id) {
+                Some(Request::Open) if !state.closed => state = self.answered.wait(state),
+                _ => break,
+            }
+        }
+        match state.requests.remove(&id) {
+            Some(Request::Answered { status, payload }) => Ok((status, payload)),
+            _ => Err(Error::Shutdown("the server is gone")),
+        }
+    }
+
+    /// Sends a request whose answer comes as an [`Order`], or is not of interest.
+    pub fn post(&self, kind: u8, payload: &[u8]) -> Result<()> {
+        let payload = Vec::from_slice(payload)?;
+        self.state.lock().connection.request(kind, payload).map_err(frame_error)?;
+        self.counters.message_sent(kind);
+        self.transmit();
+        Ok(())
     }
 
     /// Answers an [`Order`].
-    pub fn answer(&self, kind: u8, id: u64, status: u16, payload: &[u8]) -> Result<()> {
-        self.send(kind, true, status, id, payload)
-    }
-
-    /// Sends a message that nobody waits for.
-    fn send(&self, kind: u8, response: bool, status: u16, id: u64, payload: &[u8]) -> Result<()> {
-        // The seq is given and the message queued under one lock, so that messages leave in the order of their seqs.
-        let mut state = self.state.lock();
-        let header = frame::Header { kind, response, status, seq: state.next_seq, ack: 0, id, term: 0 };
-        let mut message = Vec::new();
-        frame::encode(&header, payload, &mut message).map_err(|_| Error::NoMemory)?;
-        self.end.send(message)?;
-        state.next_seq += 1;
+    pub fn answer(&self, kind: u8, id: RequestId, status: u16, payload: &[u8]) -> Result<()> {
+        let payload = Vec::from_slice(payload)?;
+        self.state.lock().connection.respond(id, kind, status, payload).map_err(frame_error)?;
         self.counters.message_sent(kind);
+        self.transmit();
         Ok(())
     }
 
-    /// Receives for up to `timeout`: answers wake their requests, orders are returned. `None` says that the
-    /// connection is closed.
-    ///
-    /// A message that came is not lost for want of memory: it waits for it, and so does what came after it.
-    pub fn receive(&self, timeout: Duration) -> Result<Option<Vec<Order>>> {
-        let mut orders = Vec::new();
-        match self.end.receive(timeout) {
-            Received::Timeout => {}
-            Received::Closed => {
-                self.close();
-                return Ok(None);
-            }
-            Received::Messages(messages) => {
-                for message in &messages {
-                    while let Err(e) = self.decode(message, &mut orders) {
-                        if !matches!(e, FrameError::NoMemory(_)) {
-                            scoutfs_env::error!("a message from the server is damaged: {e}");
-                            self.close();
-                            return Ok(None);
+    /// Sends what is to be sent. A stream that does not take it is ended; all is sent again on the next.
+    pub(super) fn transmit(&self) {
+        let mut bytes = self.sending.lock();
+        loop {
+            bytes.clear();
+            let stream = {
+                let mut state = self.state.lock();
+                let Some(stream) = state.stream.clone() else { return };
+                while bytes.len() < GATHER {
+                    match state.connection.poll_transmit(&mut bytes) {
+                        Ok(true) => {}
+                        Ok(false) => break,
+                        Err(e) => {
+                            scoutfs_env::warn!("sending to the server: {e}");
+                            stream.shutdown();
+                            return;
                         }
-                        scoutfs_env::time::sleep(MEMORY_PAUSE);
                     }
                 }
+                stream
+            };
+            if bytes.is_empty() {
+                return;
+            }
+            if stream.send(&bytes).is_err() {
+                stream.shutdown();
+                return;
             }
         }
-        Ok(Some(orders))
     }
 
-    /// Takes a message, which is one frame, or nothing of it.
-    fn decode(&self, message: &[u8], orders: &mut Vec<Order>) -> core::result::Result<(), FrameError> {
-        let mut decoder = Decoder::new();
-        decoder.push(message)?;
-        while let Some(frame) = decoder.next()? {
-            self.arrived(&frame, orders)?;
+    /// There is a stream to a server, and a greeting to be sent. False when the client is closed.
+    pub(super) fn connected(&self, stream: &Arc<Box<dyn Stream>>) -> bool {
+        let mut nonce = [0; 16];
+        scoutfs_env::random::fill(&mut nonce);
+        let mut state = self.state.lock();
+        if state.closed {
+            return false;
         }
-        Ok(())
+        state.connection.handle_connected(nonce);
+        state.stream = Some(stream.clone());
+        true
     }
 
-    fn arrived(
-        &self,
-        frame: &frame::Frame<'_>,
-        orders: &mut Vec<Order>,
-    ) -> core::result::Result<(), AllocError> {
+    /// The stream has ended. `forget` ends the session as well: the server does not know it.
+    pub(super) fn disconnected(&self, forget: bool) {
+        let mut state = self.state.lock();
+        state.connection.handle_disconnected();
+        if forget {
+            state.connection.end_session();
+        }
+        state.stream = None;
+    }
+
+    /// Takes a frame: answers wake their requests.
+    pub(super) fn arrived(&self, frame: &Frame<'_>) -> core::result::Result<Arrived, ConnectionError> {
+        // Memory first: what was taken is not given again.
         let payload = Vec::from_slice(frame.payload)?;
-        let frame::Header { kind, id, status, response, .. } = frame.header;
-        self.counters.message_received(kind);
-        if response && kind != MSG_LOCK {
-            if let Some(request) = self.state.lock().requests.get_mut(&id) {
-                *request = Request::Answered { status, payload };
-            }
-            self.answered.notify_all();
-        } else {
-            orders.push(Order { kind, response, id, status, payload })?;
+        let mut state = self.state.lock();
+        let event = state.connection.handle_frame(frame)?;
+        if let Some(Event::Request { kind, .. } | Event::Response { kind, .. }) = &event {
+            self.counters.message_received(*kind);
         }
-        Ok(())
+        Ok(match event {
+            None => Arrived::Nothing,
+            Some(Event::Established { resumed, .. }) => Arrived::Established { resumed },
+            Some(Event::Request { id, kind, .. }) => {
+                Arrived::Order(Order { kind, of: OrderOf::Request(id), payload })
+            }
+            Some(Event::Response { kind: kind @ MSG_LOCK, status, .. }) => {
+                Arrived::Order(Order { kind, of: OrderOf::Answer(status), payload })
+            }
+            Some(Event::Response { id, status, .. }) => {
+                if let Some(request) = state.requests.get_mut(&id) {
+                    *request = Request::Answered { status, payload };
+                }
+                drop(state);
+                self.answered.notify_all();
+                Arrived::Nothing
+            }
+        })
+    }
+
+    /// Puts the requests of earlier sessions into this one.
+    pub(super) fn resend(&self) -> core::result::Result<(), ConnectionError> {
+        Ok(self.state.lock().connection.resend_requests()?)
+    }
+
+    /// Whether [`Client::close`] was called.
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.lock().closed
     }
 
     /// Ends the connection: all requests fail.
     pub fn close(&self) {
-        self.state.lock().closed = true;
+        let mut state = self.state.lock();
+        state.closed = true;
+        let stream = state.stream.take();
+        drop(state);
         self.answered.notify_all();
-        self.end.close();
+        if let Some(stream) = stream {
+            stream.shutdown();
+        }
+    }
+}
+
+fn frame_error(e: FrameError) -> Error {
+    match e {
+        FrameError::NoMemory(_) => Error::NoMemory,
+        _ => Error::Invalid("a message that is too long"),
     }
 }

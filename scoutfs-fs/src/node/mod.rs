@@ -8,21 +8,30 @@
 //! | `leadership` | whether this node may act as the leader now |
 //! | `rivals` | what it sees of other owners while it waits: whom it waits for, and when waiting is in vain |
 //! | `server_host` | the threads that run the server when this node is elected |
-//! | `transport` | the connection to a server in this process |
+//! | `port` | where other nodes connect to |
+//! | `socket` | a stream from a mount, on the server's side |
+//! | `peers` | the mounts that the server talks to |
+//! | `link` | the way to the server, wherever it is |
+//! | `session` | the thread that connects to the server and receives |
 //! | `counted` | the device, counting what is asked of it |
 //! | `client` | requests to the server and their answers |
 //! | `worker` | what goes on in the background: commits by time, refills, what the server asks for |
 //!
-//! Threads of a mount: one that receives the server's messages (and never waits for anything else), one worker (which may
-//! commit and ask the server), one voter, and those of the server host.
+//! Threads of a mount: one that receives the server's messages (and never waits for an answer), one worker (which may
+//! commit and ask the server), one voter, and those of the server host: the server, the merger, one that accepts streams, and two for
+//! each stream.
 
 mod client;
 mod counted;
 mod leadership;
+mod link;
 mod mount;
+mod peers;
+mod port;
 mod rivals;
 mod server_host;
-mod transport;
+mod session;
+mod socket;
 mod voter;
 mod worker;
 

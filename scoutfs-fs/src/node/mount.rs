@@ -9,6 +9,7 @@ use scoutfs_btree::BlockCache;
 use scoutfs_btree::ring::{RING_BYTES, RingOwner, RingWriter};
 use scoutfs_btree::space::{MountSpace, SpaceKind};
 use scoutfs_env::device::{BlockDevice, RetryDevice};
+use scoutfs_env::net::Network;
 use scoutfs_env::sync::Mutex;
 use scoutfs_env::thread::JoinHandle;
 use scoutfs_env::{Arc, Box, IoBuf, time, try_box};
@@ -18,6 +19,7 @@ use scoutfs_format::msg::{
 };
 use scoutfs_format::voter::ProcessId;
 use scoutfs_item::{ItemCache, Limits};
+use scoutfs_net::connection::Secret;
 use scoutfs_net::quorum::{Config, Timing};
 use scoutfs_server::roots::read_roots;
 use scoutfs_server::super_block::read_super;
@@ -26,15 +28,17 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::client::Client;
 use super::counted::CountedDevice;
+use super::link::Link;
+use super::port::Port;
 use super::server_host::ServerHost;
-use super::transport;
+use super::session::Session;
 use super::voter::VoterHost;
 use super::worker::{self, Intervals, Worker};
 use crate::counters::Counters;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::store::{
-    Identity, LockTable, Numbers, Reader, RootsCell, Slot, SpaceCell, Store, Trans, Tuning, Wish,
+    Identity, LockTable, News, Numbers, Reader, RootsCell, Slot, SpaceCell, Store, Trans, Tuning, Wish,
 };
 
 /// The times of the election. The lease outlasts a disk that is busy for some seconds; a claim is prompt on a disk
@@ -105,17 +109,28 @@ pub struct Mount {
 struct Running {
     receiver: Option<JoinHandle>,
     worker: Option<JoinHandle>,
+    port: Option<Port>,
     server: Option<ServerHost>,
     voter: Option<VoterHost>,
 }
 
 impl Mount {
-    /// Mounts the volume on a device.
-    ///
-    /// Waits until there is a leader. A mount without a server address can only join a leader elsewhere, which
-    /// is not possible yet: it is refused.
+    /// Mounts the volume on a device, alone: no other node can connect. See [`Mount::open_in`].
     pub fn open(
         device: Arc<Box<dyn BlockDevice>>,
+        options: &MountOptions,
+        oracle: &dyn DeathOracle,
+    ) -> Result<Mount> {
+        Mount::open_in(device, None, options, oracle)
+    }
+
+    /// Mounts the volume on a device, as a node of a network.
+    ///
+    /// Waits until there is a leader. A mount with a server address waits until it leads itself; one without joins a
+    /// leader elsewhere, over the network.
+    pub fn open_in(
+        device: Arc<Box<dyn BlockDevice>>,
+        network: Option<Arc<Box<dyn Network>>>,
         options: &MountOptions,
         oracle: &dyn DeathOracle,
     ) -> Result<Mount> {
@@ -125,57 +140,73 @@ impl Mount {
         let first = read_super(&**device).map_err(|e| Error::from(scoutfs_server::ServerError::from(e)))?;
         let fsid = first.sb.id.fsid.get();
         let geometry = first.geometry;
-        let Some(address) = options.server_addr else {
+        if options.server_addr.is_none() && network.is_none() {
             return Err(Error::NoServer);
-        };
-        if address.port() == 0 {
-            return Err(Error::Invalid("the server address has no port"));
         }
         let rid = scoutfs_env::random::u64().max(1);
+        let capacity = options.block_cache_bytes / scoutfs_format::BLOCK_SIZE;
+        let open_cache = |device| BlockCache::new(device, fsid, geometry, capacity.max(64));
 
-        let term = first.sb.term.get();
-        let config = Config {
-            nr_voters: geometry.nr_voters(),
-            rid,
-            address,
-            process: options.process,
-            seed: scoutfs_env::random::u64(),
-            timing: options.timing,
+        let door = Arc::new(Mutex::new(None))?;
+        let mut running = Running::default();
+        let elected = match options.server_addr {
+            None => None,
+            Some(address) => {
+                if address.port() == 0 {
+                    return Err(Error::Invalid("the server address has no port"));
+                }
+                if let Some(network) = &network {
+                    let listener = network.listen(address).map_err(|why| Error::Network { address, why })?;
+                    running.port = Some(Port::open(listener, door.clone())?);
+                }
+                let config = Config {
+                    nr_voters: geometry.nr_voters(),
+                    rid,
+                    address,
+                    process: options.process,
+                    seed: scoutfs_env::random::u64(),
+                    timing: options.timing,
+                };
+                Some(VoterHost::elect(&device, fsid, geometry, config, first.sb.term.get(), oracle)?)
+            }
         };
-        let voter = VoterHost::elect(&device, fsid, geometry, config, term, oracle)?;
         // Beats are not repeated: a voter must not be late, and knows what a failed one means.
         let device: Box<dyn BlockDevice> = scoutfs_env::try_box(RetryDevice::new(device))?;
         let device = Arc::new(device)?;
-        let capacity = options.block_cache_bytes / scoutfs_format::BLOCK_SIZE;
-        let cache = Arc::new(BlockCache::new(device.clone(), fsid, geometry, capacity.max(64))?)?;
-        // The super block as the last leader left it, now that there is no other.
-        let sb = read_super(&**device).map_err(|e| Error::from(scoutfs_server::ServerError::from(e)))?;
-        let server = Server::open(
-            device.clone(),
-            cache.clone(),
-            sb,
-            voter.slot(),
-            voter.term(),
-            oracle,
-            time::mono_now(),
-        )?;
-        let (mount_end, server_end) = transport::pair()?;
-        let leadership = voter.leadership();
-        let server = ServerHost::start(server, cache.clone(), server_end, rid, leadership, counters.clone())?;
+        let cache = Arc::new(open_cache(device.clone())?)?;
+        if let Some(voter) = elected {
+            // The super block as the last leader left it, now that there is no other.
+            let sb = read_super(&**device).map_err(|e| Error::from(scoutfs_server::ServerError::from(e)))?;
+            let (device, cache) = (device.clone(), cache.clone());
+            let (slot, term) = (voter.slot(), voter.term());
+            let server = Server::open(device, cache.clone(), sb, slot, term, oracle, time::mono_now())?;
+            let server = ServerHost::start(server, cache, voter.leadership(), counters.clone())?;
+            *door.lock() = Some(server.door());
+            running.server = Some(server);
+            running.voter = Some(voter);
+        }
 
-        let client = Client::new(mount_end, counters.clone());
-        let store = Arc::new(join(device, cache, geometry, fsid, rid, options, client, counters)?)?;
-        voter.on_lost(&store);
-        let running = Running {
-            receiver: Some(worker::start_receiver(&store)?),
-            worker: None,
-            server: Some(server),
-            voter: Some(voter),
+        let client = Arc::new(Client::new(fsid, rid, Secret(first.sb.secret), counters.clone()))?;
+        let link = Link::new(device.clone(), fsid, geometry, network, door);
+        let (session, receiver) = Session::start(client.clone(), link)?;
+        let joined = join(device, cache, geometry, fsid, rid, options, client.clone(), counters);
+        let store = match joined.and_then(|store| Ok(Arc::new(store)?)) {
+            Ok(store) => store,
+            Err(e) => {
+                client.close();
+                receiver.join();
+                return Err(e);
+            }
         };
+        session.attach(&store);
+        running.receiver = Some(receiver);
+        if let Some(voter) = &running.voter {
+            voter.on_lost(&store);
+        }
         let mount = Mount { fs: Fs::new(store.clone(), options.acl), store, running: Mutex::new(running) };
         let worker = start(&mount.store, options)?;
         mount.running.lock().worker = Some(worker);
-        if !options.read_only {
+        if !options.read_only && options.server_addr.is_some() {
             mount.fs.scan_orphans()?;
         }
         Ok(mount)
@@ -261,6 +292,8 @@ impl Drop for Mount {
         if let Some(server) = running.server.take() {
             server.abandon();
         }
+        // Nobody answers any more.
+        self.store.client.close();
         running.stop_worker(&self.store);
         running.stop_receiver(&self.store);
     }
@@ -276,7 +309,7 @@ fn join(
     fsid: u64,
     rid: u64,
     options: &MountOptions,
-    client: Client,
+    client: Arc<Client>,
     counters: Arc<Counters>,
 ) -> Result<Store> {
     let bad_answer = |_| Error::Shutdown("an answer of the server has a wrong length");
@@ -287,10 +320,10 @@ fn join(
         pad: U32::ZERO,
     };
     let joined = time::mono_now();
-    let reply = client.request_alone(MSG_JOIN, request.as_bytes())?;
+    let reply = client.request(MSG_JOIN, request.as_bytes())?;
     let reply = JoinReply::read_from_bytes(&reply).map_err(|_| bad_answer(()))?;
     let closed = SeqRequest { closed_below: U64::ZERO };
-    let seq = client.request_alone(MSG_SEQ, closed.as_bytes())?;
+    let seq = client.request(MSG_SEQ, closed.as_bytes())?;
     let seq = SeqReply::read_from_bytes(&seq).map_err(|_| bad_answer(()))?.seq.get();
 
     let slot = reply.slot.get();
@@ -323,6 +356,7 @@ fn join(
         trans: Trans::new(seq),
         space: SpaceCell::new(space),
         lock_table: LockTable::new(),
+        news: News::new(),
         client,
         worker: Worker::new(),
         checkpoint_need: AtomicU64::new(log.checkpoint_blocks(0)),

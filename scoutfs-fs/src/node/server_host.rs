@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Runs the server of the elected node: one thread that owns it, and one that runs pieces of merges for it.
 //!
-//! The server's thread takes all messages that have arrived, handles them, commits once for all of them, and only then
+//! Mounts come as streams ([`Door`]), the mount of this very node too: it sends the bytes that others send over the network,
+//! through a pipe. The server's thread takes all messages that have arrived, handles them, commits once for all of them, and only then
 //! sends the answers. It never waits for a mount. It acts only while this node's lease as the leader is valid: it looks before
 //! it handles anything, and again after a commit, before anybody hears of it. When the lease had ended and goes on, nobody else
 //! led: what was written counts, and the mounts, which could not renew their leases meanwhile, are given time.
@@ -12,25 +13,27 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 
 use scoutfs_btree::BlockCache;
+use scoutfs_env::net::{Stream, pipe};
 use scoutfs_env::sync::{Condvar, Mutex};
 use scoutfs_env::thread::{self, JoinHandle};
-use scoutfs_env::{Arc, Vec, time};
-use scoutfs_format::msg::MSG_RESPONSE;
-use scoutfs_net::frame::{self, Decoder};
+use scoutfs_env::{Arc, Box, time, try_box};
+use scoutfs_net::connection::Secret;
 use scoutfs_server::Server;
 use scoutfs_server::merge_job::{MergeJob, MergeResult};
 
 use super::leadership::{Leadership, Lease};
-use super::transport::{End, Received};
+use super::peers::Peers;
+use super::socket::{Identity, Inbox, Input, Socket};
 use crate::counters::{Counter, Counters};
 use crate::error::{Error, Result};
 
 /// The longest that the thread sleeps with nothing to do.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
-/// What the two threads and the mount share.
+/// What the threads and the mount share.
 struct Shared {
-    end: End,
+    inbox: Arc<Inbox>,
+    identity: Identity,
     stop: AtomicBool,
     /// Write no clean state.
     abandon: AtomicBool,
@@ -53,18 +56,43 @@ pub(crate) struct ServerHost {
     merger: Option<JoinHandle>,
 }
 
+/// Where streams of mounts go.
+#[derive(Clone)]
+pub(super) struct Door(Arc<Shared>);
+
+impl Door {
+    /// A mount has opened this stream.
+    pub fn accept(&self, stream: Box<dyn Stream>) -> Result<()> {
+        Socket::start(stream, &self.0.inbox, self.0.identity).map(drop)
+    }
+
+    /// Whether the server has ended.
+    pub fn is_closed(&self) -> bool {
+        self.0.inbox.is_closed()
+    }
+
+    /// A stream to the server from within the process.
+    pub fn connect(&self) -> Result<Box<dyn Stream>> {
+        let (here, there) = pipe()?;
+        let stream: Box<dyn Stream> = try_box(here)?;
+        self.accept(try_box(there)?)?;
+        Ok(stream)
+    }
+}
+
 impl ServerHost {
-    /// Starts the threads. `rid` is the mount at the other end of the connection.
+    /// Starts the threads.
     pub fn start(
         server: Server,
         cache: Arc<BlockCache>,
-        end: End,
-        rid: u64,
         leadership: Arc<Leadership>,
         counters: Arc<Counters>,
     ) -> Result<ServerHost> {
+        let sb = server.super_block();
+        let identity = Identity { fsid: sb.id.fsid.get(), term: server.term(), secret: Secret(sb.secret) };
         let shared = Arc::new(Shared {
-            end,
+            inbox: Arc::new(Inbox::new())?,
+            identity,
             stop: AtomicBool::new(false),
             abandon: AtomicBool::new(false),
             merge: Mutex::new(Merge::default()),
@@ -73,12 +101,22 @@ impl ServerHost {
         })?;
         let spawn_failed = |_| Error::NoMemory;
         let for_server = shared.clone();
-        let server = thread::spawn("scoutfs-server", move || serve(server, &for_server, rid, &leadership))
-            .map_err(spawn_failed)?;
+        let server = thread::spawn("scoutfs-server", move || {
+            let mut peers = Peers::new(for_server.identity.fsid, for_server.identity.term);
+            serve(server, &mut peers, &for_server, &leadership);
+            for_server.inbox.close();
+            peers.finish();
+        })
+        .map_err(spawn_failed)?;
         let for_merger = shared.clone();
         let merger =
             thread::spawn("scoutfs-merge", move || merge(&for_merger, &cache)).map_err(spawn_failed)?;
         Ok(ServerHost { shared, server: Some(server), merger: Some(merger) })
+    }
+
+    /// Where streams of mounts go.
+    pub fn door(&self) -> Door {
+        Door(self.shared.clone())
     }
 
     /// Ends the server: it writes its clean state, unless it has failed.
@@ -93,7 +131,7 @@ impl ServerHost {
 
     fn stop_threads(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
-        self.shared.end.wake_self();
+        self.shared.inbox.wake();
         if let Some(server) = self.server.take() {
             server.join();
         }
@@ -111,9 +149,7 @@ impl Drop for ServerHost {
     }
 }
 
-fn serve(mut server: Server, shared: &Shared, rid: u64, leadership: &Leadership) {
-    let mut decoder = Decoder::new();
-    let mut seq = 0;
+fn serve(mut server: Server, peers: &mut Peers, shared: &Shared, leadership: &Leadership) {
     // Whether the merger has a piece.
     let mut is_out = false;
     loop {
@@ -124,24 +160,19 @@ fn serve(mut server: Server, shared: &Shared, rid: u64, leadership: &Leadership)
         } else {
             server.next_wakeup(now).saturating_duration_since(now).min(LONGEST_WAIT)
         };
-        let received = shared.end.receive(wait);
+        let inputs = shared.inbox.take(wait);
         if !may_act(&mut server, shared, leadership) {
-            shared.end.close();
             return;
         }
-        match received {
-            Received::Messages(messages) => {
-                for message in &messages {
-                    if let Err(e) = handle(&mut server, &mut decoder, message, rid) {
-                        scoutfs_env::error!("server: a message of this mount is damaged: {e}");
-                        shared.end.close();
-                        return;
-                    }
-                }
+        for input in &inputs {
+            if let Some(incoming) = peers.handle(input)
+                && let Input::Message { payload, .. } = input
+            {
+                server.handle(time::mono_now(), incoming.rid, &incoming.header, payload);
             }
-            Received::Timeout => {}
-            Received::Closed => break,
         }
+        drop(inputs);
+        peers.forget_strangers(|rid| server.is_member(rid));
         if let Some(result) = shared.merge.lock().result.take() {
             is_out = false;
             server.job_done(time::mono_now(), result);
@@ -153,7 +184,6 @@ fn serve(mut server: Server, shared: &Shared, rid: u64, leadership: &Leadership)
             scoutfs_env::error!("server: a commit failed: {e}");
         }
         if !may_act(&mut server, shared, leadership) {
-            shared.end.close();
             return;
         }
         let mut merge = shared.merge.lock();
@@ -167,25 +197,13 @@ fn serve(mut server: Server, shared: &Shared, rid: u64, leadership: &Leadership)
             shared.merge_changed.notify_all();
         }
         drop(merge);
+        let mut sent = Ok(());
         while let Some(message) = server.poll_message() {
-            seq += 1;
-            let header = frame::Header {
-                kind: message.kind,
-                response: message.response,
-                status: message.status,
-                seq,
-                ack: 0,
-                id: message.id,
-                term: server.term(),
-            };
-            let mut bytes = Vec::new();
-            let sent = frame::encode(&header, &message.payload, &mut bytes).is_ok()
-                && shared.end.send(bytes).is_ok();
-            if !sent {
-                scoutfs_env::error!("server: no memory for an answer");
-                shared.end.close();
-                return;
-            }
+            sent = sent.and_then(|()| peers.send(message));
+        }
+        if let Err(e) = sent.and_then(|()| peers.transmit()) {
+            scoutfs_env::error!("server: a message cannot be sent: {e}");
+            return;
         }
         if stopping {
             break;
@@ -206,7 +224,6 @@ fn serve(mut server: Server, shared: &Shared, rid: u64, leadership: &Leadership)
             scoutfs_env::error!("server: writing the clean state: {e}");
         }
     }
-    shared.end.close();
 }
 
 /// Waits until the lease as the leader is valid. False when there will be none.
@@ -220,28 +237,6 @@ fn may_act(server: &mut Server, shared: &Shared, leadership: &Leadership) -> boo
         }
         Lease::Over => false,
     }
-}
-
-fn handle(
-    server: &mut Server,
-    decoder: &mut Decoder,
-    message: &[u8],
-    rid: u64,
-) -> core::result::Result<(), frame::FrameError> {
-    decoder.push(message)?;
-    while let Some(frame) = decoder.next()? {
-        let header = scoutfs_format::msg::MessageHeader {
-            kind: frame.header.kind,
-            flags: if frame.header.response { MSG_RESPONSE } else { 0 },
-            status: frame.header.status.into(),
-            id: frame.header.id.into(),
-            seq: frame.header.seq.into(),
-            term: frame.header.term.into(),
-            ..Default::default()
-        };
-        server.handle(time::mono_now(), rid, &header, frame.payload);
-    }
-    Ok(())
 }
 
 fn merge(shared: &Shared, cache: &BlockCache) {
@@ -260,6 +255,6 @@ fn merge(shared: &Shared, cache: &BlockCache) {
         merge = shared.merge.lock();
         merge.result = Some(result);
         shared.merge_changed.notify_all();
-        shared.end.wake_self();
+        shared.inbox.wake();
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What goes on in the background of a mount.
 //!
-//! The receiver takes the server's messages and must never wait for an answer itself; what takes longer is queued for the
+//! The session's thread takes the server's messages and must never wait for an answer itself; what takes longer is queued for the
 //! worker, which commits by time, gets space and seqs ahead of need, and carries out what the server asks.
 //!
 //! Locking: one mutex over the worker's queue, a leaf.
@@ -20,12 +20,10 @@ use scoutfs_format::msg::{
 };
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::client::{MEMORY_PAUSE, Order};
+use super::client::{MEMORY_PAUSE, Order, OrderOf};
 use crate::error::{Error, Result};
 use crate::store::{Store, Wish};
 
-/// How long the receiver waits for a message before it looks whether to stop.
-const RECEIVE: Duration = Duration::from_millis(500);
 /// The worker looks after things this often.
 const ROUND: Duration = Duration::from_millis(200);
 
@@ -75,17 +73,11 @@ impl Worker {
         self.arrived.notify_all();
     }
 
-    /// Ends the worker and the receiver.
+    /// Ends the worker.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         self.wake();
     }
-}
-
-/// Starts the receiver.
-pub(crate) fn start_receiver(store: &Arc<Store>) -> Result<JoinHandle> {
-    let store = store.clone();
-    thread::spawn("scoutfs-recv", move || receive(&store)).map_err(|_| Error::NoMemory)
 }
 
 /// Starts the worker.
@@ -94,43 +86,14 @@ pub(crate) fn start_worker(store: &Arc<Store>, intervals: Intervals) -> Result<J
     thread::spawn("scoutfs-work", move || work(&store, intervals)).map_err(|_| Error::NoMemory)
 }
 
-fn receive(store: &Store) {
-    loop {
-        let orders = match store.client.receive(RECEIVE) {
-            Ok(Some(orders)) => orders,
-            Ok(None) => break,
-            Err(e) => {
-                scoutfs_env::error!("receiving from the server: {e}");
-                break;
-            }
-        };
-        for order in orders {
-            let mut order = Some(order);
-            loop {
-                match dispatch(store, &mut order) {
-                    Ok(()) => break,
-                    Err(Error::NoMemory) if store.trans.check().is_ok() => time::sleep(MEMORY_PAUSE),
-                    Err(e) => {
-                        scoutfs_env::error!("a message of the server: {e}");
-                        store.fail("a message of the server could not be handled");
-                        break;
-                    }
-                }
-            }
-        }
-    }
-    store.client.close();
-    store.fail("the server is gone");
-}
-
 /// Handles a message or hands it on to the worker. After [`Error::NoMemory`] it can be tried again.
-fn dispatch(store: &Store, order: &mut Option<Order>) -> Result<()> {
+pub(super) fn dispatch(store: &Store, order: &mut Option<Order>) -> Result<()> {
     match order {
-        Some(Order { kind: MSG_LOCK, response: true, status: STATUS_OK, payload, .. }) => {
+        Some(Order { kind: MSG_LOCK, of: OrderOf::Answer(STATUS_OK), payload }) => {
             store.lock_table.granted(store, payload)
         }
-        Some(Order { kind: MSG_LOCK, response: true, status, .. }) => Err(Error::Server(*status)),
-        Some(Order { kind: MSG_LOCK, response: false, id, payload, .. }) => {
+        Some(Order { of: OrderOf::Answer(status), .. }) => Err(Error::Server(*status)),
+        Some(Order { kind: MSG_LOCK, of: OrderOf::Request(id), payload }) => {
             store.lock_table.revoked(store, *id, payload)
         }
         _ => {
@@ -209,17 +172,18 @@ fn round(
 
 /// Carries out what the server asked for.
 fn carry_out(store: &Store, order: &Order) -> Result<()> {
+    let OrderOf::Request(id) = order.of else { return Ok(()) };
     let commit_nr = match order.kind {
         MSG_COMMIT_BELOW => match CommitBelow::read_from_bytes(&order.payload) {
             Ok(below) => store.commit_below(below.seq.get())?,
-            Err(_) => return store.client.answer(order.kind, order.id, STATUS_INVALID, &[]),
+            Err(_) => return store.client.answer(order.kind, id, STATUS_INVALID, &[]),
         },
         MSG_FINALIZE => store.commit(Wish { finalize: true, ..Wish::default() })?,
         MSG_MERGED => {
             store.logs_merged()?;
-            return store.client.answer(order.kind, order.id, STATUS_OK, &[]);
+            return store.client.answer(order.kind, id, STATUS_OK, &[]);
         }
-        _ => return store.client.answer(order.kind, order.id, STATUS_INVALID, &[]),
+        _ => return store.client.answer(order.kind, id, STATUS_INVALID, &[]),
     };
     let answer = CommitNumber {
         slot: U32::new(store.identity.slot),
@@ -227,7 +191,7 @@ fn carry_out(store: &Store, order: &Order) -> Result<()> {
         epoch: U64::new(store.identity.epoch),
         commit_nr: U64::new(commit_nr),
     };
-    store.client.answer(order.kind, order.id, STATUS_OK, answer.as_bytes())
+    store.client.answer(order.kind, id, STATUS_OK, answer.as_bytes())
 }
 
 /// When what was last done.

@@ -18,8 +18,10 @@ impl Store {
     /// Asks the server up to where the index is complete. Everything that was synced anywhere before this call is below.
     fn horizon(&self) -> Result<u64> {
         let payload = self.client.request(MSG_HORIZON, &[])?;
-        let (reply, _) = HorizonReply::read_from_prefix(&payload)
+        let (reply, commits) = HorizonReply::read_from_prefix(&payload)
             .map_err(|_| Error::Shutdown("an answer of the server has a wrong length"))?;
+        self.news.note(commits, self.identity.slot)?;
+        self.catch_up()?;
         Ok(reply.horizon.get())
     }
 

@@ -11,8 +11,9 @@
 
 use scoutfs_env::sync::{Condvar, Mutex, MutexGuard};
 use scoutfs_env::{OrdMap, Vec};
-use scoutfs_format::msg::MSG_LOCK;
+use scoutfs_format::msg::{LockMessage, MSG_LOCK};
 use scoutfs_lock::{Acquire, Cancel, LockClient, LockName, Message, Mode, Output, Revoked, Ticket};
+use scoutfs_net::connection::RequestId;
 use zerocopy::IntoBytes;
 
 use super::Store;
@@ -31,14 +32,14 @@ pub(crate) struct LockTable {
 }
 
 struct State {
-    machine: LockClient<u64>,
+    machine: LockClient<RequestId>,
     /// Those who have their lock and do not know it yet. There is room for all who wait.
     acquired: OrdMap<Ticket, ()>,
     waiting: usize,
     /// Locks that go back.
     invalidate: Vec<(LockName, Mode)>,
     /// What the machine asked for and could not be done yet.
-    undone: Option<Output<u64>>,
+    undone: Option<Output<RequestId>>,
 }
 
 impl LockTable {
@@ -55,8 +56,17 @@ impl LockTable {
         }
     }
 
-    /// Uses a lock, waiting until it is granted.
+    /// Uses a lock, waiting until it is granted. What was committed elsewhere under it is to be read from then on.
     pub fn acquire(&self, store: &Store, name: LockName, mode: LockMode) -> Result<()> {
+        self.acquire_as_is(store, name, mode)?;
+        let caught_up = store.catch_up();
+        if caught_up.is_err() {
+            self.release(store, name, mode);
+        }
+        caught_up
+    }
+
+    fn acquire_as_is(&self, store: &Store, name: LockName, mode: LockMode) -> Result<()> {
         let mut state = self.state.lock();
         let waiting = state.waiting + 1;
         state.acquired.reserve(waiting)?;
@@ -106,8 +116,10 @@ impl LockTable {
 
     /// An answer of the server to a request for a lock.
     pub fn granted(&self, store: &Store, payload: &[u8]) -> Result<()> {
+        let (payload, commits) = payload.split_at_checked(size_of::<LockMessage>()).unwrap_or((payload, &[]));
         let message = Message::parse(payload).map_err(lock_error)?;
-        // The version counts before anybody can write under the lock.
+        // Both count before anybody can use the lock.
+        store.news.note(commits, store.identity.slot)?;
         store.trans.note_granted(message.version);
         let mut state = self.state.lock();
         state.machine.handle_grant(&message);
@@ -117,7 +129,7 @@ impl LockTable {
     }
 
     /// The server wants a lock back. May be called again with the same message when it failed for want of memory.
-    pub fn revoked(&self, store: &Store, id: u64, payload: &[u8]) -> Result<()> {
+    pub fn revoked(&self, store: &Store, id: RequestId, payload: &[u8]) -> Result<()> {
         let message = Message::parse(payload).map_err(lock_error)?;
         store.counters.inc(Counter::LockRevoke);
         let mut state = self.state.lock();
@@ -177,7 +189,7 @@ impl LockTable {
         Ok(())
     }
 
-    fn carry_out(&self, store: &Store, state: &mut State, output: Output<u64>) -> Result<()> {
+    fn carry_out(&self, store: &Store, state: &mut State, output: Output<RequestId>) -> Result<()> {
         match output {
             Output::Request(message) => store.client.post(MSG_LOCK, message.to_raw().as_bytes())?,
             Output::Answer { token, message } => {

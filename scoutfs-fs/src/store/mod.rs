@@ -21,6 +21,7 @@
 //! | `slot` | this mount's ring and log trees: records and checkpoints |
 //! | `runs` | which log trees a checkpoint writes anew |
 //! | `space` | this mount's free space, as operations use it |
+//! | `news` | what other mounts have committed, as far as this one must see it |
 //! | `supply` | getting space, seqs and inode numbers from the server |
 //! | `roots` | the roots that this mount reads from |
 //! | `reader` | reading committed items |
@@ -36,6 +37,7 @@ mod hold;
 mod index;
 mod lock_table;
 mod locks;
+mod news;
 mod reader;
 mod roots;
 mod runs;
@@ -70,6 +72,7 @@ pub(crate) use trans::Trans;
 use crate::counters::Counters;
 use crate::error::Result;
 use crate::node::{Client, Worker};
+pub(crate) use news::News;
 pub(crate) use supply::Numbers;
 
 /// How much a mount gathers before it commits, checkpoints or finalizes by itself.
@@ -99,8 +102,10 @@ pub struct Store {
     pub(crate) trans: Trans,
     pub(crate) space: SpaceCell,
     pub(crate) lock_table: LockTable,
-    pub(crate) client: Client,
+    pub(crate) client: Arc<Client>,
     pub(crate) worker: Worker,
+    /// What others have committed.
+    pub(crate) news: News,
     /// The commit lock, and what it protects.
     pub(crate) slot: Mutex<Slot>,
     /// A closed transaction waits in the slot, because there was no memory to commit it.

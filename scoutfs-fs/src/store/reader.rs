@@ -46,6 +46,15 @@ impl Reader {
         Ok(merged_through)
     }
 
+    /// Reads all roots again, and says whether they are as wanted.
+    pub fn refresh_until(&self, wanted: impl Fn(&Roots) -> bool) -> Result<bool> {
+        let _only = self.refreshing.lock();
+        let roots = self.read_roots()?;
+        let merged_through = roots.member(self.slot).map_or(0, |member| member.merged_through.get());
+        self.roots.set_others(roots.forest_without(Some(self.slot))?, merged_through)?;
+        Ok(wanted(&roots))
+    }
+
     fn read_roots(&self) -> Result<Roots> {
         Ok(read_roots(&**self.device, &self.cache, &self.geometry)?)
     }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A volume on a device in memory.
 
+use std::net::SocketAddr;
 use std::sync::{Arc as StdArc, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use scoutfs_env::device::{BlockDevice, IoError, MemDevice};
+use scoutfs_env::net::{Network, TcpNetwork};
 use scoutfs_env::{Arc, Box, try_box};
 use scoutfs_format::voter::ProcessId;
 use scoutfs_fs::dir::NewInode;
@@ -102,6 +104,13 @@ impl Volume {
         Mount::open(self.device(), &options, &AllDead).unwrap()
     }
 
+    /// A node of a cluster, which runs the server at an address, or joins one that another runs.
+    pub fn node(&self, address: SocketAddr, runs_server: bool) -> Mount {
+        let network: Box<dyn Network> = try_box(TcpNetwork::default()).unwrap();
+        let options = MountOptions { server_addr: runs_server.then_some(address), ..Self::options() };
+        Mount::open_in(self.device(), Some(Arc::new(network).unwrap()), &options, &AllDead).unwrap()
+    }
+
     fn options() -> MountOptions {
         MountOptions {
             server_addr: Some("127.0.0.1:7001".parse().unwrap()),
@@ -134,7 +143,14 @@ pub fn file() -> NewInode {
     NewInode { mode: 0o100_644, umask: 0, uid: 0, gid: 0, rdev: 0 }
 }
 
+/// A directory of the super user.
+#[allow(dead_code)]
+pub fn dir() -> NewInode {
+    NewInode { mode: 0o040_755, ..file() }
+}
+
 /// A file's name.
+#[allow(dead_code)]
 pub fn name(i: usize) -> Vec<u8> {
     format!("file-{i:06}").into_bytes()
 }

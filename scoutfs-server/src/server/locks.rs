@@ -6,12 +6,16 @@
 
 use core::time::Duration;
 
+use scoutfs_env::Vec;
 use scoutfs_env::log;
 use scoutfs_env::time::Mono;
-use scoutfs_format::msg::{LockMessage, MSG_LOCK, STATUS_INVALID, STATUS_OK};
+use scoutfs_format::le::{U32, U64};
+use scoutfs_format::msg::{CommitNumber, LockMessage, MSG_LOCK, STATUS_INVALID, STATUS_OK};
 use scoutfs_lock::{LockError, LockServer, Message, ServerOutput};
 
-use super::{Answer, Handled, Outgoing, Refusal, Server, bytes_of};
+use zerocopy::IntoBytes;
+
+use super::{Answer, Handled, Outgoing, Refusal, Server, bytes_of, slot_le};
 use crate::error::ServerError;
 
 /// How long a mount may take to answer a revoke.
@@ -35,6 +39,10 @@ impl Locks {
 impl Server {
     /// A mount wants a lock, or gives one back. The answer is a grant.
     pub(super) fn lock_request(&mut self, now: Mono, from: u64, id: u64, raw: LockMessage) -> Handled {
+        // One that gives a lock back says what the next holder must see.
+        if let Some(member) = self.members.live_slot(from).and_then(|slot| self.members.get_mut(slot)) {
+            member.note_commit(raw.commit_nr.get());
+        }
         let handled =
             Message::from_raw(&raw).and_then(|message| self.locks.server.handle_request(from, id, &message));
         match handled {
@@ -99,13 +107,42 @@ impl Server {
         self.send_locks(now)
     }
 
+    /// Adds the commits of others that a mount must see with a grant: those that it was not told of in this term.
+    fn add_news(&mut self, rid: u64, payload: &mut Vec<u8>) -> Result<(), ServerError> {
+        let Some(slot) = self.members.live_slot(rid) else {
+            return Ok(());
+        };
+        let Some(mut told) = self.members.get_mut(slot).map(|member| core::mem::take(&mut member.told))
+        else {
+            return Ok(());
+        };
+        for other in self.members.in_use().filter(|other| other.slot != slot) {
+            let newest = (other.item.epoch.get(), other.commit_nr);
+            if newest.1 > 0 && told.get(&other.slot) != Some(&newest) {
+                let number = CommitNumber {
+                    slot: slot_le(other.slot),
+                    pad: U32::ZERO,
+                    epoch: U64::new(newest.0),
+                    commit_nr: U64::new(newest.1),
+                };
+                payload.extend_from_slice(number.as_bytes())?;
+                told.insert(other.slot, newest)?;
+            }
+        }
+        if let Some(member) = self.members.get_mut(slot) {
+            member.told = told;
+        }
+        Ok(())
+    }
+
     pub(super) fn send_locks(&mut self, now: Mono) -> Result<(), ServerError> {
         while let Some(output) = self.locks.server.poll_output(now) {
             match output {
                 ServerOutput::Grant { client, token, grant } => {
                     // Drawn now: higher than all that former holders have used.
                     let version = if grant.needs_version() { self.take_seq()? } else { 0 };
-                    let payload = bytes_of(&grant.into_message(version).to_raw())?;
+                    let mut payload = bytes_of(&grant.into_message(version).to_raw())?;
+                    self.add_news(client, &mut payload)?;
                     let (to, kind, id, status) = (client, MSG_LOCK, token, STATUS_OK);
                     self.send(Outgoing { to, kind, response: true, status, id, payload }, false);
                 }

@@ -58,6 +58,8 @@ pub(crate) struct MemberState {
     pub asked_below: u64,
     /// The highest record number that it told of.
     pub commit_nr: u64,
+    /// By slot: epoch and number of the newest commit of others that it was told of in this term.
+    pub told: OrdMap<u32, (u64, u64)>,
     /// Hand-overs to it, by number.
     pub hand_overs: OrdMap<u64, HandOver>,
     /// The last request for space, and the hand-over that answered it.
@@ -79,6 +81,7 @@ impl MemberState {
             unknown_below,
             asked_below: 0,
             commit_nr: member.item.frozen_commit_nr.get(),
+            told: OrdMap::new(),
             hand_overs: OrdMap::new(),
             last_space: None,
             state: None,

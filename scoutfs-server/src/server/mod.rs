@@ -366,6 +366,11 @@ impl Server {
         &self.durable
     }
 
+    /// Whether a mount is a member.
+    pub fn is_member(&self, rid: u64) -> bool {
+        self.members.live_slot(rid).is_some()
+    }
+
     /// Its term.
     pub fn term(&self) -> u64 {
         self.sb.term.get()

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The thread that connects a mount to the server, and receives.
+//!
+//! It must never wait for an answer itself; what takes longer is queued for the worker. Orders that come before there is a store
+//! wait for it.
+//!
+//! Locking: one mutex over the store and what waits for it, held while orders are handed on.
+
+use core::time::Duration;
+
+use scoutfs_env::net::Stream;
+use scoutfs_env::sync::Mutex;
+use scoutfs_env::thread::{self, JoinHandle};
+use scoutfs_env::{Arc, Box, Vec, time};
+use scoutfs_format::msg::STATUS_NOT_MEMBER;
+use scoutfs_net::connection::{ConnectionError, GreetingError};
+use scoutfs_net::frame::{Decoder, FrameError};
+
+use super::client::{Arrived, Client, MEMORY_PAUSE, Order};
+use super::link::{Link, NoWay};
+use super::worker;
+use crate::error::{Error, Result};
+use crate::store::Store;
+
+/// Bytes that are received at once.
+const BUFFER: usize = 16 << 10;
+/// Between attempts to connect.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// See the module.
+pub(super) struct Session {
+    client: Arc<Client>,
+    link: Link,
+    orders: Mutex<Orders>,
+}
+
+#[derive(Default)]
+struct Orders {
+    store: Option<Arc<Store>>,
+    waiting: Vec<Order>,
+}
+
+/// Why a stream is given up.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("it has ended")]
+    Ended,
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+}
+
+impl Broken {
+    /// The server does not know the session.
+    fn is_unknown(&self) -> bool {
+        let refused = GreetingError::Refused { status: STATUS_NOT_MEMBER };
+        matches!(self, Broken::Connection(ConnectionError::Greeting(e)) if *e == refused)
+    }
+}
+
+impl Session {
+    /// Starts the thread.
+    pub fn start(client: Arc<Client>, link: Link) -> Result<(Arc<Session>, JoinHandle)> {
+        let session = Arc::new(Session { client, link, orders: Mutex::new(Orders::default()) })?;
+        let running = session.clone();
+        let thread = thread::spawn("scoutfs-recv", move || running.run()).map_err(|_| Error::NoMemory)?;
+        Ok((session, thread))
+    }
+
+    /// From now on orders go to a store. Those that came before go first.
+    pub fn attach(&self, store: &Arc<Store>) {
+        let mut orders = self.orders.lock();
+        orders.store = Some(store.clone());
+        for order in core::mem::take(&mut orders.waiting) {
+            carry(store, order);
+        }
+    }
+
+    fn run(&self) {
+        // What was said last, so that it is not said over and over.
+        let mut said = None;
+        while !self.client.is_closed() {
+            match self.link.connect() {
+                Ok(stream) => {
+                    let why = self.talk(stream);
+                    if !matches!(why, Broken::Ended) && !why.is_unknown() {
+                        scoutfs_env::warn!("the connection to the server is closed: {why}");
+                    }
+                    self.client.disconnected(why.is_unknown());
+                    said = None;
+                }
+                Err(NoWay::Ended) => break,
+                Err(e) => {
+                    if said.as_ref() != Some(&e) {
+                        scoutfs_env::info!("waiting for the server: {e}");
+                    }
+                    said = Some(e);
+                }
+            }
+            if !self.client.is_closed() {
+                time::sleep(PAUSE);
+            }
+        }
+        self.client.close();
+        self.client.disconnected(false);
+        if let Some(store) = &self.orders.lock().store {
+            store.fail("the server is gone");
+        }
+    }
+
+    /// Greets, and receives until the stream ends.
+    fn talk(&self, stream: Box<dyn Stream>) -> Broken {
+        let Ok(stream) = Arc::new(stream) else { return Broken::Ended };
+        if !self.client.connected(&stream) {
+            return Broken::Ended;
+        }
+        self.client.transmit();
+        let why = self.receive(&**stream);
+        stream.shutdown();
+        why
+    }
+
+    fn receive(&self, stream: &dyn Stream) -> Broken {
+        match self.try_receive(stream) {
+            Ok(()) => Broken::Ended,
+            Err(e) => e,
+        }
+    }
+
+    fn try_receive(&self, stream: &dyn Stream) -> core::result::Result<(), Broken> {
+        let mut decoder = Decoder::new();
+        let mut buffer = Vec::new();
+        buffer.resize(BUFFER, 0).map_err(FrameError::from)?;
+        loop {
+            let received = stream.receive(&mut buffer).map_err(|_| Broken::Ended)?;
+            let Some(bytes) = buffer.get(..received).filter(|bytes| !bytes.is_empty()) else {
+                return Ok(());
+            };
+            decoder.push(bytes).map_err(FrameError::from)?;
+            while let Some(frame) = decoder.next()? {
+                match self.client.arrived(&frame)? {
+                    Arrived::Nothing => {}
+                    Arrived::Established { resumed: true } => {}
+                    Arrived::Established { resumed: false } => self.client.resend()?,
+                    Arrived::Order(order) => self.hand_on(order),
+                }
+            }
+            // Proofs, and what waited for the session.
+            self.client.transmit();
+        }
+    }
+
+    fn hand_on(&self, order: Order) {
+        let mut orders = self.orders.lock();
+        match orders.store.clone() {
+            Some(store) => carry(&store, order),
+            None => {
+                let mut order = Some(order);
+                while let Err(_e) = orders.waiting.reserve(1) {
+                    time::sleep(MEMORY_PAUSE);
+                }
+                if let Some(order) = order.take() {
+                    // There is room.
+                    let _ = orders.waiting.push(order);
+                }
+            }
+        }
+    }
+}
+
+/// Handles an order or hands it to the worker; what there is no memory for waits, and all that comes after it.
+fn carry(store: &Arc<Store>, order: Order) {
+    let mut order = Some(order);
+    loop {
+        match worker::dispatch(store, &mut order) {
+            Ok(()) => return,
+            Err(Error::NoMemory) if store.trans.check().is_ok() => time::sleep(MEMORY_PAUSE),
+            Err(e) => {
+                scoutfs_env::error!("a message of the server: {e}");
+                store.fail("a message of the server could not be handled");
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Several nodes on one device, over TCP on this machine: one runs the server, the others join it.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::thread;
+
+use common::{Volume, file};
+use scoutfs_format::item::ROOT_INO;
+use scoutfs_fs::dir::RenameFlags;
+use scoutfs_fs::{Error, Fs};
+
+/// An address that no other test listens at.
+fn address(test: u8) -> SocketAddr {
+    SocketAddr::from(([127, 42, 0, test], 7001))
+}
+
+fn names(fs: &Fs, dir: u64) -> BTreeSet<Vec<u8>> {
+    let mut names = BTreeSet::new();
+    fs.readdir(dir, 0, &mut |entry| {
+        if ![&b"."[..], b".."].contains(&entry.name) {
+            names.insert(entry.name.to_vec());
+        }
+        true
+    })
+    .unwrap();
+    names
+}
+
+fn content(fs: &Fs, ino: u64) -> Vec<u8> {
+    let mut bytes = vec![0; fs.getattr(ino).unwrap().size as usize];
+    let read = fs.read(ino, 0, &mut bytes).unwrap();
+    assert_eq!(read, bytes.len());
+    bytes
+}
+
+#[test]
+fn what_one_node_does_all_others_see_at_once() {
+    let volume = Volume::new(256 << 20);
+    let first = volume.node(address(1), true);
+    let others = [volume.node(address(1), false), volume.node(address(1), false)];
+    let nodes = [first.fs(), others[0].fs(), others[1].fs()];
+    for round in 0..30u8 {
+        let (writer, dir_maker) = (nodes[round as usize % 3], nodes[(round as usize + 1) % 3]);
+        let name = format!("dir{round}");
+        let dir = dir_maker.mkdir(ROOT_INO, name.as_bytes(), &common::dir()).unwrap().ino;
+        let ino = writer.create(dir, b"file", &file()).unwrap().ino;
+        writer.write(ino, 0, &[round; 10_000]).unwrap();
+        for node in nodes {
+            let found = node.lookup(node.lookup(ROOT_INO, name.as_bytes()).unwrap().ino, b"file").unwrap();
+            assert_eq!((found.ino, found.size), (ino, 10_000));
+            assert_eq!(content(node, ino), [round; 10_000]);
+        }
+        // Overwritten in place by another, renamed by the third.
+        dir_maker.write(ino, 5000, &[!round; 10]).unwrap();
+        let third = nodes[(round as usize + 2) % 3];
+        third
+            .rename(dir, b"file", ROOT_INO, format!("moved{round}").as_bytes(), RenameFlags::empty())
+            .unwrap();
+        for node in nodes {
+            assert!(matches!(node.lookup(dir, b"file"), Err(Error::NotFound)));
+            assert_eq!(content(node, ino)[5000..5010], [!round; 10]);
+            node.forget(ino, 2);
+        }
+    }
+    for node in others {
+        node.unmount().unwrap();
+    }
+    assert_eq!(names(first.fs(), ROOT_INO).len(), 60);
+    first.unmount().unwrap();
+    volume.check();
+}
+
+#[test]
+fn all_nodes_change_one_directory_at_the_same_time() {
+    let volume = Volume::new(256 << 20);
+    let first = volume.node(address(2), true);
+    let second = volume.node(address(2), false);
+    let nodes = [first.fs(), second.fs()];
+    thread::scope(|scope| {
+        for (node, fs) in nodes.into_iter().enumerate() {
+            scope.spawn(move || {
+                for n in 0..300 {
+                    let name = format!("{node}-{n}");
+                    let ino = fs.create(ROOT_INO, name.as_bytes(), &file()).unwrap().ino;
+                    fs.forget(ino, 1);
+                    if n % 3 == 0 {
+                        fs.unlink(ROOT_INO, name.as_bytes()).unwrap();
+                    } else if n % 3 == 1 {
+                        let to = format!("moved {node}-{n}");
+                        fs.rename(ROOT_INO, name.as_bytes(), ROOT_INO, to.as_bytes(), RenameFlags::empty())
+                            .unwrap();
+                    }
+                }
+            });
+        }
+    });
+    let seen = names(nodes[0], ROOT_INO);
+    assert_eq!(seen.len(), 400);
+    assert_eq!(seen, names(nodes[1], ROOT_INO));
+    // The index of changes is complete on both after a sync on one.
+    nodes[1].sync().unwrap();
+    for fs in nodes {
+        let mut inos = BTreeSet::new();
+        fs.walk_index(
+            scoutfs_format::key::KIND_META_SEQ,
+            (0, 0),
+            (u64::MAX, u64::MAX),
+            usize::MAX,
+            &mut |_, ino| {
+                assert!(inos.insert(ino));
+                Ok(())
+            },
+        )
+        .unwrap();
+        assert_eq!(inos.len(), 401);
+    }
+    second.unmount().unwrap();
+    first.unmount().unwrap();
+    volume.check();
+}
