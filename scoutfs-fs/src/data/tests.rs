@@ -21,6 +21,7 @@ fn truncate(fs: &Fs, ino: u64, size: u64) {
     assert_eq!(attr.size, size);
 }
 
+/// Invariant 32.
 #[test]
 fn what_a_file_grows_over_reads_as_zeros_whatever_was_there() {
     let mut fs = TestFs::new();
@@ -79,6 +80,7 @@ fn block_counts_are_the_sum_of_the_extents_after_every_operation() {
     assert_eq!(blocks(), 0);
 }
 
+/// Invariant 39.
 #[test]
 fn data_version_changes_with_contents_and_size_and_with_nothing_else() {
     let fs = TestFs::new();
@@ -168,6 +170,7 @@ fn a_truncation_that_a_crash_cut_short_is_finished_by_the_next_open_or_change() 
     }
 }
 
+/// Invariant 34.
 #[test]
 fn a_file_written_piece_by_piece_lies_in_one_piece() {
     let fs = TestFs::with_bytes(1 << 30);

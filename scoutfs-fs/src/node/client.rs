@@ -23,6 +23,9 @@ pub(crate) struct Client {
     state: Mutex<State>,
     answered: Condvar,
     counters: Arc<Counters>,
+    /// Runs once, when the answer to a request of this kind has arrived and before who asked goes on.
+    #[cfg(test)]
+    pub on_answer: Mutex<Option<(u8, std::boxed::Box<dyn FnOnce() + Send>)>>,
 }
 
 struct State {
@@ -60,6 +63,8 @@ impl Client {
             counters,
             state: Mutex::new(State { next_id: 1, next_seq: 1, requests: OrdMap::new(), closed: false }),
             answered: Condvar::new(),
+            #[cfg(test)]
+            on_answer: Mutex::new(None),
         }
     }
 
@@ -97,6 +102,9 @@ impl Client {
             if let Some(Request::Answered { .. }) = state.requests.get(&id)
                 && let Some(Request::Answered { status, payload }) = state.requests.remove(&id)
             {
+                drop(state);
+                #[cfg(test)]
+                self.run_on_answer(kind);
                 return Ok((status, payload));
             }
             if state.closed {
@@ -104,6 +112,14 @@ impl Client {
                 return Err(Error::Shutdown("the server is gone"));
             }
             state = self.answered.wait(state);
+        }
+    }
+
+    #[cfg(test)]
+    fn run_on_answer(&self, kind: u8) {
+        let hook = self.on_answer.lock().take_if(|(wanted, _)| *wanted == kind);
+        if let Some((_, run)) = hook {
+            run();
         }
     }
 
@@ -232,3 +248,6 @@ impl Client {
         self.end.close();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use core::time::Duration;
 
 use scoutfs_btree::space::{SpaceError, SpaceExtent, SpaceKind};
 use scoutfs_env::Vec;
-use scoutfs_env::sync::Mutex;
+use scoutfs_env::sync::{Mutex, MutexGuard};
 use scoutfs_env::time::{self, Mono};
 use scoutfs_format::le::{U32, U64};
 use scoutfs_format::msg::{
@@ -341,7 +341,16 @@ impl Store {
 
     /// Asks the server for space. What came can be used after a commit.
     pub(crate) fn request_space(&self, kind: SpaceKind, blocks: u64) -> Result<Supplied> {
-        let _one = self.numbers.supply.lock();
+        let turn = self.numbers.supply.lock();
+        self.request_space_in_turn(kind, blocks, &turn)
+    }
+
+    fn request_space_in_turn(
+        &self,
+        kind: SpaceKind,
+        blocks: u64,
+        _turn: &MutexGuard<'_, ()>,
+    ) -> Result<Supplied> {
         let request = SpaceRequest {
             blocks: U64::new(blocks.max(self.space_chunk(kind))),
             kind: U32::new(kind.to_raw().into()),
@@ -506,3 +515,6 @@ impl Store {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -487,6 +487,7 @@ fn eviction_prefers_what_was_not_used_since_it_last_came_by() {
     }
 }
 
+/// Invariant 66.
 #[test]
 fn the_cache_keeps_near_its_limit_by_itself() {
     let limits = Limits { page_bytes: 256, cache_bytes: 20_000 };

@@ -27,6 +27,7 @@ fn json_lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"))).collect()
 }
 
+/// Invariant 63: names come out as they are, whatever they are made of.
 #[test]
 fn paths_and_entries_of_an_inode_are_listed() {
     let volume = Volume::new(64);
@@ -36,7 +37,6 @@ fn paths_and_entries_of_an_inode_are_listed() {
     let odd = mounted.join(OsStr::from_bytes(b"odd \xff\nname"));
     fs::hard_link(mounted.join("dir/file"), &odd).unwrap();
     let (file, dir) = (ino(&odd), ino(mounted.join("dir")));
-    // Names come out as they are, whatever they are made of.
     let mut command = scoutfs(["ino-path", &file, "-p"]);
     let child = spawn(command.arg(mounted.path()).stdout(Stdio::piped()));
     let output = child.wait_with_output().unwrap();
