@@ -198,6 +198,30 @@ fn a_file_written_piece_by_piece_lies_in_one_piece() {
     fs.verify();
 }
 
+/// Invariant 34: what is taken ahead for a file that grows goes back when it does not.
+#[test]
+fn a_small_file_takes_the_blocks_that_it_fills() {
+    let fs = TestFs::new();
+    let used = || {
+        fs.sync().unwrap();
+        let statfs = fs.statfs().unwrap();
+        statfs.total_data - statfs.free_data
+    };
+    let before = used();
+    for n in 1..=100 {
+        let ino = fs.touch(ROOT_INO, &format!("{n}"));
+        for _ in 0..n % 4 + 1 {
+            fs.append(ino, &bytes(n, 4000)).unwrap();
+        }
+        let blocks = ((n % 4 + 1) * 4000).div_ceil(4096);
+        assert_eq!(fs.extents(ino).iter().map(|e| e.1).sum::<u64>(), blocks);
+    }
+    let filled: u64 = (1..=100u64).map(|n| ((n % 4 + 1) * 4000).div_ceil(4096)).sum();
+    fs.drop_reservations();
+    assert_eq!(used() - before, filled);
+    fs.verify();
+}
+
 #[test]
 fn aligned_memory_and_any_other_give_the_same_bytes() {
     let fs = TestFs::new();

@@ -29,6 +29,7 @@ fn orphan(fs: &Fs) -> Option<u64> {
     fs.store().next_orphan(0).unwrap()
 }
 
+/// Invariant 35.
 #[test]
 fn times_keep_nanoseconds() {
     let mut fs = TestFs::new();

@@ -35,8 +35,6 @@ struct State {
 pub(crate) struct Snapshot {
     /// What to read.
     pub forest: Arc<ForestRoots>,
-    /// Counts the changes of the roots.
-    pub generation: u64,
 }
 
 impl State {
@@ -46,7 +44,7 @@ impl State {
         let mut tails = self.tails.try_clone()?;
         tails.extend_from_slice(&self.others.tails)?;
         let forest = Arc::new(ForestRoots { fs_root: self.others.fs_root, logs, tails })?;
-        self.snapshot = Snapshot { forest, generation: self.snapshot.generation + 1 };
+        self.snapshot = Snapshot { forest };
         Ok(())
     }
 }
@@ -56,7 +54,7 @@ impl RootsCell {
     pub fn new(others: ForestRoots) -> Result<Self> {
         let others = Arc::new(others)?;
         let mut state = State {
-            snapshot: Snapshot { forest: others.clone(), generation: 0 },
+            snapshot: Snapshot { forest: others.clone() },
             others,
             logs: Vec::new(),
             tails: Vec::new(),

@@ -38,7 +38,7 @@ pub(crate) struct Numbers {
     next_seq: Mutex<Option<u64>>,
     /// Inode numbers: those of directories, and all others.
     inos: [Mutex<Batch>; 2],
-    /// One request for, or gift of, space at a time.
+    /// One request for, or gift of, space at a time; and who counts what both have.
     supply: Mutex<()>,
     /// Hand-overs up to this number are durably taken, and the server was told.
     taken: AtomicU64,
@@ -497,6 +497,8 @@ impl Store {
 
     /// Space and inodes of the volume.
     pub fn statfs(&self) -> Result<StatFs> {
+        // Blocks that move to or from the server meanwhile would count twice.
+        let _turn = self.numbers.supply.lock();
         let reply: StatfsReply = parse(&self.client.request(MSG_STATFS, &[])?)?;
         let space = self.space.lock();
         let own = |kind| space.free_blocks(kind) + space.pending_blocks(kind) + space.held_blocks(kind);

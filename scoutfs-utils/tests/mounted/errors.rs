@@ -95,6 +95,7 @@ fn a_device_that_is_too_small_is_refused_and_not_touched() {
     assert!(fs::read(volume.image()).unwrap() == before);
 }
 
+/// Invariant 67: nothing is left of a mount that was refused, no loop device either.
 #[test]
 fn what_is_no_volume_is_not_mounted() {
     for bytes in [vec![0; 64 << 20], content(7, 64 << 20)] {

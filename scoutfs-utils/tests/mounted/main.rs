@@ -19,6 +19,7 @@
 //! | `limits` | the largest files, the oldest and the newest times |
 //! | `sharing` | several processes at once: listing, appending, locks, set-ID bits |
 //! | `data` | file content: holes, mapped memory, direct IO |
+//! | `deadlocks` | calls whose memory is a mapping of the mount |
 //! | `full_volume` | filling to the brim, and getting the space back |
 //! | `errors` | refusals: exit status, message, and nothing written |
 //! | `ioctl` | the ioctls, as another program calls them |
@@ -31,6 +32,7 @@
 mod acls;
 mod commands;
 mod data;
+mod deadlocks;
 mod durability;
 mod errors;
 mod fsx;
