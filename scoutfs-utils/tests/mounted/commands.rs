@@ -310,7 +310,7 @@ fn a_mounted_volume_is_printed_as_it_is_on_the_device() {
                 }
             }
         });
-        let mut print = |arguments: &[&str]| {
+        let print = |arguments: &[&str]| {
             let ended = run_for(scoutfs(arguments).arg(volume.image()), SOON);
             if !ended.status.success() {
                 stop.store(true, Relaxed);

@@ -41,7 +41,7 @@ fn a_stale_block_is_looked_for_from_fresh_roots_whatever_was_committed_meanwhile
         if roots.forest.fs_root == newest {
             return Ok(());
         }
-        reader.roots.push_tail(Arc::new(Tail::new())?).unwrap();
+        reader.roots.push_tail(Some(Arc::new(Tail::new())?), || Ok(())).unwrap();
         Err(stale())
     });
     assert_eq!((read, reads.get()), (Ok(()), 2));

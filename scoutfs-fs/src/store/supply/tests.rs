@@ -47,8 +47,8 @@ fn a_gift_is_forgotten_before_its_blocks_come_back() {
         at_answer.recv().unwrap();
         assert_ne!(store.space.lock().given().count(), 0);
         // Who wants space now has to wait. Who would not, gets what the mount has not forgotten.
-        if let Some(turn) = store.numbers.supply.try_lock() {
-            panic!("nobody waits: {:?}", store.request_space_in_turn(SpaceKind::Data, 64, &turn));
+        if let Some(mut turn) = store.numbers.supply.try_lock() {
+            panic!("nobody waits: {:?}", store.request_space_in_turn(SpaceKind::Data, 64, &mut turn));
         }
         go_on.send(()).unwrap();
         teller.join().unwrap().unwrap();
