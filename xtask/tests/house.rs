@@ -306,7 +306,7 @@ fn the_core_links_into_a_freestanding_library() {
 /// gives zeros there.
 #[test]
 fn padding_is_only_ever_filled_with_zeros() {
-    const ZEROS: &[&str] = &["U16::ZERO", "U32::ZERO", "[0; ", "[0u8; "];
+    const ZEROS: &[&str] = &["U16::ZERO", "U32::ZERO", "[0; ", "0.into()"];
     let mut filled = 0;
     for (name, _) in ARROWS {
         let files = sources(&root().join(name).join("src"));

@@ -28,8 +28,12 @@ pub(crate) struct Client {
     counters: Arc<Counters>,
     /// Runs once, when the answer to a request of this kind has arrived and before who asked goes on.
     #[cfg(test)]
-    pub on_answer: Mutex<Option<(u8, std::boxed::Box<dyn FnOnce() + Send>)>>,
+    pub on_answer: Mutex<Option<OnAnswer>>,
 }
+
+/// `MSG_*`, and what runs.
+#[cfg(test)]
+type OnAnswer = (u8, std::boxed::Box<dyn FnOnce() + Send>);
 
 struct State {
     next_id: u64,
