@@ -42,6 +42,8 @@ fn a_gift_is_forgotten_before_its_blocks_come_back() {
     assert!(store.give(SpaceKind::Data, 64, keep).unwrap());
     store.commit(Wish::default()).unwrap();
     thread::scope(|scope| {
+        // Goes with this scope: who waits goes on when the test has failed.
+        let go_on = go_on;
         // Whoever tells the server first, this thread or the worker, stops when the answer has come.
         let teller = scope.spawn(|| store.tell_server());
         at_answer.recv().unwrap();
