@@ -8,6 +8,7 @@
 //! | bytes written for random updates, with commits and merges | `cargo run --release -p scoutfs-benches --bin amplification` |
 //! | updates, lookups and scans beside LMDB, redb and fjall | `cargo run --release -p scoutfs-benches --features others --bin beside-others` |
 //! | a directory that grows to a million entries | `cargo run --release -p scoutfs-benches --bin growth` |
+//! | `check` of a million files | `cargo run --release -p scoutfs-benches --bin check` |
 //! | operations of several threads in process | `cargo run --release -p scoutfs-benches --bin scaling` |
 //! | a mount beside ext4, xfs and a filesystem in memory on the same FUSE layer, as ratios | `cargo run --release -p scoutfs-benches --bin mounted` (root) |
 //!
@@ -91,6 +92,14 @@ impl Bed {
             quiet = if now - last < 64 << 10 { quiet + 1 } else { 0 };
             last = now;
         }
+    }
+
+    /// Unmounts, and gives the device.
+    pub fn unmounted(self) -> Arc<Box<dyn BlockDevice>> {
+        self.mount.unmount().expect("unmount");
+        drop(self.mount);
+        let device: Box<dyn BlockDevice> = try_box(Seen(self.memory)).expect("memory");
+        Arc::new(device).expect("memory")
     }
 
     /// What the device has done so far.

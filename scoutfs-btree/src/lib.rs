@@ -47,5 +47,5 @@ pub use forest::{ForestRoots, LogSource, RangeItems, Tail, TailItem, TailSource,
 pub use merge::{MergeStep, merge_step};
 pub use tree::{
     Applied, ApplyStats, ChangeSource, Cursor, FreeCursor, Item, ItemGuard, Leaf, Limit, Node, OwnedItem,
-    Place, Rule, SliceSource, Visitor, apply, free_tree, leaf, lookup, next, walk,
+    Place, Rule, SliceSource, Visitor, apply, free_tree, leaf, lookup, next, walk, walk_down_to,
 };
