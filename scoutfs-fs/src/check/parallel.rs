@@ -187,7 +187,11 @@ mod tests {
             std::thread::sleep(Duration::from_micros([900, 10, 300, 0][nr % 4]));
             Ok(nr)
         };
-        in_order(4, 300, work, &mut |nr| Ok(got.push(nr))).unwrap();
+        in_order(4, 300, work, &mut |nr| {
+            got.push(nr);
+            Ok(())
+        })
+        .unwrap();
         assert_eq!(got, (0..300).collect::<Vec<_>>());
         assert!(THREADS.lock().unwrap().len() > 1);
     }
@@ -212,7 +216,11 @@ mod tests {
         for threads in [1, 4] {
             let mut got = 0;
             let work = |nr: usize| if nr < 50 { Ok(nr) } else { Err(CheckError::NoMemory) };
-            assert_eq!(in_order(threads, 1000, work, &mut |_| Ok(got += 1)), Err(CheckError::NoMemory));
+            let ended = in_order(threads, 1000, work, &mut |_| {
+                got += 1;
+                Ok(())
+            });
+            assert_eq!(ended, Err(CheckError::NoMemory));
             assert_eq!(got, 50);
             let stop = |nr| if nr < 7 { Ok(()) } else { Err(CheckError::NoMemory) };
             assert_eq!(in_order(threads, 1000, Ok, &mut { stop }), Err(CheckError::NoMemory));
