@@ -25,10 +25,10 @@
 //! - No image, however hostile, makes it panic, loop, or recurse. Each block of a tree is visited once, and so is each
 //!   item; a step of the proof that needs another item looks that one up.
 //! - Memory does not grow with the number of inodes. It takes [`CACHE_BLOCKS`] blocks; about 64 bytes for each run of blocks
-//!   with one owner (files that lie one after the other are one run); 3 bytes for each leaf, to know what to do next; the
-//!   directories on the way up from one whose parents have higher numbers; and for each thread what two pieces of work
-//!   found, which for a sound volume is one entry for each leaf, or directory, or run of blocks in them. A hundred million
-//!   small files have 1.5 million leaves: 5 MiB, and the runs.
+//!   with one owner (files that lie one after the other are one run, files between free blocks are not); 4 bytes for each leaf,
+//!   to know what to do next, and at most 8 MiB of cuts; the directories on the way up from one whose parents have higher
+//!   numbers; and for each thread what two pieces of work found, which for a sound volume is an entry of some 200 bytes
+//!   for each leaf, directory, or run of blocks in them. A hundred million small files have 1.5 million leaves: 14 MiB, and the runs.
 //! - The issues and their order depend on the volume alone, not on the number of threads or their luck.
 //! - A torn write is not an issue: what a power failure may leave at any time is a sound volume.
 //! - What cannot be known is not guessed: when a node is damaged, nothing is said of items and of blocks without

@@ -6,6 +6,7 @@ use core::ops::Range;
 use scoutfs_btree::space::SpaceKind;
 use scoutfs_btree::tree::{Place as NodePlace, Visitor, walk_down_to};
 use scoutfs_btree::{BlockCache, Error as TreeError, Item, Node, OwnedItem};
+use scoutfs_env::sync::atomic::{AtomicBool, Ordering};
 use scoutfs_env::{Arc, Vec};
 use scoutfs_format::Key;
 use scoutfs_format::key::{ZONE_FS, ZONE_INDEX, ZONE_ORPHAN, ZONE_SERVER, ZONE_XATTR_INDEX};
@@ -91,14 +92,17 @@ impl Checker<'_> {
 
     fn check_leaves(&mut self, tree: &Tree, leaves: Vec<Leaves>, seen: &mut Seen) -> Result<(), CheckError> {
         let (count, tree) = (leaves.len(), *tree);
-        let context = LeafCheck { cache: self.cache.clone(), tree, seq_bound: self.sb.seq_bound.get() };
+        let stop = Arc::new(AtomicBool::new(false))?;
+        let (cache, seq_bound) = (self.cache.clone(), self.sb.seq_bound.get());
+        let context = LeafCheck { cache, tree, seq_bound, stop: stop.clone() };
         let work = move |nr| match leaves.get(nr) {
             Some(leaves) => context.check(leaves),
             None => Ok(None),
         };
         in_order(self.threads, count, work, &mut |part| {
             let Some(part) = part.filter(|_| self.shared_nodes <= MAX_SHARED_NODES) else {
-                seen.broken |= self.shared_nodes > MAX_SHARED_NODES;
+                seen.broken = true;
+                stop.store(true, Ordering::Relaxed);
                 return Ok(());
             };
             seen.deletions += part.seen.deletions;
@@ -203,10 +207,15 @@ struct LeafCheck {
     cache: Arc<BlockCache>,
     tree: Tree,
     seq_bound: u64,
+    /// The tree is not followed further.
+    stop: Arc<AtomicBool>,
 }
 
 impl LeafCheck {
     fn check(&self, leaves: &Leaves) -> Result<Option<Part>, CheckError> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         let mut part = Part { seen: Seen::default(), items: 0, events: Vec::new(), first_keys: Vec::new() };
         let mut events = Events::default();
         let parent = match leaves.parent.level {

@@ -79,7 +79,7 @@ fn set_number(bytes: &mut [u8], rng: &mut Rng) {
     let mut old = [0; 8];
     old[..width].copy_from_slice(&bytes[at..at + width]);
     let old = u64::from_le_bytes(old);
-    let new = match rng.below(10) {
+    let new = match rng.below(11) {
         0 => 0,
         1 => u64::MAX,
         2 => u64::MAX >> 1,
@@ -89,6 +89,8 @@ fn set_number(bytes: &mut [u8], rng: &mut Rng) {
         6 => old ^ (1 << rng.below(width * 8)),
         7 => rng.below(70_000) as u64,
         8 => bytes.len() as u64 - at as u64,
+        // As many structures of some size as just fit, or just do not.
+        9 => (bytes.len() / (8 * (1 + rng.below(12))) + rng.below(9)).saturating_sub(4) as u64,
         _ => rng.next_u64(),
     };
     bytes[at..at + width].copy_from_slice(&new.to_le_bytes()[..width]);
