@@ -7,20 +7,24 @@
 //! | [`volume`] | a volume on such a disk, mounted in this process |
 //! | [`tree`] | all that a mounted filesystem shows, to be compared |
 //! | [`model`] | a small workload, and what the tree must be after each of its operations |
+//! | [`small`] | all workloads of a few operations |
+//! | [`failing`] | a disk on which requests fail |
 //! | [`damage`] | damage to a volume that no checksum shows |
 //! | [`fuzz`] | every decoder with any bytes |
 //! | [`rng`] | random numbers from a seed |
 //!
-//! The tests are in `tests`: `crash.rs` (power failures) and `damaged.rs` (fuzz of whole images)
-//! and `fuzz.rs` (of each decoder).
+//! The tests are in `tests`: `crash.rs` (power failures), `failing.rs` (requests that fail), `hostile.rs` (messages),
+//! `damaged.rs` (fuzz of whole images) and `fuzz.rs` (of each decoder).
 //!
 //! What must hold: whatever is random comes from one seed that a failure prints.
 #![forbid(unsafe_code)]
 
 pub mod damage;
 pub mod disk;
+pub mod failing;
 pub mod fuzz;
 pub mod model;
 pub mod rng;
+pub mod small;
 pub mod tree;
 pub mod volume;
