@@ -7,6 +7,9 @@
 //! | [`volume`] | a volume on such a disk, mounted in this process |
 //! | [`tree`] | all that a mounted filesystem shows, to be compared |
 //! | [`model`] | a small workload, and what the tree must be after each of its operations |
+//! | [`in_process`] | calls of the reference on a volume that is mounted in this process |
+//! | [`in_process`] | calls on a volume that is mounted in this process |
+//! | [`reference`] | a filesystem in memory, random operations on both, and what a crash may leave |
 //! | [`damage`] | damage to a volume that no checksum shows |
 //! | [`rng`] | random numbers from a seed |
 //!
@@ -17,7 +20,9 @@
 
 pub mod damage;
 pub mod disk;
+pub mod in_process;
 pub mod model;
+pub mod reference;
 pub mod rng;
 pub mod tree;
 pub mod volume;

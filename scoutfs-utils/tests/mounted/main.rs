@@ -26,6 +26,8 @@
 //! | `raw_ioctl` | their numbers and structures, and the call |
 //! | `handles` | file handles over renames, remounts and removal |
 //! | `commands` | the commands that ask a mount, and what they print |
+//! | `model` | random operations, compared with a filesystem in memory |
+//! | `syscalls` | the system calls of that comparison |
 //! | `fsx` | the public stress test of that name |
 
 mod acls;
@@ -39,6 +41,7 @@ mod handles;
 mod ioctl;
 mod ioctl_hostile;
 mod limits;
+mod model;
 mod pattern;
 mod posix;
 mod programs;
@@ -46,6 +49,7 @@ mod quick_start;
 mod raw_ioctl;
 mod run;
 mod sharing;
+mod syscalls;
 mod user;
 mod volume;
 mod xattrs;
