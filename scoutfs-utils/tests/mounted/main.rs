@@ -12,6 +12,7 @@
 //! | `pattern` | random numbers and content made from them |
 //! | `quick_start` | what an administrator types first |
 //! | `durability` | what was synced survives the death of the daemon |
+//! | `killed` | the same a hundred times at any moment, under the loads of `load` |
 //! | `programs` | tar, git, and a large directory |
 //! | `acls` | POSIX access control lists |
 //! | `xattrs` | names with tags, searches and their ioctls |
@@ -40,7 +41,9 @@ mod full_volume;
 mod handles;
 mod ioctl;
 mod ioctl_hostile;
+mod killed;
 mod limits;
+mod load;
 mod model;
 mod pattern;
 mod posix;
