@@ -20,8 +20,8 @@ use scoutfs_btree::tree::FreeCursor;
 use scoutfs_btree::{
     BlockCache, BlockSpace, Error as TreeError, Limit, LogSource, OwnedItem, Rule, Tail, apply, free_tree,
 };
-use scoutfs_env::Vec;
 use scoutfs_env::device::BlockDevice;
+use scoutfs_env::{Arc, Vec};
 use scoutfs_format::Key;
 use scoutfs_format::block::BlockRef;
 use scoutfs_format::le::{I64, U32, U64};
@@ -229,7 +229,7 @@ impl Slot {
         space: &SpaceCell,
         batch: &Batch<'_>,
         data_written: &AtomicBool,
-        tail: impl FnOnce() -> Result<Tail>,
+        tail: impl FnOnce() -> Result<Arc<Tail>>,
     ) -> Result<Written> {
         let bytes: usize = batch.items.iter().map(|i| size_of::<ItemHeader>() + i.value.len()).sum();
         self.tail_bytes += bytes as u64;
@@ -242,7 +242,7 @@ impl Slot {
             return Ok(Written { commit_nr, logs: None, finalized: false });
         }
         let written =
-            self.write_checkpoint(device, cache, space, batch, inode_delta, data_written, &tail()?)?;
+            self.write_checkpoint(device, cache, space, batch, inode_delta, data_written, &*tail()?)?;
         self.inode_delta = inode_delta;
         Ok(written)
     }
