@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
 use scoutfs_benches::Bed;
 use scoutfs_format::item::ROOT_INO;
 use scoutfs_fs::Fs;
@@ -48,31 +49,28 @@ fn unlink(fs: &Fs, dir: u64, i: usize) {
 const WORKS: &[(&str, Work)] =
     &[("create", create), ("lookup", lookup), ("rename", rename), ("unlink", unlink)];
 
-fn clock(id: libc::clockid_t) -> Duration {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `now` is a live timespec that the call may fill in.
-    let result = unsafe { libc::clock_gettime(id, &mut now) };
-    assert_eq!(result, 0, "clock {id}");
-    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+fn clock(id: ClockId) -> Duration {
+    let now = clock_gettime(id);
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
 }
 
 /// Runs the work in threads, each in its directory; where they share one, each has files of its own.
 fn run(fs: &Fs, work: Work, dirs: &[u64]) -> (Duration, Duration, Duration) {
     let callers_ns = AtomicU64::new(0);
-    let process = clock(libc::CLOCK_PROCESS_CPUTIME_ID);
+    let process = clock(ClockId::ProcessCPUTime);
     let began = Instant::now();
     std::thread::scope(|scope| {
         for (thread, &dir) in dirs.iter().enumerate() {
             let callers_ns = &callers_ns;
             scope.spawn(move || {
                 (0..FILES).for_each(|i| work(fs, dir, thread * FILES + i));
-                callers_ns.fetch_add(clock(libc::CLOCK_THREAD_CPUTIME_ID).as_nanos() as u64, Relaxed);
+                callers_ns.fetch_add(clock(ClockId::ThreadCPUTime).as_nanos() as u64, Relaxed);
             });
         }
     });
     let time = began.elapsed();
     let callers = Duration::from_nanos(callers_ns.into_inner());
-    (time, callers, (clock(libc::CLOCK_PROCESS_CPUTIME_ID) - process).saturating_sub(callers))
+    (time, callers, (clock(ClockId::ProcessCPUTime) - process).saturating_sub(callers))
 }
 
 fn main() {
