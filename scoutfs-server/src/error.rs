@@ -13,10 +13,10 @@ use crate::super_block::SuperError;
 pub enum ServerError {
     /// A metadata block, a tree, a list of space, or the device below them.
     #[error(transparent)]
-    Tree(#[from] scoutfs_btree::Error),
+    Tree(scoutfs_btree::Error),
     /// The super block.
     #[error(transparent)]
-    Super(#[from] SuperError),
+    Super(SuperError),
     /// The device failed.
     #[error(transparent)]
     Io(#[from] IoError),
@@ -49,7 +49,7 @@ pub enum ServerError {
     },
     /// Space that is owned twice, or that cannot be.
     #[error(transparent)]
-    Space(#[from] scoutfs_btree::space::SpaceError),
+    Space(scoutfs_btree::space::SpaceError),
     /// An entry in the list of the working set that is not free metadata.
     #[error("the working set lists block {start}, but not as free metadata")]
     Work {
@@ -105,6 +105,37 @@ pub enum SlotProblem {
         /// Number of the record.
         commit_nr: u64,
     },
+}
+
+// No memory and a device that fails are what they are, whoever met them.
+
+impl From<scoutfs_btree::Error> for ServerError {
+    fn from(e: scoutfs_btree::Error) -> Self {
+        match e {
+            scoutfs_btree::Error::NoMemory => ServerError::NoMemory,
+            scoutfs_btree::Error::Io(e) => ServerError::Io(e),
+            e => ServerError::Tree(e),
+        }
+    }
+}
+
+impl From<SuperError> for ServerError {
+    fn from(e: SuperError) -> Self {
+        match e {
+            SuperError::NoMemory(_) => ServerError::NoMemory,
+            SuperError::Io(e) => ServerError::Io(e),
+            e => ServerError::Super(e),
+        }
+    }
+}
+
+impl From<scoutfs_btree::space::SpaceError> for ServerError {
+    fn from(e: scoutfs_btree::space::SpaceError) -> Self {
+        match e {
+            scoutfs_btree::space::SpaceError::NoMemory => ServerError::NoMemory,
+            e => ServerError::Space(e),
+        }
+    }
 }
 
 impl From<AllocError> for ServerError {

@@ -13,7 +13,7 @@
 //!
 //! Blocks of the server's tree may be freed and reused while they are read; [`read_roots`] then begins again.
 
-use scoutfs_btree::ring::{RING_BYTES, RingState, parse_ring};
+use scoutfs_btree::ring::{RING_BYTES, RingError, RingState, parse_ring};
 use scoutfs_btree::{BlockCache, Cursor, ForestRoots, Item, LogSource, Tail};
 use scoutfs_env::device::BlockDevice;
 use scoutfs_env::{Arc, IoBuf, Vec};
@@ -269,7 +269,10 @@ fn parse_slot(
         }
     }
     let slot_nr = u16::try_from(slot).unwrap_or(u16::MAX);
-    let parsed = parse_ring(bytes, fsid, slot_nr, None).map_err(|e| problem(SlotProblem::Ring(e)))?;
+    let parsed = parse_ring(bytes, fsid, slot_nr, None).map_err(|e| match e {
+        RingError::NoMemory => ServerError::NoMemory,
+        e => problem(SlotProblem::Ring(e)),
+    })?;
     let Some(ring) = parsed else {
         return Ok(None);
     };

@@ -2,6 +2,7 @@
 //! A small workload on two names in each of two directories, and what the tree must be after each of its operations.
 
 use scoutfs_format::item::ROOT_INO;
+use scoutfs_fs::data::AllocateMode;
 use scoutfs_fs::dir::{NewInode, RenameFlags};
 use scoutfs_fs::inode::SetAttr;
 use scoutfs_fs::xattr::{SetXattr, SetXattrMode};
@@ -19,10 +20,17 @@ const DIR: NewInode = NewInode { mode: 0o040_755, umask: 0, uid: 0, gid: 0, rdev
 const LINK: NewInode = NewInode { mode: 0o120_777, umask: 0, uid: 0, gid: 0, rdev: 0 };
 
 /// One of the names: which directory, which name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     dir: usize,
     name: usize,
+}
+
+impl Place {
+    /// The name with this number, 0 or 1, in the directory with this number, 0 or 1.
+    pub const fn new(dir: usize, name: usize) -> Place {
+        Place { dir, name }
+    }
 }
 
 /// An operation.
@@ -39,6 +47,9 @@ pub enum Op {
     Truncate(Place, u64),
     SetXattr(Place, usize, Vec<u8>),
     RemoveXattr(Place, usize),
+    Mkdir(Place),
+    Rmdir(Place),
+    Allocate(Place, u64),
 }
 
 /// The tree as it must be, and where the directories are.
@@ -72,11 +83,35 @@ impl Model {
         }
     }
 
-    fn find(&self, at: Place) -> Option<u64> {
+    /// The inode that a name stands for.
+    pub fn find(&self, at: Place) -> Option<u64> {
         match &self.tree[&self.dirs[at.dir]].content {
             Content::Dir(entries) => entries.get(NAMES[at.name]).copied(),
             _ => None,
         }
+    }
+
+    /// Whether a name stands for a directory.
+    pub fn is_dir(&self, at: Place) -> bool {
+        self.find(at).is_some_and(|ino| matches!(self.tree[&ino].content, Content::Dir(_)))
+    }
+
+    /// Bytes of the regular file that a name stands for.
+    pub fn file_len(&self, at: Place) -> Option<u64> {
+        match &self.tree[&self.find(at)?].content {
+            Content::File(bytes) => Some(bytes.len() as u64),
+            _ => None,
+        }
+    }
+
+    /// Whether the inode that a name stands for has an attribute.
+    pub fn has_xattr(&self, at: Place, which: usize) -> bool {
+        self.find(at).is_some_and(|ino| self.tree[&ino].xattrs.contains_key(XATTRS[which]))
+    }
+
+    /// Whether a name can replace another.
+    pub fn can_rename(&self, from: Place, to: Place) -> bool {
+        self.find(from).is_some() && (self.find(to).is_none() || self.is_dir(from) == self.is_dir(to))
     }
 
     fn node(&mut self, at: Place) -> &mut Node {
@@ -86,13 +121,29 @@ impl Model {
 
     fn put(&mut self, at: Place, ino: u64) {
         self.entries(at.dir).insert(NAMES[at.name].to_vec(), ino);
+        if self.is_dir(at) {
+            self.dir_node(at.dir).nlink += 1;
+        }
+    }
+
+    fn dir_node(&mut self, dir: usize) -> &mut Node {
+        self.tree.get_mut(&self.dirs[dir]).expect("a directory that stays")
+    }
+
+    /// Takes a name away, and gives what it stood for.
+    fn take_name(&mut self, at: Place) -> Option<u64> {
+        if self.is_dir(at) {
+            self.dir_node(at.dir).nlink -= 1;
+        }
+        self.entries(at.dir).remove(NAMES[at.name])
     }
 
     fn drop_name(&mut self, at: Place) {
-        if let Some(ino) = self.entries(at.dir).remove(NAMES[at.name])
+        let is_dir = self.is_dir(at);
+        if let Some(ino) = self.take_name(at)
             && let Some(node) = self.tree.get_mut(&ino)
         {
-            node.nlink -= 1;
+            node.nlink -= if is_dir { 2 } else { 1 };
             if node.nlink == 0 {
                 self.tree.remove(&ino);
             }
@@ -132,96 +183,146 @@ impl Model {
 
     /// Does an operation on the filesystem and here. Gives the inode that it changed, if that still has a name.
     pub fn apply(&mut self, fs: &Fs, op: &Op) -> Result<Option<u64>, Error> {
-        let dirs = self.dirs;
-        let at = |place: &Place| (dirs[place.dir], NAMES[place.name]);
-        let changed = match op {
+        let made = self.run(fs, op)?;
+        Ok(self.note(op, made))
+    }
+
+    /// Does an operation here alone. A new inode gets a number that no other has.
+    pub fn apply_alone(&mut self, op: &Op) {
+        let last = self.tree.last_key_value().map_or(0, |(ino, _)| *ino);
+        self.note(op, last + 1);
+    }
+
+    /// Does an operation on the filesystem alone. Gives the number of the inode that it made, if any.
+    fn run(&self, fs: &Fs, op: &Op) -> Result<u64, Error> {
+        let at = |place: &Place| (self.dirs[place.dir], NAMES[place.name]);
+        let ino = |place: &Place| self.find(*place).expect("a name that is there");
+        let made = match op {
             Op::Create(place) => {
                 let (dir, name) = at(place);
-                let ino = fs.create(dir, name, &FILE)?.ino;
-                fs.forget(ino, 1);
-                self.tree.insert(ino, node(1, Content::File(Vec::new())));
-                self.put(*place, ino);
-                Some(ino)
+                fs.create(dir, name, &FILE)?.ino
             }
             Op::Symlink(place) => {
                 let (dir, name) = at(place);
-                let ino = fs.symlink(dir, name, b"target", &LINK)?.ino;
-                fs.forget(ino, 1);
-                self.tree.insert(ino, node(1, Content::Link(b"target".to_vec())));
-                self.put(*place, ino);
-                Some(ino)
+                fs.symlink(dir, name, b"target", &LINK)?.ino
+            }
+            Op::Mkdir(place) => {
+                let (dir, name) = at(place);
+                fs.mkdir(dir, name, &DIR)?.ino
+            }
+            Op::Link(from, to) => {
+                let (dir, name) = at(to);
+                fs.link(ino(from), dir, name)?.ino
+            }
+            Op::Unlink(place) => {
+                let (dir, name) = at(place);
+                return fs.unlink(dir, name).map(|()| 0);
+            }
+            Op::Rmdir(place) => {
+                let (dir, name) = at(place);
+                return fs.rmdir(dir, name).map(|()| 0);
+            }
+            Op::Rename(from, to) => {
+                let ((dir, name), (to_dir, to_name)) = (at(from), at(to));
+                return fs.rename(dir, name, to_dir, to_name, RenameFlags::empty()).map(|()| 0);
+            }
+            Op::Exchange(one, two) => {
+                let ((dir, name), (to_dir, to_name)) = (at(one), at(two));
+                return fs.rename(dir, name, to_dir, to_name, RenameFlags::EXCHANGE).map(|()| 0);
+            }
+            Op::Write(place, offset, data) => {
+                let written = fs.write(ino(place), *offset, data)?;
+                assert_eq!(written, data.len(), "a write on a volume with room");
+                return Ok(0);
+            }
+            Op::Truncate(place, size) => {
+                let set = SetAttr { size: Some(*size), ..SetAttr::default() };
+                return fs.setattr(ino(place), &set).map(|_| 0);
+            }
+            Op::Allocate(place, len) => {
+                return fs.fallocate(ino(place), AllocateMode::Allocate, false, 0, *len).map(|()| 0);
+            }
+            Op::SetXattr(place, which, value) => {
+                let how = SetXattr { privileged: true, ..SetXattrMode::Any.into() };
+                return fs.setxattr(ino(place), XATTRS[*which], value, how).map(|()| 0);
+            }
+            Op::RemoveXattr(place, which) => {
+                return fs.removexattr(ino(place), XATTRS[*which], true).map(|()| 0);
+            }
+        };
+        fs.forget(made, 1);
+        Ok(made)
+    }
+
+    /// Does an operation here alone; `made` is the number of the inode that it makes, if it makes one. Gives the inode
+    /// that it changed, if that still has a name.
+    fn note(&mut self, op: &Op, made: u64) -> Option<u64> {
+        match op {
+            Op::Create(place) | Op::Symlink(place) | Op::Mkdir(place) => {
+                let new = match op {
+                    Op::Create(_) => node(1, Content::File(Vec::new())),
+                    Op::Symlink(_) => node(1, Content::Link(b"target".to_vec())),
+                    _ => node(2, Content::Dir(Default::default())),
+                };
+                self.tree.insert(made, new);
+                self.put(*place, made);
+                Some(made)
             }
             Op::Link(from, to) => {
                 let ino = self.find(*from).expect("a name that is there");
-                let (dir, name) = at(to);
-                fs.link(ino, dir, name)?;
-                fs.forget(ino, 1);
                 self.node(*from).nlink += 1;
                 self.put(*to, ino);
                 Some(ino)
             }
-            Op::Unlink(place) => {
-                let (dir, name) = at(place);
-                fs.unlink(dir, name)?;
+            Op::Unlink(place) | Op::Rmdir(place) => {
                 self.drop_name(*place);
                 None
             }
             Op::Rename(from, to) => {
-                let ((dir, name), (to_dir, to_name)) = (at(from), at(to));
-                fs.rename(dir, name, to_dir, to_name, RenameFlags::empty())?;
                 let ino = self.find(*from).expect("a name that is there");
                 // Two names of one inode both stay.
                 if self.find(*to) != Some(ino) {
                     self.drop_name(*to);
-                    self.entries(from.dir).remove(name);
+                    self.take_name(*from);
                     self.put(*to, ino);
                 }
                 None
             }
             Op::Exchange(one, two) => {
-                let ((dir, name), (to_dir, to_name)) = (at(one), at(two));
-                fs.rename(dir, name, to_dir, to_name, RenameFlags::EXCHANGE)?;
-                let inos = (self.find(*one), self.find(*two));
-                self.put(*one, inos.1.expect("a name that is there"));
-                self.put(*two, inos.0.expect("a name that is there"));
+                let (first, second) = (self.take_name(*one), self.take_name(*two));
+                self.put(*one, second.expect("a name that is there"));
+                self.put(*two, first.expect("a name that is there"));
                 None
             }
             Op::Write(place, offset, data) => {
-                let ino = self.find(*place);
-                let written = fs.write(ino.expect("a name that is there"), *offset, data)?;
-                assert_eq!(written, data.len(), "a write on a volume with room");
                 if let Content::File(bytes) = &mut self.node(*place).content {
                     let (start, end) = (*offset as usize, *offset as usize + data.len());
                     bytes.resize(bytes.len().max(end), 0);
                     bytes[start..end].copy_from_slice(data);
                 }
-                ino
+                self.find(*place)
             }
             Op::Truncate(place, size) => {
-                let ino = self.find(*place);
-                let set = SetAttr { size: Some(*size), ..SetAttr::default() };
-                fs.setattr(ino.expect("a name that is there"), &set)?;
                 if let Content::File(bytes) = &mut self.node(*place).content {
                     bytes.resize(*size as usize, 0);
                 }
-                ino
+                self.find(*place)
+            }
+            Op::Allocate(place, len) => {
+                if let Content::File(bytes) = &mut self.node(*place).content {
+                    bytes.resize(bytes.len().max(*len as usize), 0);
+                }
+                self.find(*place)
             }
             Op::SetXattr(place, which, value) => {
-                let ino = self.find(*place);
-                let name = XATTRS[*which];
-                let how = SetXattr { privileged: true, ..SetXattrMode::Any.into() };
-                fs.setxattr(ino.expect("a name that is there"), name, value, how)?;
-                self.node(*place).xattrs.insert(name.to_vec(), value.clone());
-                ino
+                self.node(*place).xattrs.insert(XATTRS[*which].to_vec(), value.clone());
+                self.find(*place)
             }
             Op::RemoveXattr(place, which) => {
-                let ino = self.find(*place);
-                fs.removexattr(ino.expect("a name that is there"), XATTRS[*which], true)?;
                 self.node(*place).xattrs.remove(XATTRS[*which]);
-                ino
+                self.find(*place)
             }
-        };
-        Ok(changed)
+        }
     }
 }
 

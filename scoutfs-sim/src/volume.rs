@@ -63,13 +63,13 @@ pub fn new_volume() -> Disk {
 }
 
 /// A disk as the filesystem wants it.
-pub fn device(disk: &Disk) -> Arc<Box<dyn BlockDevice>> {
+pub fn device<D: BlockDevice + Clone + 'static>(disk: &D) -> Arc<Box<dyn BlockDevice>> {
     let device: Box<dyn BlockDevice> = try_box(disk.clone()).expect("memory");
     Arc::new(device).expect("memory")
 }
 
 /// Mounts a volume; all former mounts of it are gone.
-pub fn mount(disk: &Disk, pace: Pace) -> Result<Mount, Error> {
+pub fn mount<D: BlockDevice + Clone + 'static>(disk: &D, pace: Pace) -> Result<Mount, Error> {
     let mut options = MountOptions::new(ProcessId::default());
     options.server_addr = Some(([127, 0, 0, 1], 7001).into());
     options.block_cache_bytes = 8 << 20;
@@ -85,7 +85,7 @@ pub fn mount(disk: &Disk, pace: Pace) -> Result<Mount, Error> {
 }
 
 /// Checks a volume that is not mounted. Gives the issues as text.
-pub fn issues(disk: &Disk) -> Result<(Summary, Vec<String>), CheckError> {
+pub fn issues<D: BlockDevice + Clone + 'static>(disk: &D) -> Result<(Summary, Vec<String>), CheckError> {
     let mut issues = Vec::new();
     let summary = check(&device(disk), &mut |issue| issues.push(issue.to_string()), &mut |_, _| ())?;
     Ok((summary, issues))

@@ -8,7 +8,7 @@
 //! may be newer than the rest, in part.
 //!
 //! `SCOUTFS_CRASH_IMAGES=n` looks at n images of each workload instead of a few; `SCOUTFS_CRASH_SEED=n` runs another
-//! workload.
+//! workload. `cargo xtask crash` runs all small workloads, for hours.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -20,8 +20,9 @@ use scoutfs_env::device::MemDevice;
 use scoutfs_format::item::ROOT_INO;
 use scoutfs_fs::dir::NewInode;
 use scoutfs_sim::disk::{CrashPoint, Disk, Fault, Recording, Region, Survival};
-use scoutfs_sim::model::{Model, content};
+use scoutfs_sim::model::{Model, Op, content};
 use scoutfs_sim::rng::Rng;
+use scoutfs_sim::small;
 use scoutfs_sim::tree::{Content, Tree, read_tree};
 use scoutfs_sim::volume::{Pace, geometry, issues, mount, new_volume};
 
@@ -170,6 +171,73 @@ impl Run {
             }
         });
         failure.into_inner().unwrap()
+    }
+}
+
+/// Runs one of the small workloads, with a sync after those operations whose bit is set in `syncs`, from what `start` holds.
+fn run_small(start: &MemDevice, model: &Model, number: usize, ops: &[Op], syncs: usize) -> Run {
+    let disk = Disk::new(start.snapshot());
+    let mount = mount(&disk, Pace::Fast).unwrap();
+    let fs = mount.fs();
+    let mut model = model.clone();
+    fs.sync().unwrap();
+    disk.start_recording();
+    let mut run = Run {
+        seed: number as u64,
+        recording: Recording { start: MemDevice::new(0), entries: Vec::new() },
+        states: vec![model.tree.clone()],
+        begun: vec![],
+        acknowledged: vec![(0, 0)],
+    };
+    for (i, op) in ops.iter().enumerate() {
+        run.begun.push(disk.position());
+        model.apply(fs, op).unwrap_or_else(|e| panic!("workload {number}: {op:?}: {e}"));
+        run.states.push(model.tree.clone());
+        if syncs & (1 << i) != 0 {
+            fs.sync().unwrap();
+            run.acknowledged.push((disk.position(), i + 1));
+        }
+    }
+    run.recording = disk.stop_recording();
+    drop(mount);
+    run
+}
+
+/// All workloads of up to three operations, with a sync at each place: a sample of them by default.
+///
+/// `SCOUTFS_CRASH_WORKLOADS=n` takes n of them, 0 all; `SCOUTFS_CRASH_SEED=n` takes others.
+#[test]
+fn small_workloads_survive_power_failures_at_every_place() {
+    let disk = new_volume();
+    let first = mount(&disk, Pace::Fast).unwrap();
+    let model = small::set_up(first.fs());
+    first.unmount().unwrap();
+    let start = disk.memory().snapshot();
+    let mut jobs = Vec::new();
+    for len in 1..=3 {
+        for ops in small::workloads(&model, len) {
+            jobs.extend((0..1 << len).map(|syncs| (ops.clone(), syncs)));
+        }
+    }
+    println!("{} workloads with their syncs", jobs.len());
+    assert!(jobs.len() > 50_000);
+    let mut order: Vec<usize> = (0..jobs.len()).collect();
+    let want = setting("SCOUTFS_CRASH_WORKLOADS").unwrap_or(100) as usize;
+    if want > 0 {
+        let mut rng = Rng::new(setting("SCOUTFS_CRASH_SEED").unwrap_or(1));
+        for i in 0..want.min(order.len()) {
+            let other = i + rng.below(order.len() - i);
+            order.swap(i, other);
+        }
+        order.truncate(want);
+    }
+    let max = setting("SCOUTFS_CRASH_IMAGES").unwrap_or(12) as usize;
+    for number in order {
+        let (ops, syncs) = &jobs[number];
+        let run = run_small(&start, &model, number, ops, *syncs);
+        if let Some(failure) = run.verify_images(&run.recording, max) {
+            panic!("{ops:?}, syncs {syncs:#b}: {failure}");
+        }
     }
 }
 

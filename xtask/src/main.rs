@@ -5,8 +5,10 @@
 //! | --- | --- |
 //! | `cargo xtask test` | every check and test, as root; installs what they need |
 //! | `cargo xtask programs` | others' programs on a mounted volume, all or by name |
+//! | `cargo xtask crash` | power failures at every place of all small workloads; takes hours |
 //! | `cargo xtask demo` | the main job on an image file: mkfs, mount, walk-inodes |
 
+mod crash;
 mod demo;
 mod programs;
 mod setup;
@@ -32,6 +34,18 @@ enum Habit {
         /// Names of programs; all when none is given.
         names: Vec<String>,
     },
+    /// Cut the power at every place of all workloads of up to three operations. Takes hours.
+    Crash {
+        /// So many workloads instead of all.
+        #[arg(long, default_value_t = 0)]
+        workloads: u64,
+        /// So many images of each at most.
+        #[arg(long, default_value_t = 1000)]
+        images: u64,
+        /// Chooses the workloads, when they are not all.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Make a volume in an image file, mount it, and see changes in the index. Needs root.
     Demo,
 }
@@ -40,6 +54,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Habit::Test => test::run(),
         Habit::Programs { names } => programs::run(&names),
+        Habit::Crash { workloads, images, seed } => crash::run(workloads, images, seed),
         Habit::Demo => demo::run(),
     };
     match result {

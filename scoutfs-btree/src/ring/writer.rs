@@ -129,7 +129,8 @@ impl RingWriter {
     }
 
     /// Places the next record, of `frames` frames and with the flags of its header. It must then be written until it is
-    /// durable, and [`written`](Self::written) be told; nothing else can be placed meanwhile.
+    /// durable, and [`written`](Self::written) be told, or, before any of it is written, [`unplace`](Self::unplace). Nothing
+    /// else can be placed meanwhile.
     ///
     /// Fails with [`RingError::NeedCheckpoint`] when there is room for nothing but a checkpoint, which never
     /// happens to a checkpoint of up to [`CHECKPOINT_FRAMES`] frames.
@@ -162,6 +163,17 @@ impl RingWriter {
         let place = Placement { owner: self.owner, frame, frames, flags, commit_nr, checkpoint_nr };
         self.pending = Some(place);
         Ok(place)
+    }
+
+    /// Nothing of the record that was placed was written, and nothing will be: its number and its place are free again.
+    ///
+    /// Fails with [`RingError::NotPlaced`] when another one or none was placed.
+    pub fn unplace(&mut self, place: &Placement) -> Result<(), RingError> {
+        if self.pending.as_ref() != Some(place) {
+            return Err(RingError::NotPlaced { commit_nr: place.commit_nr });
+        }
+        self.pending = None;
+        Ok(())
     }
 
     /// The record that was placed is durable.

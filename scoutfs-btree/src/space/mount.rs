@@ -58,6 +58,13 @@ enum Checkpoint {
     ListMade,
 }
 
+/// A change of the open transaction that there was no memory for when it was made.
+#[derive(Clone, Copy)]
+enum Late {
+    Use(SpaceExtent),
+    Free(SpaceExtent),
+}
+
 struct Closing {
     token: CommitToken,
     forgotten: Vec<Forgotten>,
@@ -91,6 +98,9 @@ pub struct MountSpace {
     given: OrdMap<u64, Vec<SpaceExtent>>,
     open: Numbers,
     open_forgotten: Vec<Forgotten>,
+    /// In order. Has room for `promised` more.
+    late: Vec<Late>,
+    promised: usize,
     closing: Option<Closing>,
     durable: Numbers,
     last_token: u64,
@@ -124,6 +134,8 @@ impl MountSpace {
             given: given_extents,
             open: numbers,
             open_forgotten: Vec::new(),
+            late: Vec::new(),
+            promised: 0,
             closing: None,
             durable: numbers,
             last_token: 0,
@@ -145,7 +157,11 @@ impl MountSpace {
 
     /// Blocks that can be allocated when the commits of the current transactions are done: those that they freed or took.
     pub fn pending_blocks(&self, kind: SpaceKind) -> u64 {
-        self.pool(kind).pending()
+        let late = self.late.iter().map(|late| match late {
+            Late::Free(blocks) if blocks.kind == kind => blocks.extent.len,
+            _ => 0,
+        });
+        self.pool(kind).pending() + late.sum::<u64>()
     }
 
     /// Blocks that are held.
@@ -211,6 +227,61 @@ impl MountSpace {
     /// [`SpaceError::NotInSet`] when they are not all held.
     pub fn use_held(&mut self, blocks: SpaceExtent) -> Result<(), SpaceError> {
         self.pool_mut(blocks.kind).use_held(blocks.extent)
+    }
+
+    /// From now on `count` calls of [`use_promised`](Self::use_promised) and [`free_promised`](Self::free_promised) cannot
+    /// fail for want of memory. To be taken back with [`end_promise`](Self::end_promise).
+    pub fn promise(&mut self, count: usize) -> Result<(), SpaceError> {
+        let promised = self.promised.checked_add(count).ok_or(SpaceError::NoMemory)?;
+        self.late.reserve(promised)?;
+        self.promised = promised;
+        Ok(())
+    }
+
+    /// Of what was promised, `count` calls were made or will not be made.
+    pub fn end_promise(&mut self, count: usize) {
+        self.promised = self.promised.saturating_sub(count);
+    }
+
+    /// As [`use_held`](Self::use_held). Without memory it is done when the transaction is closed.
+    pub fn use_promised(&mut self, blocks: SpaceExtent) -> Result<(), SpaceError> {
+        self.now_or_late(Late::Use(blocks))
+    }
+
+    /// As [`free_data`](Self::free_data). Without memory it is done when the transaction is closed.
+    pub fn free_promised(&mut self, start: u64, len: u64) -> Result<(), SpaceError> {
+        self.now_or_late(Late::Free(SpaceExtent::new(SpaceKind::Data, start, len)))
+    }
+
+    fn now_or_late(&mut self, change: Late) -> Result<(), SpaceError> {
+        if self.late.is_empty() {
+            match self.make(change) {
+                Err(SpaceError::NoMemory) => {}
+                done => return done,
+            }
+        }
+        Ok(self.late.push(change)?)
+    }
+
+    fn make(&mut self, change: Late) -> Result<(), SpaceError> {
+        match change {
+            Late::Use(blocks) => self.use_held(blocks),
+            Late::Free(blocks) => self.free(By::Open, blocks),
+        }
+    }
+
+    /// Makes the changes that there was no memory for. Those that an error leaves are made next time.
+    fn catch_up(&mut self) -> Result<(), SpaceError> {
+        let mut made = 0;
+        let done = loop {
+            let Some(change) = self.late.get(made) else { break Ok(()) };
+            match self.make(*change) {
+                Ok(()) => made += 1,
+                Err(e) => break Err(e),
+            }
+        };
+        self.late.drain(..made);
+        done
     }
 
     /// Held blocks are not needed. Cannot fail for want of memory when they are all that was held there.
@@ -330,11 +401,12 @@ impl MountSpace {
 
     /// Closes the open transaction, which is then being committed, and opens the next one.
     ///
-    /// [`SpaceError::CommitPending`] when the one before is not committed.
+    /// [`SpaceError::CommitPending`] when the one before is not committed. On an error it stays open.
     pub fn close_trans(&mut self) -> Result<CommitToken, SpaceError> {
         if self.closing.is_some() {
             return Err(SpaceError::CommitPending);
         }
+        self.catch_up()?;
         for pool in &mut self.pools {
             pool.reserve_close()?;
         }

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | this | [`BlockDevice`], [`IoError`], [`check_io`] |
 //! | `file` | (std) [`FileDevice`]: a block device or an image file, with direct IO |
+//! | `retry` | [`RetryDevice`]: a device that tries again |
 //! | `mem` | (std) [`MemDevice`]: memory, for tests |
 //!
 //! # What must hold
@@ -18,6 +19,7 @@
 mod file;
 #[cfg(feature = "std")]
 mod mem;
+mod retry;
 
 use core::fmt;
 
@@ -25,6 +27,7 @@ use core::fmt;
 pub use file::{FileDevice, OpenError, OpenMode};
 #[cfg(feature = "std")]
 pub use mem::{MemDevice, MemStats};
+pub use retry::RetryDevice;
 
 use crate::{Arc, Box};
 

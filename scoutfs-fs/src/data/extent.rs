@@ -184,6 +184,8 @@ impl Remap {
 
     /// Takes the steps that can fail, and counts the inode's blocks.
     pub fn prepare(&self, change: &mut Change<'_, '_>, inode: &mut Inode) -> Result<()> {
+        // One more for the run that comes in.
+        change.hold().reserve_space_changes(self.freed.len() + 1)?;
         for old in &self.old {
             match Self::find(&self.new, old.end()) {
                 Some(new) if new == old => {}

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Every allocation of every operation fails once: the operation fails and leaves everything as it was, or
-//! succeeds. Where it cannot go back any more (blocks that are to be used or freed), the mount shuts down
-//! instead, and the next one finds everything as it was.
+//! succeeds, and the mount goes on working. The same of what makes things durable: what a failed commit was to
+//! write is written by the next one, and a crash before that loses no more than any other crash.
 
 use std::boxed::Box;
 use std::collections::BTreeMap;
+use std::format;
 use std::vec::Vec;
 
+use scoutfs_btree::space::SpaceKind;
 use scoutfs_env::alloc_fault;
+use scoutfs_format::Key;
 use scoutfs_format::ioctl::{ATTR_CRTIME, ATTR_PROJECT_ID, AttrX};
 use scoutfs_format::item::ROOT_INO;
 
@@ -18,7 +21,11 @@ use crate::dir::RenameFlags;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::inode::SetAttr;
+use crate::store::Wish;
 use crate::xattr::{SetXattr, SetXattrMode};
+
+/// So many crashes leave more to be taken back than the smallest volume has room for at once.
+const ROOMY: u64 = 512 << 20;
 
 type Tree = BTreeMap<u64, Node>;
 
@@ -35,7 +42,7 @@ fn warm_up(fs: &Fs) {
     drop(fs.store().lock_rename(&[]).unwrap());
 }
 
-/// Runs `op` with its first allocation failing, then its second, and so on, until it succeeds.
+/// Runs `op` with its first allocation failing, then its second, and so on, until none fails any more.
 fn fail_each(fs: &mut TestFs, what: &str, op: &dyn Fn(&Fs) -> Result<()>) {
     fs.sync().unwrap();
     let before: Tree = fs.tree();
@@ -45,25 +52,33 @@ fn fail_each(fs: &mut TestFs, what: &str, op: &dyn Fn(&Fs) -> Result<()>) {
         let tripped = alloc_fault::tripped();
         alloc_fault::clear();
         match result {
-            Ok(()) if fs.sync().is_ok() => {
-                assert!(n > 0 || !tripped, "{what}: nothing failed");
-                // It was done in spite of the failure, or there was none. An inode that should be gone, too, may have
-                // been left for a scan.
-                fs.scan_orphans().unwrap();
-                fs.verify();
-                return;
+            Ok(()) if !tripped => {
+                assert!(n > 0, "{what}: nothing failed");
+                break;
             }
-            Err(Error::NoMemory) if fs.sync().is_ok() => assert!(tripped, "{what}: {n}"),
-            Ok(()) | Err(Error::NoMemory | Error::Shutdown(_)) => {
+            Ok(()) => {
+                // It was done in spite of the failure. Once more from the start, for what comes after it.
+                fs.store().trans.check().unwrap();
+                fs.tree();
                 fs.crash();
                 warm_up(fs);
             }
+            Err(Error::NoMemory) => assert!(tripped, "{what}: {n}"),
             Err(e) => panic!("{what}: {n}: {e}"),
         }
         // Too much to print.
         assert!(fs.tree() == before, "{what}: allocation {n}");
-        fs.verify();
+        if n % 4 == 0 {
+            fs.verify();
+        }
     }
+    // An inode that should be gone, too, may have been left for a scan.
+    fs.scan_orphans().unwrap();
+    fs.verify();
+    let after = fs.tree();
+    fs.crash();
+    warm_up(fs);
+    assert!(fs.tree() == after, "{what}: what was synced is gone");
 }
 
 #[test]
@@ -148,6 +163,8 @@ fn an_operation_that_runs_out_of_memory_changes_nothing() {
         ),
         ("swap", Box::new(|fs: &Fs| fs.rename(dir, b"moved", dir, b"newdir", RenameFlags::EXCHANGE))),
         ("replace", Box::new(|fs: &Fs| fs.rename(dir, b"new", dir, b"other", RenameFlags::empty()))),
+        ("punch", Box::new(|fs: &Fs| fs.fallocate(file, AllocateMode::PunchHole, true, 4096, 4096))),
+        ("tmpfile", Box::new(|fs: &Fs| fs.tmpfile(dir, &FILE, true).map(|a| forget(fs, a)))),
         ("rmdir", Box::new(|fs: &Fs| fs.rmdir(dir, b"empty"))),
         // That is the file with an attribute in the index by now.
         ("unlink", Box::new(|fs: &Fs| fs.unlink(dir, b"newdir"))),
@@ -157,4 +174,190 @@ fn an_operation_that_runs_out_of_memory_changes_nothing() {
         fail_each(&mut fs, what, op);
     }
     assert!(fs.getattr(other).is_err());
+}
+
+/// Operations that only read, of a mount that knows nothing yet.
+#[test]
+fn reading_that_runs_out_of_memory_can_be_repeated() {
+    let fs = TestFs::new();
+    let dir = fs.subdir(ROOT_INO, "dir");
+    let file = fs.touch(dir, "file");
+    fs.write(file, 0, &bytes(1, 20_000)).unwrap();
+    fs.setxattr(file, b"user.x", &bytes(1, 9000), SetXattrMode::Any).unwrap();
+    fs.sync().unwrap();
+    warm_up(&fs);
+    fs.sync().unwrap();
+    type Op<'a> = (&'static str, Box<dyn Fn() -> Result<()> + 'a>);
+    let ops: Vec<Op<'_>> = std::vec![
+        ("lookup", Box::new(|| fs.lookup(dir, b"file").map(|a| fs.forget(a.ino, 1)))),
+        ("getattr", Box::new(|| fs.getattr(file).map(|_| ()))),
+        ("readdir", Box::new(|| fs.readdir(dir, 0, &mut |_| true))),
+        ("read", Box::new(|| fs.read(file, 100, &mut [0; 15_000]).map(|_| ()))),
+        ("seek", Box::new(|| fs.seek_hole(file, 0).map(|_| ()))),
+        ("getxattr", Box::new(|| fs.getxattr(file, b"user.x", &mut [0; 9000]).map(|_| ()))),
+        ("listxattr", Box::new(|| fs.listxattr(file, &mut [0; 100]).map(|_| ()))),
+        ("open", Box::new(|| fs.open(file).map(|()| fs.release(file)))),
+        ("statfs", Box::new(|| fs.statfs().map(|_| ()))),
+        ("fsync", Box::new(|| fs.fsync(file))),
+    ];
+    for (what, op) in &ops {
+        for n in 0.. {
+            fs.store().items.invalidate(Key::MIN, Key::MAX).unwrap();
+            alloc_fault::fail_after(n);
+            let result = op();
+            let tripped = alloc_fault::tripped();
+            alloc_fault::clear();
+            match result {
+                Ok(()) if !tripped => break,
+                Ok(()) => {}
+                Err(Error::NoMemory) => assert!(tripped, "{what}: {n}"),
+                Err(e) => panic!("{what}: {n}: {e}"),
+            }
+            op().unwrap_or_else(|e| panic!("{what} after allocation {n}: {e}"));
+        }
+    }
+    fs.verify();
+}
+
+/// What makes things durable, with each allocation failing once. Before each try `prepare` makes changes.
+///
+/// After a failure the mount either crashes before it could try again, and has all of the changes or none, or goes on:
+/// more is changed and synced, and is there after a crash.
+fn commit_fails_each(
+    fs: &mut TestFs,
+    what: &str,
+    prepare: &dyn Fn(&Fs, u64),
+    commit: &dyn Fn(&Fs) -> Result<()>,
+) {
+    let mut failed = 0;
+    for (n, crash) in (0..).flat_map(|n| [(n, false), (n, true)]) {
+        fs.sync().unwrap();
+        let before = fs.tree();
+        prepare(fs, 2 * n + u64::from(crash));
+        let changed = fs.tree();
+        alloc_fault::fail_after(n);
+        let result = commit(fs);
+        let tripped = alloc_fault::tripped();
+        alloc_fault::clear();
+        match result {
+            Ok(()) if !tripped => break,
+            Ok(()) => {}
+            Err(Error::NoMemory) => {
+                assert!(tripped, "{what}: {n}");
+                failed += 1;
+            }
+            Err(ref e) => panic!("{what}: {n}: {e}"),
+        }
+        fs.store().trans.check().unwrap_or_else(|e| panic!("{what}: allocation {n}: {e}"));
+        assert!(fs.tree() == changed, "{what}: allocation {n}: changes are not seen");
+        if crash {
+            fs.crash();
+            let found = fs.tree();
+            assert!(found == changed || (result.is_err() && found == before), "{what}: allocation {n}");
+            warm_up(fs);
+            continue;
+        }
+        fs.touch(ROOT_INO, &format!("{what} {n}"));
+        fs.sync().unwrap_or_else(|e| panic!("{what}: sync after allocation {n}: {e}"));
+        if n % 3 == 0 {
+            let changed = fs.tree();
+            fs.crash();
+            assert!(fs.tree() == changed, "{what}: allocation {n}: what was synced is gone");
+            warm_up(fs);
+        }
+    }
+    fs.verify();
+    assert!(failed > 0, "{what}: nothing failed");
+}
+
+#[test]
+fn a_commit_that_runs_out_of_memory_is_finished_later() {
+    let mut fs = TestFs::with_bytes(ROOMY);
+    let file = fs.touch(ROOT_INO, "file");
+    warm_up(&fs);
+    let small = |fs: &Fs, n: u64| {
+        let mode = Some(0o600 + n as u32 % 8);
+        fs.setattr(file, &SetAttr { mode, ..SetAttr::default() }).unwrap();
+        fs.write(file, n * 8192, &bytes(n, 5000)).unwrap();
+    };
+    let large = |fs: &Fs, n: u64| {
+        for i in 0..4 {
+            let name = format!("user.{i}");
+            fs.setxattr(file, name.as_bytes(), &bytes(n, 40_000), SetXattrMode::Any).unwrap();
+        }
+    };
+    commit_fails_each(&mut fs, "fsync", &small, &|fs| fs.fsync(file));
+    commit_fails_each(&mut fs, "checkpoint", &large, &|fs| fs.sync());
+    let finalize = Wish { finalize: true, ..Wish::default() };
+    commit_fails_each(&mut fs, "finalize", &small, &|fs| fs.store().commit(finalize).map(|_| ()));
+    commit_fails_each(&mut fs, "merged", &small, &|fs| fs.store().logs_merged());
+}
+
+#[test]
+fn space_that_comes_and_goes_without_memory_is_not_lost() {
+    let mut fs = TestFs::with_bytes(ROOMY);
+    let file = fs.touch(ROOT_INO, "file");
+    warm_up(&fs);
+    let small = |fs: &Fs, n: u64| {
+        fs.write(file, n * 8192, &bytes(n, 5000)).unwrap();
+    };
+    commit_fails_each(&mut fs, "request", &small, &|fs| {
+        fs.store().request_space(SpaceKind::Data, 1)?;
+        fs.sync()
+    });
+    commit_fails_each(&mut fs, "give", &small, &|fs| {
+        fs.store().give_back(SpaceKind::Data)?;
+        fs.sync()
+    });
+    commit_fails_each(&mut fs, "tell", &small, &|fs| {
+        fs.sync()?;
+        fs.store().tell_server()
+    });
+    commit_fails_each(&mut fs, "refill", &small, &|fs| {
+        fs.sync()?;
+        fs.store().prefetch_seq()?;
+        fs.store().refill()
+    });
+}
+
+/// Locks are asked for and given out whatever fails: nobody waits for ever.
+#[test]
+fn a_lock_that_there_was_no_memory_for_is_asked_for_again() {
+    let fs = TestFs::new();
+    for n in 0..60 {
+        // An inode that is not there, in a group of inodes whose lock nobody has asked for.
+        let far = (n + 1) << 32;
+        alloc_fault::fail_after(n % 30);
+        let result = fs.getattr(far);
+        alloc_fault::clear();
+        match result {
+            Err(Error::NotFound | Error::NoMemory | Error::StaleHandle) => {}
+            other => panic!("{n}: {other:?}"),
+        }
+        match fs.getattr(far) {
+            Err(Error::NotFound | Error::StaleHandle) => {}
+            other => panic!("{n}: {other:?}"),
+        }
+    }
+    fs.verify();
+}
+
+#[test]
+fn unmounting_waits_for_memory() {
+    let mut fs = TestFs::new();
+    let file = fs.touch(ROOT_INO, "file");
+    for n in 0.. {
+        fs.write(file, n * 8192, &bytes(n, 5000)).unwrap();
+        let changed = fs.tree();
+        alloc_fault::fail_after(n);
+        let mut tripped = false;
+        fs.remount_then(&mut || {
+            tripped = alloc_fault::tripped();
+            alloc_fault::clear();
+        });
+        assert!(fs.tree() == changed, "allocation {n}");
+        if !tripped {
+            break;
+        }
+    }
 }

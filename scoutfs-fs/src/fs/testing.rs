@@ -2,6 +2,7 @@
 //! What tests of the operations stand on: a volume in memory, mounted in this process, and a look at all of it.
 
 use core::net::{Ipv4Addr, SocketAddr};
+use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::string::String;
 use std::vec::Vec;
@@ -77,6 +78,8 @@ impl TestFs {
         options.server_addr = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 14000)));
         options.timing = FAST;
         options.acl = self.acls;
+        // What is not synced is not durable, however slow the machine is.
+        options.commit_interval = Duration::from_secs(3600);
         options.block_cache_bytes = 8 << 20;
         options.item_cache_bytes = 4 << 20;
         self.mount = Some(Mount::open(self.device.clone(), &options, &OthersDead(process)).unwrap());
@@ -84,7 +87,14 @@ impl TestFs {
 
     /// Unmounts, checks the volume, and mounts again.
     pub fn remount(&mut self) {
-        self.mount.take().unwrap().unmount().unwrap();
+        self.remount_then(&mut || ());
+    }
+
+    /// As [`TestFs::remount`], and calls `then` as soon as it is unmounted.
+    pub fn remount_then(&mut self, then: &mut dyn FnMut()) {
+        let unmounted = self.mount.take().unwrap().unmount();
+        then();
+        unmounted.unwrap();
         self.check();
         self.open();
     }

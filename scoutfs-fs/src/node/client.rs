@@ -9,13 +9,16 @@
 use core::time::Duration;
 
 use scoutfs_env::sync::{Condvar, Mutex};
-use scoutfs_env::{Arc, OrdMap, Vec};
-use scoutfs_format::msg::{MSG_LOCK, STATUS_AGAIN, STATUS_NO_SPACE, STATUS_OK};
-use scoutfs_net::frame::{self, Decoder};
+use scoutfs_env::{AllocError, Arc, OrdMap, Vec};
+use scoutfs_format::msg::{MSG_LOCK, STATUS_AGAIN, STATUS_NO_MEMORY, STATUS_NO_SPACE, STATUS_OK};
+use scoutfs_net::frame::{self, Decoder, FrameError};
 
 use super::transport::{End, Received};
 use crate::counters::Counters;
 use crate::error::{Error, Result};
+
+/// How long to wait for memory before trying again, where nothing else can be done.
+pub(super) const MEMORY_PAUSE: Duration = Duration::from_millis(10);
 
 /// The mount's end of the connection to the server.
 pub(crate) struct Client {
@@ -69,6 +72,7 @@ impl Client {
             (STATUS_OK, answer) => Ok(Some(answer)),
             (STATUS_AGAIN, _) => Ok(None),
             (STATUS_NO_SPACE, _) => Err(Error::NoSpace),
+            (STATUS_NO_MEMORY, _) => Err(Error::NoMemory),
             (other, _) => Err(Error::Server(other)),
         }
     }
@@ -81,6 +85,7 @@ impl Client {
                 STATUS_OK => return Ok(answer),
                 STATUS_AGAIN => scoutfs_env::time::sleep(Duration::from_millis(10)),
                 STATUS_NO_SPACE => return Err(Error::NoSpace),
+                STATUS_NO_MEMORY => return Err(Error::NoMemory),
                 other => return Err(Error::Server(other)),
             }
         }
@@ -124,6 +129,7 @@ impl Client {
                 STATUS_OK => return Ok(answer),
                 STATUS_AGAIN => scoutfs_env::time::sleep(Duration::from_millis(10)),
                 STATUS_NO_SPACE => return Err(Error::NoSpace),
+                STATUS_NO_MEMORY => return Err(Error::NoMemory),
                 other => return Err(Error::Server(other)),
             }
         }
@@ -181,6 +187,8 @@ impl Client {
 
     /// Receives for up to `timeout`: answers wake their requests, orders are returned. `None` says that the
     /// connection is closed.
+    ///
+    /// A message that came is not lost for want of memory: it waits for it, and so does what came after it.
     pub fn receive(&self, timeout: Duration) -> Result<Option<Vec<Order>>> {
         let mut orders = Vec::new();
         match self.end.receive(timeout) {
@@ -190,19 +198,14 @@ impl Client {
                 return Ok(None);
             }
             Received::Messages(messages) => {
-                let mut decoder = Decoder::new();
                 for message in &messages {
-                    decoder.push(message)?;
-                    loop {
-                        match decoder.next() {
-                            Ok(Some(frame)) => self.arrived(&frame, &mut orders)?,
-                            Ok(None) => break,
-                            Err(e) => {
-                                scoutfs_env::error!("a message from the server is damaged: {e}");
-                                self.close();
-                                return Ok(None);
-                            }
+                    while let Err(e) = self.decode(message, &mut orders) {
+                        if !matches!(e, FrameError::NoMemory(_)) {
+                            scoutfs_env::error!("a message from the server is damaged: {e}");
+                            self.close();
+                            return Ok(None);
                         }
+                        scoutfs_env::time::sleep(MEMORY_PAUSE);
                     }
                 }
             }
@@ -210,7 +213,21 @@ impl Client {
         Ok(Some(orders))
     }
 
-    fn arrived(&self, frame: &frame::Frame<'_>, orders: &mut Vec<Order>) -> Result<()> {
+    /// Takes a message, which is one frame, or nothing of it.
+    fn decode(&self, message: &[u8], orders: &mut Vec<Order>) -> core::result::Result<(), FrameError> {
+        let mut decoder = Decoder::new();
+        decoder.push(message)?;
+        while let Some(frame) = decoder.next()? {
+            self.arrived(&frame, orders)?;
+        }
+        Ok(())
+    }
+
+    fn arrived(
+        &self,
+        frame: &frame::Frame<'_>,
+        orders: &mut Vec<Order>,
+    ) -> core::result::Result<(), AllocError> {
         let payload = Vec::from_slice(frame.payload)?;
         let frame::Header { kind, id, status, response, .. } = frame.header;
         self.counters.message_received(kind);

@@ -8,7 +8,7 @@ use core::time::Duration;
 use scoutfs_btree::BlockCache;
 use scoutfs_btree::ring::{RING_BYTES, RingOwner, RingWriter};
 use scoutfs_btree::space::{MountSpace, SpaceKind};
-use scoutfs_env::device::BlockDevice;
+use scoutfs_env::device::{BlockDevice, RetryDevice};
 use scoutfs_env::sync::Mutex;
 use scoutfs_env::thread::JoinHandle;
 use scoutfs_env::{Arc, Box, IoBuf, time, try_box};
@@ -47,6 +47,10 @@ const TIMING: Timing = Timing {
     settle_ms: 300,
     ..Timing::DEFAULT
 };
+
+/// How often, and in which intervals, unmounting waits for memory.
+const LEAVE_ATTEMPTS: u32 = 200;
+const LEAVE_PAUSE: Duration = Duration::from_millis(20);
 
 /// How to mount.
 #[derive(Clone, Copy, Debug)]
@@ -139,6 +143,9 @@ impl Mount {
             timing: options.timing,
         };
         let voter = VoterHost::elect(&device, fsid, geometry, config, term, oracle)?;
+        // Beats are not repeated: a voter must not be late, and knows what a failed one means.
+        let device: Box<dyn BlockDevice> = scoutfs_env::try_box(RetryDevice::new(device))?;
+        let device = Arc::new(device)?;
         let capacity = options.block_cache_bytes / scoutfs_format::BLOCK_SIZE;
         let cache = Arc::new(BlockCache::new(device.clone(), fsid, geometry, capacity.max(64))?)?;
         // The super block as the last leader left it, now that there is no other.
@@ -188,7 +195,17 @@ impl Mount {
         self.fs.drop_reservations();
         // Nothing may be committed after the clean record.
         running.stop_worker(&self.store);
-        let left = self.leave();
+        let mut attempt = 1;
+        let left = loop {
+            match self.leave() {
+                // Nobody is left who could sync again.
+                Err(Error::NoMemory) if attempt < LEAVE_ATTEMPTS => {
+                    attempt += 1;
+                    time::sleep(LEAVE_PAUSE);
+                }
+                left => break left,
+            }
+        };
         running.stop_receiver(&self.store);
         if let Some(server) = running.server.take() {
             server.stop();
@@ -199,9 +216,15 @@ impl Mount {
         left
     }
 
+    /// Can be called again when it failed for want of memory.
     fn leave(&self) -> Result<()> {
-        self.store.tell_server()?;
-        let commit_nr = self.store.commit(Wish { leave: true, ..Wish::default() })?;
+        let commit_nr = match self.store.left() {
+            Some(commit_nr) => commit_nr,
+            None => {
+                self.store.tell_server()?;
+                self.store.commit(Wish { leave: true, ..Wish::default() })?
+            }
+        };
         self.store.trans.fail("the volume is unmounted");
         let message = CommitNumber {
             slot: U32::new(self.store.identity.slot),
@@ -305,6 +328,7 @@ fn join(
         checkpoint_need: AtomicU64::new(log.checkpoint_blocks(0)),
         unmerged_bytes: AtomicU64::new(0),
         slot: Mutex::new(log),
+        commit_waits: AtomicBool::new(false),
         identity,
         tuning,
         data_written: AtomicBool::new(false),

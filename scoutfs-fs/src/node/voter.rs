@@ -165,6 +165,7 @@ impl VoterHost {
         oracle: &dyn DeathOracle,
     ) -> Result<VoterHost> {
         let rid = config.rid;
+        let patience = Duration::from_millis(config.timing.lease_ms);
         let mut machine = Voter::new(config).map_err(|e| match e {
             ConfigError::NoMemory(_) => Error::NoMemory,
             ConfigError::Timing(_) => Error::Invalid("times of an election that do not go together"),
@@ -214,8 +215,8 @@ impl VoterHost {
             store: Mutex::new(None),
         })?;
         let for_thread = shared.clone();
-        let thread =
-            thread::spawn("scoutfs-voter", move || beat(runner, &for_thread)).map_err(|_| Error::NoMemory)?;
+        let thread = thread::spawn("scoutfs-voter", move || beat(runner, &for_thread, patience))
+            .map_err(|_| Error::NoMemory)?;
         Ok(VoterHost { slot, term, shared, thread: Some(thread) })
     }
 
@@ -262,13 +263,20 @@ impl Drop for VoterHost {
     }
 }
 
-/// Beats until the slot is left.
-fn beat(mut runner: Runner, shared: &Shared) {
-    let mut leaving = false;
-    while !shared.abandon.load(Ordering::Acquire) || leaving {
-        if !leaving && shared.leave.load(Ordering::Acquire) {
-            leaving = true;
-            runner.machine.leave(time::mono_now());
+/// Beats until the slot is left. On a disk that takes no writes any more it is given up after `patience`: a crash would
+/// look the same.
+fn beat(mut runner: Runner, shared: &Shared, patience: Duration) {
+    let mut left_by = None;
+    while !shared.abandon.load(Ordering::Acquire) || left_by.is_some() {
+        if left_by.is_none() && shared.leave.load(Ordering::Acquire) {
+            let now = time::mono_now();
+            left_by = Some(now.saturating_add(patience));
+            runner.machine.leave(now);
+        }
+        let leaving = left_by.is_some();
+        if left_by.is_some_and(|by| time::mono_now() >= by) {
+            scoutfs_env::warn!("the voter slot could not be left cleanly");
+            return;
         }
         match runner.step() {
             Some(Output::Left) => return,

@@ -20,7 +20,7 @@ use scoutfs_format::msg::{
 };
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::client::Order;
+use super::client::{MEMORY_PAUSE, Order};
 use crate::error::{Error, Result};
 use crate::store::{Store, Wish};
 
@@ -28,6 +28,9 @@ use crate::store::{Store, Wish};
 const RECEIVE: Duration = Duration::from_millis(500);
 /// The worker looks after things this often.
 const ROUND: Duration = Duration::from_millis(200);
+
+/// After so many rounds in a row in which the device failed the mount shuts down.
+const MAX_FAILURES: u32 = 5;
 
 /// How long changes may stay in memory, and logs unmerged.
 #[derive(Clone, Copy, Debug)]
@@ -102,9 +105,17 @@ fn receive(store: &Store) {
             }
         };
         for order in orders {
-            if let Err(e) = dispatch(store, order) {
-                scoutfs_env::error!("a message of the server: {e}");
-                store.fail("a message of the server could not be handled");
+            let mut order = Some(order);
+            loop {
+                match dispatch(store, &mut order) {
+                    Ok(()) => break,
+                    Err(Error::NoMemory) if store.trans.check().is_ok() => time::sleep(MEMORY_PAUSE),
+                    Err(e) => {
+                        scoutfs_env::error!("a message of the server: {e}");
+                        store.fail("a message of the server could not be handled");
+                        break;
+                    }
+                }
             }
         }
     }
@@ -112,13 +123,23 @@ fn receive(store: &Store) {
     store.fail("the server is gone");
 }
 
-fn dispatch(store: &Store, order: Order) -> Result<()> {
-    match (order.kind, order.response) {
-        (MSG_LOCK, true) if order.status == STATUS_OK => store.lock_table.granted(store, &order.payload),
-        (MSG_LOCK, true) => Err(Error::Server(order.status)),
-        (MSG_LOCK, false) => store.lock_table.revoked(store, order.id, &order.payload),
+/// Handles a message or hands it on to the worker. After [`Error::NoMemory`] it can be tried again.
+fn dispatch(store: &Store, order: &mut Option<Order>) -> Result<()> {
+    match order {
+        Some(Order { kind: MSG_LOCK, response: true, status: STATUS_OK, payload, .. }) => {
+            store.lock_table.granted(store, payload)
+        }
+        Some(Order { kind: MSG_LOCK, response: true, status, .. }) => Err(Error::Server(*status)),
+        Some(Order { kind: MSG_LOCK, response: false, id, payload, .. }) => {
+            store.lock_table.revoked(store, *id, payload)
+        }
         _ => {
-            store.worker.orders.lock().push(order)?;
+            let mut orders = store.worker.orders.lock();
+            orders.reserve(1)?;
+            if let Some(order) = order.take() {
+                orders.push(order)?;
+            }
+            drop(orders);
             store.worker.arrived.notify_all();
             Ok(())
         }
@@ -127,26 +148,32 @@ fn dispatch(store: &Store, order: Order) -> Result<()> {
 
 fn work(store: &Store, intervals: Intervals) {
     let mut clock = Clock { opened: None, changed: time::mono_now(), renewed: time::mono_now(), seq: 0 };
+    let mut orders = Vec::new();
+    // How many of them are carried out.
+    let mut carried = 0;
+    // How often in a row the device failed.
+    let mut failures = 0;
     while !store.worker.stop.load(Ordering::Acquire) {
-        let orders = {
-            let mut orders = store.worker.orders.lock();
-            if orders.is_empty() && !store.worker.early.load(Ordering::Acquire) {
-                (orders, _) = store.worker.arrived.wait_timeout(orders, ROUND);
+        if carried == orders.len() {
+            let mut arrived = store.worker.orders.lock();
+            if arrived.is_empty() && !store.worker.early.load(Ordering::Acquire) {
+                (arrived, _) = store.worker.arrived.wait_timeout(arrived, ROUND);
             }
-            core::mem::take(&mut *orders)
-        };
-        let mut done = Ok(());
-        for order in orders {
-            done = done.and_then(|()| carry_out(store, &order));
+            orders = core::mem::take(&mut *arrived);
+            carried = 0;
         }
-        if done.is_ok() && store.worker.early.swap(false, Ordering::AcqRel) {
-            done = store.commit(Wish::default()).map(|_| ());
-        }
-        done = done.and_then(|()| clock.round(store, &intervals));
-        match done {
-            Ok(()) => {}
+        match round(store, &orders, &mut carried, &mut clock, &intervals) {
+            Ok(()) => failures = 0,
             // The volume is full: nothing to get ahead of need.
             Err(Error::NoSpace) => {}
+            // What was not done is done in the next round.
+            Err(Error::NoMemory) => time::sleep(MEMORY_PAUSE),
+            // A commit that could not be written has shut the mount down already.
+            Err(Error::Io(e)) if failures < MAX_FAILURES && store.trans.check().is_ok() => {
+                scoutfs_env::warn!("background work: {e}; trying again");
+                failures += 1;
+                time::sleep(ROUND);
+            }
             Err(e) => {
                 if store.trans.check().is_ok() {
                     scoutfs_env::error!("background work: {e}");
@@ -156,6 +183,28 @@ fn work(store: &Store, intervals: Intervals) {
             }
         }
     }
+}
+
+fn round(
+    store: &Store,
+    orders: &[Order],
+    carried: &mut usize,
+    clock: &mut Clock,
+    intervals: &Intervals,
+) -> Result<()> {
+    while let Some(order) = orders.get(*carried) {
+        match carry_out(store, order) {
+            Err(e @ (Error::NoMemory | Error::Io(_))) => return Err(e),
+            done => {
+                *carried += 1;
+                done?;
+            }
+        }
+    }
+    if store.worker.early.swap(false, Ordering::AcqRel) {
+        store.commit(Wish::default())?;
+    }
+    clock.round(store, intervals)
 }
 
 /// Carries out what the server asked for.
@@ -194,6 +243,7 @@ struct Clock {
 impl Clock {
     fn round(&mut self, store: &Store, intervals: &Intervals) -> Result<()> {
         let now = time::mono_now();
+        store.retry_commit()?;
         while store.lock_table.invalidate(store)? {}
         if now.saturating_duration_since(self.renewed) >= intervals.renew {
             store.renew()?;

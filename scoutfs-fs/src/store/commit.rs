@@ -4,13 +4,26 @@
 //! The steps: the seq of the next transaction is fetched first, so that no message is needed while nobody can enter; the
 //! transaction is closed; its dirty items become a tail that readers see; the next one is opened; the closed
 //! one is written (see `slot`). Only the last step does IO, and operations go on meanwhile.
+//!
+//! # Running out of memory
+//!
+//! Up to the closing nothing has happened: the transaction stays open. Closing (items and space together) is one step that
+//! happens or does not. From then on the closed transaction is a batch in the slot, which is never forgotten: what
+//! cannot go on for want of memory stays there ([`Slot::closed`]), the caller gets an errno, and the next commit, or
+//! the worker's next round, goes on with it before anything else.
+//!
+//! | batch | left to do |
+//! | --- | --- |
+//! | not durable | a record, or a checkpoint, which is undone when it cannot be finished |
+//! | durable | the lease is checked, readers are shown the new log trees, space becomes free |
 
 use core::sync::atomic::Ordering;
 
+use scoutfs_btree::space::CommitToken;
 use scoutfs_btree::{OwnedItem, Tail};
 use scoutfs_env::{Arc, Vec};
 
-use super::slot::{Batch, Slot, Written};
+use super::slot::{Batch, Slot};
 use super::trans::Entered;
 use super::{Need, Store};
 use crate::counters::Counter;
@@ -62,7 +75,7 @@ impl Store {
         }
         let mut slot = self.slot.lock();
         // Whoever had the lock may have committed it; or nobody did anything since the last commit.
-        if self.trans.is_durable(seq) || !self.trans.used() {
+        if self.trans.is_durable(seq) || (!self.trans.used() && slot.closed.is_none()) {
             return self.trans.check();
         }
         self.commit_locked(&mut slot, Wish::default()).map(|_| ())
@@ -78,95 +91,128 @@ impl Store {
     pub(crate) fn commit_below(&self, seq: u64) -> Result<u64> {
         let mut slot = self.slot.lock();
         self.numbers.drop_seq_below(seq);
-        if self.trans.seq() < seq {
+        // One that could not be finished is below.
+        if self.trans.seq() < seq || slot.closed.is_some() {
             self.commit_locked(&mut slot, Wish::default())?;
         }
         Ok(slot.commit_nr())
     }
 
+    /// Number of the record that nothing follows, once it counts.
+    pub(crate) fn left(&self) -> Option<u64> {
+        let slot = self.slot.lock();
+        (slot.left() && slot.closed.is_none()).then(|| slot.commit_nr())
+    }
+
+    /// Goes on with a commit that could not be finished.
+    pub(crate) fn retry_commit(&self) -> Result<()> {
+        if self.commit_waits.load(Ordering::Acquire) {
+            self.commit(Wish::default())?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn commit_locked(&self, slot: &mut Slot, wish: Wish) -> Result<u64> {
         self.trans.check()?;
         let result = self.try_commit(slot, wish);
+        self.commit_waits.store(slot.closed.is_some(), Ordering::Release);
         match &result {
-            Ok(_) => {}
-            // Nothing was closed: the transaction is open as before.
-            Err(Stop::Before(_)) => {}
-            Err(Stop::After(e)) => {
+            Err(e) if slot.closed.is_some() && !matches!(e, Error::NoMemory) => {
                 scoutfs_env::error!("a commit failed, the mount shuts down: {e}");
                 self.trans.fail("a commit failed");
             }
+            Err(Error::NoMemory) => scoutfs_env::warn!("no memory for a commit, it will be tried again"),
+            _ => {}
         }
-        result.map_err(|stop| match stop {
-            Stop::Before(e) | Stop::After(e) => e,
-        })
+        result
     }
 
-    fn try_commit(&self, slot: &mut Slot, wish: Wish) -> core::result::Result<u64, Stop> {
-        let mut next = self.next_seq().map_err(Stop::Before)?;
-        let closed = self.trans.close();
-        let taken = (|| -> Result<_> {
-            let token = self.space.lock().close_trans()?;
-            let items = self.items.take_dirty(|batch| self.publish(batch))?;
-            Ok((token, items))
-        })();
-        let (token, items) = match taken {
-            Ok(taken) => taken,
+    fn try_commit(&self, slot: &mut Slot, wish: Wish) -> Result<u64> {
+        self.finish(slot)?;
+        if slot.left() {
+            // It may be what had to be finished.
+            return if wish.leave {
+                Ok(slot.commit_nr())
+            } else {
+                Err(Error::Shutdown("the mount has left"))
+            };
+        }
+        self.close(slot, wish)?;
+        self.finish(slot)?;
+        Ok(slot.commit_nr())
+    }
+
+    /// Closes the open transaction, which the slot has then, and opens the next one. On an error it is open as before.
+    fn close(&self, slot: &mut Slot, wish: Wish) -> Result<()> {
+        let mut next = self.next_seq()?;
+        let closed = loop {
+            match self.trans.close(next) {
+                Some(closed) => break closed,
+                // A lock may be granted at any moment.
+                None => next = self.fetch_seq()?,
+            }
+        };
+        match self.items.take_dirty(|batch| self.publish(batch)) {
+            Ok((token, items)) => {
+                slot.closed = Some(Batch::new(&closed, next, items, token, wish));
+                self.trans.open(next);
+                Ok(())
+            }
             Err(e) => {
                 self.trans.reopen();
-                // The space may be closed and the items not: they cannot be brought together again.
-                return Err(Stop::After(e));
+                self.keep_seq(next);
+                if !matches!(e, Error::NoMemory) {
+                    self.trans.fail("a transaction could not be closed");
+                }
+                Err(e)
             }
-        };
-        // A lock may be granted at any moment.
-        while !self.trans.open(next) {
-            next = self.fetch_seq().map_err(Stop::After)?;
         }
-        let batch = Batch {
-            seq: closed.seq,
-            max_version: closed.max_version,
-            next_min_version: next,
-            items: &items,
-            token,
-            inode_delta: closed.inode_delta,
-            finalize: wish.finalize && (slot.has_items() || !items.is_empty()),
-            leave: wish.leave,
-        };
-        let entries = self.space.lock().trans_entries(token).map_err(|e| Stop::After(e.into()))?;
-        let idle = items.is_empty() && entries.is_empty() && closed.inode_delta == 0;
-        if idle && !batch.finalize && !batch.leave && !wish.always && !slot.has_merged() {
-            self.space.lock().commit_done(token).map_err(|e| Stop::After(e.into()))?;
-            self.trans.note_durable(closed.max_version);
-            return Ok(slot.commit_nr());
-        }
-        let written = slot
-            .write(self.device(), &self.reader.cache, &self.space, &batch, &self.data_written, || {
-                self.reader.roots.own_tail()
-            })
-            .map_err(Stop::After)?;
-        self.count_commit(slot, &written, items.len());
-        self.check_lease().map_err(Stop::After)?;
-        let finish = || -> Result<()> {
-            if let Some(logs) = written.logs {
-                self.reader.roots.checkpointed(logs)?;
-            }
-            self.space.lock().commit_done(token)?;
-            Ok(())
-        };
-        finish().map_err(Stop::After)?;
-        *self.inode_delta.lock() += closed.inode_delta;
-        self.checkpoint_need.store(slot.checkpoint_blocks(0), Ordering::Relaxed);
-        self.unmerged_bytes.store(slot.unmerged_bytes(), Ordering::Relaxed);
-        self.commit_nr.store(written.commit_nr, Ordering::Release);
-        self.trans.note_durable(closed.max_version);
-        // What the server must hear is sent by the worker: nobody waits for it here.
-        self.numbers.note_committed(token.taken(), written.finalized);
-        Ok(written.commit_nr)
     }
 
-    fn count_commit(&self, slot: &Slot, written: &Written, items: usize) {
+    /// Makes the closed transaction durable, if there is one. On an error the slot still has it.
+    fn finish(&self, slot: &mut Slot) -> Result<()> {
+        let Some(mut batch) = slot.closed.take() else { return Ok(()) };
+        let done = self.finish_batch(slot, &mut batch);
+        if done.is_err() {
+            slot.closed = Some(batch);
+        }
+        done
+    }
+
+    fn finish_batch(&self, slot: &mut Slot, batch: &mut Batch) -> Result<()> {
+        if batch.written.is_none() {
+            if self.is_idle(slot, batch)? {
+                self.space.lock().commit_done(batch.token)?;
+                self.trans.note_durable(batch.max_version);
+                return Ok(());
+            }
+            let tail = || self.reader.roots.own_tail();
+            slot.write(self.device(), &self.reader.cache, &self.space, batch, &self.data_written, tail)?;
+            self.count_commit(slot, batch);
+        }
+        let Some(written) = &batch.written else {
+            return Err(Error::Shutdown("a commit wrote nothing"));
+        };
+        self.check_lease()?;
+        if let Some(logs) = &written.logs {
+            self.reader.roots.checkpointed(logs)?;
+        }
+        self.space.lock().commit_done(batch.token)?;
+        *self.inode_delta.lock() += batch.inode_delta;
+        self.checkpoint_need.store(slot.checkpoint_blocks(0), Ordering::Relaxed);
+        self.unmerged_bytes.store(slot.unmerged_bytes(), Ordering::Relaxed);
+        self.commit_nr.store(slot.commit_nr(), Ordering::Release);
+        self.trans.note_durable(batch.max_version);
+        // What the server must hear is sent by the worker: nobody waits for it here.
+        self.numbers.note_committed(batch.token.taken(), written.finalized);
+        Ok(())
+    }
+
+    fn count_commit(&self, slot: &Slot, batch: &Batch) {
         self.counters.inc(Counter::Commit);
         self.counters.add(Counter::RecordBytes, slot.record_bytes());
-        self.counters.add(Counter::CommitItems, items as u64);
+        self.counters.add(Counter::CommitItems, batch.items.len() as u64);
+        let Some(written) = &batch.written else { return };
         if written.logs.is_some() {
             self.counters.inc(Counter::Checkpoint);
         }
@@ -175,21 +221,29 @@ impl Store {
         }
     }
 
-    /// The items of a closed transaction become the newest layer of this mount's log, before they count as clean.
-    fn publish(&self, batch: Vec<OwnedItem>) -> Result<Vec<OwnedItem>> {
-        if !batch.is_empty() {
+    /// Whether there is nothing to write.
+    fn is_idle(&self, slot: &Slot, batch: &Batch) -> Result<bool> {
+        let wish = &batch.wish;
+        if !batch.items.is_empty() || batch.inode_delta != 0 || wish.leave || wish.always {
+            return Ok(false);
+        }
+        if slot.has_merged() || slot.finalizes(batch) {
+            return Ok(false);
+        }
+        Ok(self.space.lock().trans_entries(batch.token)?.is_empty())
+    }
+
+    /// The items of a closed transaction become the newest layer of this mount's log, before they count as clean, and its
+    /// space is closed with them.
+    fn publish(&self, batch: Vec<OwnedItem>) -> Result<(CommitToken, Vec<OwnedItem>)> {
+        let tail = if batch.is_empty() {
+            None
+        } else {
             let mut tail = Tail::new();
             tail.merge_in(batch.iter().map(OwnedItem::borrow))?;
-            self.reader.roots.push_tail(Arc::new(tail)?)?;
-        }
-        Ok(batch)
+            Some(Arc::new(tail)?)
+        };
+        let token = self.reader.roots.push_tail(tail, || Ok(self.space.lock().close_trans()?))?;
+        Ok((token, batch))
     }
-}
-
-/// Where a commit failed.
-enum Stop {
-    /// The transaction is open as before.
-    Before(Error),
-    /// The transaction is lost.
-    After(Error),
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Being in the transaction: the only way to change items.
 
+use core::cell::Cell;
+
 use scoutfs_format::Key;
 
 use super::locks::Locks;
@@ -33,11 +35,13 @@ pub struct Hold<'a> {
     seq: u64,
     version: u64,
     promised_bytes: usize,
+    /// Changes of space that were reserved.
+    promised: Cell<usize>,
 }
 
 impl<'a> Hold<'a> {
     pub(super) fn new(locks: &'a Locks<'a>, seq: u64, version: u64, promised_bytes: usize) -> Self {
-        Hold { locks, seq, version, promised_bytes }
+        Hold { locks, seq, version, promised_bytes, promised: Cell::new(0) }
     }
 
     /// The version of everything that this operation writes; what goes into `meta_seq` and `data_seq`.
@@ -101,13 +105,22 @@ impl<'a> Hold<'a> {
         self.must(done.is_ok());
     }
 
-    /// The run is referenced by an extent item of this hold from now on.
+    /// Makes sure that `count` calls of [`Hold::use_data`] and [`Hold::free_data`] do not fail for want of memory.
+    pub fn reserve_space_changes(&self, count: usize) -> Result<()> {
+        self.locks.store().space.lock().promise(count)?;
+        self.promised.set(self.promised.get() + count);
+        Ok(())
+    }
+
+    /// The run is referenced by an extent item of this hold from now on. To be
+    /// [reserved](Hold::reserve_space_changes).
     pub fn use_data(&self, run: DataRun) {
         let done = self.locks.store().space.use_data(run);
         self.must(done.is_ok());
     }
 
-    /// Frees data blocks; they can be used again when the transaction is durable.
+    /// Frees data blocks; they can be used again when the transaction is durable. To be
+    /// [reserved](Hold::reserve_space_changes).
     pub fn free_data(&self, start: u64, len: u64) -> Result<()> {
         self.locks.store().space.free_data(start, len)
     }
@@ -128,6 +141,10 @@ impl<'a> Hold<'a> {
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
+        let promised = self.promised.get();
+        if promised > 0 {
+            self.locks.store().space.lock().end_promise(promised);
+        }
         self.locks.store().trans.leave(self.promised_bytes);
     }
 }

@@ -4,12 +4,15 @@
 //! Grants are taken by the thread that receives messages, so a waiter waits for its grant alone. A range whose lock goes
 //! back is committed and dropped by the worker.
 //!
+//! What the machine asks for is never lost for want of memory: it is kept (`undone`), the worker is woken, and what comes
+//! after it waits its turn. Only who waits for a lock gets an errno.
+//!
 //! Locking: one mutex around the machine, a leaf; messages are queued under it so that those about one lock stay in order.
 
-use scoutfs_env::sync::{Condvar, Mutex};
+use scoutfs_env::sync::{Condvar, Mutex, MutexGuard};
 use scoutfs_env::{OrdMap, Vec};
 use scoutfs_format::msg::MSG_LOCK;
-use scoutfs_lock::{Acquire, LockClient, LockName, Message, Mode, Output, Revoked, Ticket};
+use scoutfs_lock::{Acquire, Cancel, LockClient, LockName, Message, Mode, Output, Revoked, Ticket};
 use zerocopy::IntoBytes;
 
 use super::Store;
@@ -29,9 +32,13 @@ pub(crate) struct LockTable {
 
 struct State {
     machine: LockClient<u64>,
+    /// Those who have their lock and do not know it yet. There is room for all who wait.
     acquired: OrdMap<Ticket, ()>,
+    waiting: usize,
     /// Locks that go back.
     invalidate: Vec<(LockName, Mode)>,
+    /// What the machine asked for and could not be done yet.
+    undone: Option<Output<u64>>,
 }
 
 impl LockTable {
@@ -40,7 +47,9 @@ impl LockTable {
             state: Mutex::new(State {
                 machine: LockClient::new(IDLE_LOCKS),
                 acquired: OrdMap::new(),
+                waiting: 0,
                 invalidate: Vec::new(),
+                undone: None,
             }),
             changed: Condvar::new(),
         }
@@ -49,20 +58,39 @@ impl LockTable {
     /// Uses a lock, waiting until it is granted.
     pub fn acquire(&self, store: &Store, name: LockName, mode: LockMode) -> Result<()> {
         let mut state = self.state.lock();
+        let waiting = state.waiting + 1;
+        state.acquired.reserve(waiting)?;
         let ticket = match state.machine.acquire(name, mode.into()).map_err(lock_error)? {
             Acquire::Granted(_) => return Ok(()),
             Acquire::Wait(ticket) => ticket,
         };
         store.counters.inc(Counter::LockWait);
+        state.waiting = waiting;
+        let result = self.wait(store, state, ticket);
+        let mut state = self.state.lock();
+        state.waiting -= 1;
+        match result {
+            Ok(()) => Ok(()),
+            Err(e) => {
+                if state.acquired.remove(&ticket).is_some()
+                    || state.machine.cancel(name, ticket) == Cancel::Acquired
+                {
+                    state.machine.release(name, mode.into()).map_err(lock_error)?;
+                }
+                self.pump_later(store, &mut state);
+                Err(e)
+            }
+        }
+    }
+
+    /// Waits until the user with this ticket has the lock. On an error it may have it, or get it.
+    fn wait(&self, store: &Store, mut state: MutexGuard<'_, State>, ticket: Ticket) -> Result<()> {
         self.pump(store, &mut state)?;
         loop {
             if state.acquired.remove(&ticket).is_some() {
                 return Ok(());
             }
-            if let Err(e) = store.trans.check() {
-                let _ = state.machine.cancel(name, ticket);
-                return Err(e);
-            }
+            store.trans.check()?;
             state = self.changed.wait(state);
         }
     }
@@ -70,10 +98,10 @@ impl LockTable {
     /// Ends a use.
     pub fn release(&self, store: &Store, name: LockName, mode: LockMode) {
         let mut state = self.state.lock();
-        let released = state.machine.release(name, mode.into()).map_err(lock_error);
-        if released.and_then(|()| self.pump(store, &mut state)).is_err() {
+        if state.machine.release(name, mode.into()).map_err(lock_error).is_err() {
             store.trans.fail("the cluster locks are inconsistent");
         }
+        self.pump_later(store, &mut state);
     }
 
     /// An answer of the server to a request for a lock.
@@ -84,10 +112,11 @@ impl LockTable {
         let mut state = self.state.lock();
         state.machine.handle_grant(&message);
         store.counters.inc(Counter::LockGrant);
-        self.pump(store, &mut state)
+        self.pump_later(store, &mut state);
+        Ok(())
     }
 
-    /// The server wants a lock back.
+    /// The server wants a lock back. May be called again with the same message when it failed for want of memory.
     pub fn revoked(&self, store: &Store, id: u64, payload: &[u8]) -> Result<()> {
         let message = Message::parse(payload).map_err(lock_error)?;
         store.counters.inc(Counter::LockRevoke);
@@ -95,18 +124,27 @@ impl LockTable {
         if let Revoked::Answer(answer) = state.machine.handle_revoke(id, &message) {
             store.client.answer(MSG_LOCK, id, 0, answer.to_raw().as_bytes())?;
         }
-        self.pump(store, &mut state)
+        self.pump_later(store, &mut state);
+        Ok(())
     }
 
-    /// Commits and drops what the locks that go back cover. For the worker; true when there was something to do.
+    /// Commits and drops what the locks that go back cover. For the worker; true when there was something to do. What an error
+    /// leaves undone is done by the next call.
     pub fn invalidate(&self, store: &Store) -> Result<bool> {
-        let Some((name, keep)) = self.state.lock().invalidate.pop() else { return Ok(false) };
+        let next = {
+            let mut state = self.state.lock();
+            self.pump(store, &mut state)?;
+            state.invalidate.last().copied()
+        };
+        let Some((name, keep)) = next else { return Ok(false) };
         let commit_nr = store.commit(Wish::default())?;
         if keep == Mode::Null {
             let (first, last) = name.range();
             store.items.invalidate(first, last)?;
         }
         let mut state = self.state.lock();
+        // More may have come meanwhile; each lock is there once.
+        state.invalidate.retain(|(other, _)| *other != name);
         state.machine.invalidated(name, commit_nr).map_err(lock_error)?;
         self.pump(store, &mut state)?;
         Ok(true)
@@ -119,22 +157,39 @@ impl LockTable {
         self.changed.notify_all();
     }
 
-    /// Does what the machine asks for.
+    /// As [`LockTable::pump`], and leaves what cannot be done now to the worker.
+    fn pump_later(&self, store: &Store, state: &mut State) {
+        match self.pump(store, state) {
+            Ok(()) => {}
+            Err(Error::NoMemory) => store.wake_worker(),
+            Err(_) => store.trans.fail("the cluster locks are inconsistent"),
+        }
+    }
+
+    /// Does what the machine asks for, in order. What could not be done is done by the next call.
     fn pump(&self, store: &Store, state: &mut State) -> Result<()> {
-        while let Some(output) = state.machine.poll_output() {
-            match output {
-                Output::Request(message) => store.client.post(MSG_LOCK, message.to_raw().as_bytes())?,
-                Output::Answer { token, message } => {
-                    store.client.answer(MSG_LOCK, token, 0, message.to_raw().as_bytes())?;
-                }
-                Output::Invalidate { name, keep, .. } => {
-                    state.invalidate.push((name, keep))?;
-                    store.wake_worker();
-                }
-                Output::Acquired { ticket, .. } => {
-                    state.acquired.insert(ticket, ())?;
-                    self.changed.notify_all();
-                }
+        while let Some(output) = state.undone.take().or_else(|| state.machine.poll_output()) {
+            if let Err(e) = self.carry_out(store, state, output) {
+                state.undone = Some(output);
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+
+    fn carry_out(&self, store: &Store, state: &mut State, output: Output<u64>) -> Result<()> {
+        match output {
+            Output::Request(message) => store.client.post(MSG_LOCK, message.to_raw().as_bytes())?,
+            Output::Answer { token, message } => {
+                store.client.answer(MSG_LOCK, token, 0, message.to_raw().as_bytes())?;
+            }
+            Output::Invalidate { name, keep, .. } => {
+                state.invalidate.push((name, keep))?;
+                store.wake_worker();
+            }
+            Output::Acquired { ticket, .. } => {
+                state.acquired.insert(ticket, ())?;
+                self.changed.notify_all();
             }
         }
         Ok(())

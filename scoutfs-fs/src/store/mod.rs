@@ -103,6 +103,8 @@ pub struct Store {
     pub(crate) worker: Worker,
     /// The commit lock, and what it protects.
     pub(crate) slot: Mutex<Slot>,
+    /// A closed transaction waits in the slot, because there was no memory to commit it.
+    pub(crate) commit_waits: AtomicBool,
     pub(crate) identity: Identity,
     pub(crate) tuning: Tuning,
     /// Metadata blocks that a checkpoint could need now, the slot's [`Slot::checkpoint_blocks`], to be read without the commit

@@ -41,14 +41,23 @@ pub(crate) struct Snapshot {
 }
 
 impl State {
-    fn rebuild(&mut self) -> Result<()> {
-        let mut logs = self.logs.try_clone()?;
-        logs.extend_from_slice(&self.others.logs)?;
-        let mut tails = self.tails.try_clone()?;
-        tails.extend_from_slice(&self.others.tails)?;
-        let forest = Arc::new(ForestRoots { fs_root: self.others.fs_root, logs, tails })?;
+    /// What to read when these are this mount's logs and tails.
+    fn forest(
+        others: &ForestRoots,
+        own_logs: &[LogSource],
+        own_tails: &[Arc<Tail>],
+    ) -> Result<Arc<ForestRoots>> {
+        let mut logs = Vec::with_capacity(own_logs.len() + others.logs.len())?;
+        logs.extend_from_slice(own_logs)?;
+        logs.extend_from_slice(&others.logs)?;
+        let mut tails = Vec::with_capacity(own_tails.len() + others.tails.len())?;
+        tails.extend_from_slice(own_tails)?;
+        tails.extend_from_slice(&others.tails)?;
+        Ok(Arc::new(ForestRoots { fs_root: others.fs_root, logs, tails })?)
+    }
+
+    fn show(&mut self, forest: Arc<ForestRoots>) {
         self.snapshot = Snapshot { forest, generation: self.snapshot.generation + 1 };
-        Ok(())
     }
 }
 
@@ -56,14 +65,8 @@ impl RootsCell {
     /// Begins with what others have, and nothing of its own.
     pub fn new(others: ForestRoots) -> Result<Self> {
         let others = Arc::new(others)?;
-        let mut state = State {
-            snapshot: Snapshot { forest: others.clone(), generation: 0 },
-            others,
-            logs: Vec::new(),
-            tails: Vec::new(),
-        };
-        state.rebuild()?;
-        Ok(RootsCell { state: Mutex::new(state) })
+        let snapshot = Snapshot { forest: others.clone(), generation: 0 };
+        Ok(RootsCell { state: Mutex::new(State { snapshot, others, logs: Vec::new(), tails: Vec::new() }) })
     }
 
     /// What to read now.
@@ -71,8 +74,10 @@ impl RootsCell {
         self.state.lock().snapshot.clone()
     }
 
-    /// Adds a transaction's items as the newest of this mount's log. On an error nothing changes.
-    pub fn push_tail(&self, tail: Arc<Tail>) -> Result<()> {
+    /// Adds a transaction's items as the newest of this mount's log, if `also` succeeds, which is called when nothing else
+    /// can fail any more. On an error nothing changes.
+    pub fn push_tail<R>(&self, tail: Option<Arc<Tail>>, also: impl FnOnce() -> Result<R>) -> Result<R> {
+        let Some(tail) = tail else { return also() };
         let mut state = self.state.lock();
         let mut tails = if state.tails.len() >= MAX_TAILS {
             let mut tails = Vec::new();
@@ -82,12 +87,11 @@ impl RootsCell {
             state.tails.try_clone()?
         };
         tails.push(tail)?;
-        let before = core::mem::replace(&mut state.tails, tails);
-        if let Err(e) = state.rebuild() {
-            state.tails = before;
-            return Err(e);
-        }
-        Ok(())
+        let forest = State::forest(&state.others, &state.logs, &tails)?;
+        let result = also()?;
+        state.tails = tails;
+        state.show(forest);
+        Ok(result)
     }
 
     /// All of this mount's items that are in no tree yet, as one tail.
@@ -100,21 +104,29 @@ impl RootsCell {
     }
 
     /// After a checkpoint: the log trees hold all of this mount's items. No tail may have been pushed since
-    /// [`RootsCell::own_tail`].
-    pub fn checkpointed(&self, logs: Vec<LogSource>) -> Result<()> {
+    /// [`RootsCell::own_tail`]. On an error nothing changes.
+    pub fn checkpointed(&self, logs: &[LogSource]) -> Result<()> {
+        let logs = Vec::from_slice(logs)?;
         let mut state = self.state.lock();
+        let forest = State::forest(&state.others, &logs, &[])?;
         state.logs = logs;
         state.tails.clear();
-        state.rebuild()
+        state.show(forest);
+        Ok(())
     }
 
-    /// Replaces what was read of others, and forgets this mount's log trees up to `merged_through` in the same step.
+    /// Replaces what was read of others, and forgets this mount's log trees up to `merged_through` in the same step. On an
+    /// error nothing changes.
     pub fn set_others(&self, others: ForestRoots, merged_through: u64) -> Result<()> {
         let others = Arc::new(others)?;
         let mut state = self.state.lock();
+        let mut logs = state.logs.try_clone()?;
+        logs.retain(|log| log.nr > merged_through);
+        let forest = State::forest(&others, &logs, &state.tails)?;
         state.others = others;
-        state.logs.retain(|log| log.nr > merged_through);
-        state.rebuild()
+        state.logs = logs;
+        state.show(forest);
+        Ok(())
     }
 }
 

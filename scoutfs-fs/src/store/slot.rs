@@ -32,8 +32,10 @@ use scoutfs_format::space::{SpaceEntry, SpaceListRef};
 use scoutfs_format::tree::{ItemHeader, TreeRoot};
 use scoutfs_format::voter::ProcessId;
 
+use super::commit::Wish;
 use super::runs::to_join;
 use super::space::SpaceCell;
+use super::trans::Closed;
 use crate::error::{Error, Result};
 
 /// Space entries that a checkpoint's record takes itself; more go into blocks of their own.
@@ -62,26 +64,56 @@ pub(crate) struct Identity {
     pub offset: u64,
 }
 
-/// A transaction that was closed and is to be written.
-pub(crate) struct Batch<'a> {
+/// A transaction that was closed, until it is durable and counts.
+pub(crate) struct Batch {
     pub seq: u64,
     /// No item of it has a higher version.
     pub max_version: u64,
     /// No item of a later transaction has a lower version than this.
     pub next_min_version: u64,
-    pub items: &'a [OwnedItem],
+    pub items: Vec<OwnedItem>,
     pub token: CommitToken,
     pub inode_delta: i64,
-    /// Write a checkpoint and finalize all log trees that are not.
-    pub finalize: bool,
-    /// The mount leaves: finalize, and say that nothing follows.
-    pub leave: bool,
+    /// Finalizing is a checkpoint that finalizes all log trees that are not, if there are items. Leaving finalizes as well.
+    pub wish: Wish,
+    /// Blocks that were written for it so far. Goes on when a checkpoint is undone and made again: a reference must never
+    /// name two blocks.
+    block_counter: u32,
+    /// Set when it is durable.
+    pub written: Option<Written>,
+}
+
+impl Batch {
+    /// A transaction that was just closed; `next_min_version` as in the fields.
+    pub fn new(
+        closed: &Closed,
+        next_min_version: u64,
+        items: Vec<OwnedItem>,
+        token: CommitToken,
+        wish: Wish,
+    ) -> Self {
+        let &Closed { seq, max_version, inode_delta } = closed;
+        Batch {
+            seq,
+            max_version,
+            next_min_version,
+            items,
+            token,
+            inode_delta,
+            wish,
+            block_counter: 0,
+            written: None,
+        }
+    }
+
+    /// Bytes of its items, headers included.
+    fn bytes(&self) -> u64 {
+        self.items.iter().map(|i| (size_of::<ItemHeader>() + i.value.len()) as u64).sum()
+    }
 }
 
 /// What a commit did.
 pub(crate) struct Written {
-    /// Number of the record.
-    pub commit_nr: u64,
     /// Set after a checkpoint: the log trees to read instead of all tails.
     pub logs: Option<Vec<LogSource>>,
     /// A log tree was finalized.
@@ -130,6 +162,21 @@ pub(crate) struct Slot {
     max_log_bytes: u64,
     /// Bytes of the newest record.
     record_bytes: u64,
+    /// The record that nothing follows is durable.
+    left: bool,
+    /// The transaction that was closed and does not count yet.
+    pub closed: Option<Batch>,
+}
+
+/// A checkpoint whose blocks are written, and what the slot is once its record is durable.
+struct Checkpoint {
+    record: RecordBuilder,
+    flags: u32,
+    logs: Vec<Log>,
+    space_list: SpaceListRef,
+    space_blocks: Vec<BlockRef>,
+    inode_delta: i64,
+    written: Written,
 }
 
 /// Blocks of a checkpoint: from the mount's space, for the transaction that is being committed.
@@ -175,6 +222,8 @@ impl Slot {
             merged_through: last_log_nr,
             max_log_bytes,
             record_bytes: 0,
+            left: false,
+            closed: None,
         };
         slot.logs.push(Log::open(last_log_nr + 1, first_seq))?;
         Ok(slot)
@@ -221,33 +270,56 @@ impl Slot {
         sealed.fold(0, |sum, log| sum.saturating_add(log.bytes))
     }
 
-    /// Writes a transaction. `tail` gives all items that are in no tree yet, this transaction's included.
+    /// Whether the record that nothing follows is durable.
+    pub fn left(&self) -> bool {
+        self.left
+    }
+
+    /// Whether a transaction's commit finalizes the log trees because that is wished.
+    pub fn finalizes(&self, batch: &Batch) -> bool {
+        batch.wish.finalize && (self.has_items() || !batch.items.is_empty())
+    }
+
+    /// Writes a transaction and notes in it that it is written. `tail` gives all items that are in no tree yet, this
+    /// transaction's included.
+    ///
+    /// After an error it is not durable, and blocks that were written for it are free again: it can be written again. An error
+    /// of the device is tried again here. It is final when a record is concerned: nothing may follow a record that may
+    /// or may not be there.
     pub fn write(
         &mut self,
         device: &dyn BlockDevice,
         cache: &BlockCache,
         space: &SpaceCell,
-        batch: &Batch<'_>,
+        batch: &mut Batch,
         data_written: &AtomicBool,
-        tail: impl FnOnce() -> Result<Arc<Tail>>,
-    ) -> Result<Written> {
-        let bytes: usize = batch.items.iter().map(|i| size_of::<ItemHeader>() + i.value.len()).sum();
-        self.tail_bytes += bytes as u64;
-        let inode_delta = self.inode_delta.saturating_add(batch.inode_delta);
-        let must_checkpoint = batch.finalize || batch.leave || self.has_merged();
-        if !must_checkpoint
-            && let Some(commit_nr) = self.write_inline(device, space, batch, inode_delta, data_written)?
-        {
-            self.inode_delta = inode_delta;
-            return Ok(Written { commit_nr, logs: None, finalized: false });
+        tail: impl Fn() -> Result<Arc<Tail>>,
+    ) -> Result<()> {
+        let must_checkpoint = self.finalizes(batch) || batch.wish.leave || self.has_merged();
+        if !must_checkpoint && self.write_inline(device, space, batch, data_written)? {
+            return Ok(());
         }
-        let written =
-            self.write_checkpoint(device, cache, space, batch, inode_delta, data_written, &*tail()?)?;
-        self.inode_delta = inode_delta;
-        Ok(written)
+        let mut attempt = 1;
+        loop {
+            let written = match self.build_checkpoint(cache, space, batch, &tail) {
+                // An error of the device is final from here on.
+                Ok(checkpoint) => self.write_checkpoint(device, checkpoint, batch, data_written),
+                Err(Error::Io(e)) if attempt < WRITE_ATTEMPTS => {
+                    scoutfs_env::warn!("writing a checkpoint: {e}; trying again");
+                    attempt += 1;
+                    space.lock().undo_checkpoint(batch.token)?;
+                    continue;
+                }
+                Err(e) => Err(e),
+            };
+            if written.is_err() {
+                space.lock().undo_checkpoint(batch.token)?;
+            }
+            return written;
+        }
     }
 
-    fn header(&self, batch: &Batch<'_>, flags: u32, inode_delta: i64) -> RecordHeader {
+    fn header(&self, batch: &Batch, flags: u32, inode_delta: i64) -> RecordHeader {
         RecordHeader {
             rid: U64::new(self.identity.rid),
             flags: U32::new(flags),
@@ -262,21 +334,21 @@ impl Slot {
         }
     }
 
-    /// The transaction in one record, or `None` when it does not fit.
+    /// The transaction in one record; false when it does not fit.
     fn write_inline(
         &mut self,
         device: &dyn BlockDevice,
         space: &SpaceCell,
-        batch: &Batch<'_>,
-        inode_delta: i64,
+        batch: &mut Batch,
         data_written: &AtomicBool,
-    ) -> Result<Option<u64>> {
+    ) -> Result<bool> {
+        let inode_delta = self.inode_delta.saturating_add(batch.inode_delta);
         let mut record = RecordBuilder::new(self.header(batch, 0, inode_delta));
         let fits = (|| {
             for entry in &space.lock().trans_entries(batch.token)? {
                 record.add_space(entry)?;
             }
-            for item in batch.items {
+            for item in &batch.items {
                 record.add_item(&RecordItem {
                     key: item.key,
                     version: item.version,
@@ -288,51 +360,54 @@ impl Slot {
         })();
         match fits {
             Ok(()) => {}
-            Err(Failure::Ring(RingError::RecordFull)) => return Ok(None),
+            Err(Failure::Ring(RingError::RecordFull)) => return Ok(false),
             Err(e) => return Err(e.into()),
         }
         match self.write_record(device, &record, 0, data_written) {
-            Ok(nr) => Ok(Some(nr)),
-            Err(Failure::Ring(RingError::NeedCheckpoint { .. })) => Ok(None),
-            Err(e) => Err(e.into()),
+            Ok(()) => {}
+            Err(Failure::Ring(RingError::NeedCheckpoint { .. })) => return Ok(false),
+            Err(e) => return Err(e.into()),
         }
+        self.inode_delta = inode_delta;
+        self.tail_bytes = self.tail_bytes.saturating_add(batch.bytes());
+        batch.written = Some(Written { logs: None, finalized: false });
+        Ok(true)
     }
 
-    // As `write`, which has them all: a struct would be made for this one call.
-    #[allow(clippy::too_many_arguments)]
-    fn write_checkpoint(
-        &mut self,
-        device: &dyn BlockDevice,
+    /// Puts all items that are in no tree yet into a log tree, and makes the record that names it.
+    fn build_checkpoint(
+        &self,
         cache: &BlockCache,
         space: &SpaceCell,
-        batch: &Batch<'_>,
-        inode_delta: i64,
-        data_written: &AtomicBool,
-        tail: &Tail,
-    ) -> Result<Written> {
-        // A seq belongs to one transaction, which is written once: its blocks are counted from the start.
-        let mut counter = 0;
+        batch: &mut Batch,
+        tail: impl Fn() -> Result<Arc<Tail>>,
+    ) -> Result<Checkpoint> {
+        let tail = &tail()?;
+        let finalizes = self.finalizes(batch) || batch.wish.leave;
+        let inode_delta = self.inode_delta.saturating_add(batch.inode_delta);
         let mut logs = self.logs.try_clone()?;
-        let mut blocks =
-            CheckpointBlocks { space, token: batch.token, seq: batch.seq, counter: &mut counter };
+        let token = batch.token;
+        let tail_bytes = self.tail_bytes.saturating_add(batch.bytes());
+        let (max_version, next_min_version) = (U64::new(batch.max_version), batch.next_min_version);
+        let mut blocks = CheckpointBlocks { space, token, seq: batch.seq, counter: &mut batch.block_counter };
         for log in logs.iter().filter(|log| log.nr() <= self.merged_through) {
             free_log(cache, &mut blocks, &log.tree)?;
         }
         logs.retain(|log| log.nr() > self.merged_through);
         let full = logs.len() >= MANY_LOGS;
         let mut open = logs.pop().ok_or(Error::Shutdown("the slot has no open log tree"))?;
-        let total = self.sealed_bytes().saturating_add(self.tail_bytes);
-        let finalize = (batch.finalize || batch.leave || total >= self.max_log_bytes) && !full;
+        let total = self.sealed_bytes().saturating_add(tail_bytes);
+        let finalize = (finalizes || total >= self.max_log_bytes) && !full;
         if tail.is_empty() {
             // It holds nothing old: later merges need not keep tombstones for it.
-            open.tree.min_version = U64::new(batch.next_min_version);
+            open.tree.min_version = U64::new(next_min_version);
         } else {
             // Runs that are finalized now are merged together anyway.
-            let join = if finalize { 0 } else { self.runs_to_join(space, &logs, full)? };
+            let join = if finalize { 0 } else { self.runs_to_join(space, &logs, tail_bytes, full)? };
             let first = logs.len().saturating_sub(join);
             let mut roots = Vec::with_capacity(join)?;
-            open.bytes = self.tail_bytes;
-            open.tree.max_version = U64::new(batch.max_version);
+            open.bytes = tail_bytes;
+            open.tree.max_version = max_version;
             for Log { tree, bytes } in logs.get(first..).unwrap_or_default() {
                 roots.push(tree.root)?;
                 open.bytes = open.bytes.saturating_add(*bytes);
@@ -348,7 +423,7 @@ impl Slot {
             }
             logs.truncate(first);
             logs.push(open)?;
-            open = Log::open(open.nr() + 1, batch.next_min_version);
+            open = Log::open(open.nr() + 1, next_min_version);
         }
         let mut finalized = false;
         for log in logs.iter_mut().filter(|log| finalize && log.is_sealed()) {
@@ -359,11 +434,11 @@ impl Slot {
         for block in &self.space_blocks {
             blocks.free_block(block)?;
         }
-        let list = space.lock().checkpoint_list(batch.token, MAX_INLINE_ENTRIES)?;
-        let mut places = Vec::with_capacity(list.blocks.len())?;
+        let list = space.lock().checkpoint_list(token, MAX_INLINE_ENTRIES)?;
+        let mut space_blocks = Vec::with_capacity(list.blocks.len())?;
         for blkno in &list.blocks {
-            counter += 1;
-            places.push(BlockRef::new(*blkno, batch.seq, counter))?;
+            batch.block_counter += 1;
+            space_blocks.push(BlockRef::new(*blkno, batch.seq, batch.block_counter))?;
         }
         let no_entries: &[SpaceEntry] = &[];
         let (in_list, in_record) = if list.blocks.is_empty() {
@@ -371,12 +446,12 @@ impl Slot {
         } else {
             (&list.entries[..], no_entries)
         };
-        let space_list = write_list(cache, &places, in_list)?;
+        let space_list = write_list(cache, &space_blocks, in_list)?;
 
-        let flags = RECORD_CHECKPOINT | if batch.leave { RECORD_CLEAN } else { 0 };
+        let flags = RECORD_CHECKPOINT | if batch.wish.leave { RECORD_CLEAN } else { 0 };
         let mut header = self.header(batch, flags, inode_delta);
         header.space = space_list;
-        header.block_counter = U32::new(counter);
+        header.block_counter = U32::new(batch.block_counter);
         header.log_bytes = U64::new(if finalize { 0 } else { total });
         let mut record = RecordBuilder::new(header);
         for log in &logs {
@@ -385,23 +460,44 @@ impl Slot {
         for entry in in_record {
             record.add_space(entry)?;
         }
-        data_written.store(true, Ordering::Relaxed);
-        let commit_nr = self.write_record(device, &record, flags, data_written).map_err(Error::from)?;
-
         let mut sources = Vec::with_capacity(logs.len())?;
         for log in logs.iter().filter(|log| log.tree.root != TreeRoot::EMPTY) {
             sources.push(LogSource { slot: self.identity.slot, nr: log.nr(), root: log.tree.root })?;
         }
-        self.logs = logs;
+        Ok(Checkpoint {
+            record,
+            flags,
+            logs,
+            space_list,
+            space_blocks,
+            inode_delta,
+            written: Written { logs: Some(sources), finalized },
+        })
+    }
+
+    /// Makes a checkpoint durable and goes on from it.
+    fn write_checkpoint(
+        &mut self,
+        device: &dyn BlockDevice,
+        checkpoint: Checkpoint,
+        batch: &mut Batch,
+        data_written: &AtomicBool,
+    ) -> Result<()> {
+        data_written.store(true, Ordering::Relaxed);
+        self.write_record(device, &checkpoint.record, checkpoint.flags, data_written).map_err(Error::from)?;
+        self.logs = checkpoint.logs;
         self.tail_bytes = 0;
-        self.space_list = space_list;
-        self.space_blocks = places;
-        Ok(Written { commit_nr, logs: Some(sources), finalized })
+        self.space_list = checkpoint.space_list;
+        self.space_blocks = checkpoint.space_blocks;
+        self.inode_delta = checkpoint.inode_delta;
+        self.left = batch.wish.leave;
+        batch.written = Some(checkpoint.written);
+        Ok(())
     }
 
     /// How many of the newest sealed log trees a checkpoint joins with the new one. All when there are too many log
     /// trees. None when the blocks for it are not there beside the reserve and what the next transactions may need.
-    fn runs_to_join(&self, space: &SpaceCell, logs: &[Log], all: bool) -> Result<usize> {
+    fn runs_to_join(&self, space: &SpaceCell, logs: &[Log], tail_bytes: u64, all: bool) -> Result<usize> {
         let mut runs = Vec::with_capacity(logs.len())?;
         for log in logs.iter().filter(|log| log.is_sealed()) {
             runs.push(log.bytes)?;
@@ -409,8 +505,8 @@ impl Slot {
         if all {
             return Ok(runs.len());
         }
-        let join = to_join(&runs, self.tail_bytes);
-        let bytes = runs.iter().rev().take(join).fold(self.tail_bytes, |sum, run| sum.saturating_add(*run));
+        let join = to_join(&runs, tail_bytes);
+        let bytes = runs.iter().rev().take(join).fold(tail_bytes, |sum, run| sum.saturating_add(*run));
         let needed = checkpoint_blocks(bytes).saturating_add(2 * checkpoint_blocks(self.max_log_bytes));
         let space = space.lock();
         let free = space.free_blocks(SpaceKind::Meta).saturating_sub(space.reserve_blocks());
@@ -424,9 +520,15 @@ impl Slot {
         record: &RecordBuilder,
         flags: u32,
         data_written: &AtomicBool,
-    ) -> core::result::Result<u64, Failure> {
+    ) -> core::result::Result<(), Failure> {
         let place = self.ring.place(record.frames(), flags)?;
-        let bytes = record.encode(&place)?;
+        let bytes = match record.encode(&place) {
+            Ok(bytes) => bytes,
+            Err(e) => {
+                self.ring.unplace(&place)?;
+                return Err(e.into());
+            }
+        };
         let offset = self.identity.offset + place.offset_bytes();
         let mut attempt = 1;
         loop {
@@ -445,7 +547,7 @@ impl Slot {
         }
         self.ring.written(&place)?;
         self.record_bytes = bytes.len() as u64;
-        Ok(place.commit_nr())
+        Ok(())
     }
 }
 

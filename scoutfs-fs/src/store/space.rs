@@ -58,15 +58,17 @@ impl SpaceCell {
         Ok(self.lock().release_held(SpaceExtent::new(SpaceKind::Data, run.start, run.len))?)
     }
 
+    /// As promised (see [`MountSpace::promise`]), so not for want of memory.
     pub fn use_data(&self, run: DataRun) -> Result<()> {
         if run.len == 0 {
             return Ok(());
         }
-        Ok(self.lock().use_held(SpaceExtent::new(SpaceKind::Data, run.start, run.len))?)
+        Ok(self.lock().use_promised(SpaceExtent::new(SpaceKind::Data, run.start, run.len))?)
     }
 
+    /// As promised (see [`MountSpace::promise`]), so not for want of memory.
     pub fn free_data(&self, start: u64, len: u64) -> Result<()> {
-        Ok(self.lock().free_data(start, len)?)
+        Ok(self.lock().free_promised(start, len)?)
     }
 }
 

@@ -38,8 +38,9 @@ pub(crate) struct Numbers {
     next_seq: Mutex<Option<u64>>,
     /// Inode numbers: those of directories, and all others.
     inos: [Mutex<Batch>; 2],
-    /// One request for, or gift of, space at a time.
-    supply: Mutex<()>,
+    /// One request for, or gift of, space at a time. An answer that could not be taken for want of memory waits here: it has a number, and no
+    /// later one can be taken before it.
+    supply: Mutex<Option<Vec<u8>>>,
     /// Hand-overs up to this number are durably taken, and the server was told.
     taken: AtomicU64,
     told_taken: AtomicU64,
@@ -97,7 +98,7 @@ impl Numbers {
         Numbers {
             next_seq: Mutex::new(None),
             inos: [Mutex::new(Batch::default()), Mutex::new(Batch::default())],
-            supply: Mutex::new(()),
+            supply: Mutex::new(None),
             taken: AtomicU64::new(taken),
             told_taken: AtomicU64::new(taken),
             finalized: AtomicBool::new(false),
@@ -154,6 +155,11 @@ impl Store {
             return Ok(seq);
         }
         self.fetch_seq()
+    }
+
+    /// The next seq was fetched and not used.
+    pub(super) fn keep_seq(&self, seq: u64) {
+        self.numbers.next_seq.lock().get_or_insert(seq);
     }
 
     /// Fetches the next seq ahead, when the mount is busy.
@@ -341,7 +347,12 @@ impl Store {
 
     /// Asks the server for space. What came can be used after a commit.
     pub(crate) fn request_space(&self, kind: SpaceKind, blocks: u64) -> Result<Supplied> {
-        let _one = self.numbers.supply.lock();
+        let mut untaken = self.numbers.supply.lock();
+        if let Some(payload) = &*untaken {
+            let supplied = self.take_space(payload)?;
+            *untaken = None;
+            return Ok(supplied);
+        }
         let request = SpaceRequest {
             blocks: U64::new(blocks.max(self.space_chunk(kind))),
             kind: U32::new(kind.to_raw().into()),
@@ -353,8 +364,17 @@ impl Store {
             Err(Error::NoSpace) => return Ok(Supplied::None),
             Err(e) => return Err(e),
         };
+        let supplied = self.take_space(&payload);
+        if matches!(supplied, Err(Error::NoMemory)) {
+            *untaken = Some(payload);
+        }
+        supplied
+    }
+
+    /// Takes what the server handed over, all of it or nothing.
+    fn take_space(&self, payload: &[u8]) -> Result<Supplied> {
         let bad = Error::Shutdown("a hand-over of the server makes no sense");
-        let (header, rest) = HandOverHeader::read_from_prefix(&payload).map_err(|_| bad.clone())?;
+        let (header, rest) = HandOverHeader::read_from_prefix(payload).map_err(|_| bad.clone())?;
         if header.nr_extents.get() == 0 {
             return Ok(Supplied::None);
         }

@@ -152,8 +152,12 @@ impl Trans {
         state.inode_delta = state.inode_delta.saturating_add(delta);
     }
 
-    /// Waits until nobody is in the transaction and keeps everybody out until [`Trans::open`].
-    pub fn close(&self) -> Closed {
+    /// Waits until nobody is in the transaction and keeps everybody out until [`Trans::open`] or [`Trans::reopen`].
+    ///
+    /// `next` is to be the seq of the transaction after this one. `None` says that it is too low by now, and that nothing
+    /// was closed. A grant that comes later is as good as one that comes when the next transaction is open: nobody is in
+    /// any until then.
+    pub fn close(&self, next: u64) -> Option<Closed> {
         let mut state = self.state.lock();
         while state.closing {
             state = self.changed.wait(state);
@@ -162,16 +166,19 @@ impl Trans {
         while state.holders > 0 {
             state = self.changed.wait(state);
         }
-        Closed { seq: state.seq, max_version: state.seq.max(state.granted), inode_delta: state.inode_delta }
+        let max_version = state.seq.max(state.granted);
+        if next <= max_version {
+            state.closing = false;
+            drop(state);
+            self.changed.notify_all();
+            return None;
+        }
+        Some(Closed { seq: state.seq, max_version, inode_delta: state.inode_delta })
     }
 
-    /// Opens the next transaction after [`Trans::close`]. `seq` must be accepted (see [`Trans::accepts`]); grants that
-    /// came in between are re-checked: false says that the seq is too low by now and another is needed.
-    pub fn open(&self, seq: u64) -> bool {
+    /// Opens the next transaction after [`Trans::close`], with the seq that was given there.
+    pub fn open(&self, seq: u64) {
         let mut state = self.state.lock();
-        if seq <= state.seq.max(state.granted) {
-            return false;
-        }
         state.seq = seq;
         state.closing = false;
         state.early = false;
@@ -179,7 +186,6 @@ impl Trans {
         state.used = false;
         drop(state);
         self.changed.notify_all();
-        true
     }
 
     /// Goes on with the same transaction after [`Trans::close`].

@@ -211,8 +211,21 @@ impl Server {
             }
             return;
         }
+        // Room for the answer, so that what is refused for want of memory can be refused. Without it now there may be some
+        // then.
+        let _ = self.ready.reserve(1);
+        let _ = self.waiting.reserve(1);
         let handled = if self.is_running() {
-            self.handle_request(now, from, header, payload)
+            match self.handle_request(now, from, header, payload) {
+                // These leave nothing half done: at worst a number is never used.
+                Err(Refusal::Stop(ServerError::NoMemory))
+                    if self.is_running()
+                        && matches!(header.kind, MSG_SEQ | MSG_INOS | MSG_STATFS | MSG_RENEW) =>
+                {
+                    Err(Refusal::Status(STATUS_NO_MEMORY))
+                }
+                handled => handled,
+            }
         } else if self.failed.is_some() {
             Err(Refusal::Status(STATUS_IO))
         } else {

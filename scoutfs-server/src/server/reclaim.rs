@@ -194,7 +194,8 @@ impl Server {
         match self.reclaim(slot) {
             // Memory comes back; books that do not add up do not.
             Ok(()) | Err(ServerError::NoMemory) => Ok(()),
-            Err(e @ (ServerError::Stopped | ServerError::Super(_))) => Err(e),
+            // A commit failed on the way.
+            Err(e) if !self.is_running() => Err(e),
             Err(e) => {
                 log::error!("scoutfs server: cannot take back mount slot {slot}: {e}");
                 if let Some(member) = self.members.get_mut(slot) {
