@@ -14,7 +14,7 @@ use crate::syscalls::OnMount;
 use crate::volume::Volume;
 
 /// Cases in the tests of every day.
-const CASES: u32 = 25;
+const CASES: u32 = 20;
 
 fn config() -> ProptestConfig {
     let cases =
