@@ -9,6 +9,7 @@
 use scoutfs_btree::{ForestRoots, LogSource, Tail};
 use scoutfs_env::sync::Mutex;
 use scoutfs_env::{Arc, Vec};
+use scoutfs_format::Key;
 
 use crate::error::Result;
 
@@ -77,12 +78,8 @@ impl RootsCell {
         let Some(tail) = tail else { return also() };
         let mut state = self.state.lock();
         let mut tails = if state.tails.len() >= MAX_TAILS {
-            let mut all = Tail::new();
-            for tail in &state.tails {
-                all.merge_in(tail.range(scoutfs_format::Key::MIN, scoutfs_format::Key::MAX))?;
-            }
             let mut tails = Vec::new();
-            tails.push(Arc::new(all)?)?;
+            tails.push(Arc::new(joined(&state.tails)?)?)?;
             tails
         } else {
             state.tails.try_clone()?
@@ -95,14 +92,13 @@ impl RootsCell {
         Ok(result)
     }
 
-    /// All of this mount's items that are in no tree yet, as one tail, and the number of tails that it stands for.
-    pub fn own_tail(&self) -> Result<Tail> {
+    /// All of this mount's items that are in no tree yet, as one tail.
+    pub fn own_tail(&self) -> Result<Arc<Tail>> {
         let tails = self.state.lock().tails.try_clone()?;
-        let mut all = Tail::new();
-        for tail in &tails {
-            all.merge_in(tail.range(scoutfs_format::Key::MIN, scoutfs_format::Key::MAX))?;
+        match &tails[..] {
+            [tail] => Ok(tail.clone()),
+            tails => Ok(Arc::new(joined(tails)?)?),
         }
-        Ok(all)
     }
 
     /// After a checkpoint: the log trees hold all of this mount's items. No tail may have been pushed since
@@ -130,4 +126,13 @@ impl RootsCell {
         state.show(forest);
         Ok(())
     }
+}
+
+/// Tails, oldest first, as one.
+fn joined(tails: &[Arc<Tail>]) -> Result<Tail> {
+    let mut all = Tail::new();
+    for tail in tails {
+        all.merge_in(tail.range(Key::MIN, Key::MAX))?;
+    }
+    Ok(all)
 }
