@@ -7,8 +7,9 @@
 //! | writes, bytes and flushes for an operation | `cargo run --release -p scoutfs-benches --bin cost` |
 //! | bytes written for random updates, with commits and merges | `cargo run --release -p scoutfs-benches --bin amplification` |
 //! | updates, lookups and scans beside LMDB, redb and fjall | `cargo run --release -p scoutfs-benches --features others --bin beside-others` |
-//! | a directory that grows to a million entries | `cargo run --release -p scoutfs-benches --bin growth` |
-//! | operations of several threads in process | `cargo run --release -p scoutfs-benches --bin scaling` |
+//! | a directory that grows to a million entries, and what memory they take | `cargo run --release -p scoutfs-benches --bin growth` |
+//! | `check` of a million files | `cargo run --release -p scoutfs-benches --bin check` |
+//! | operations of several threads in process, and their processor time | `cargo run --release -p scoutfs-benches --bin scaling` |
 //! | a mount beside ext4, xfs and a filesystem in memory on the same FUSE layer, as ratios | `cargo run --release -p scoutfs-benches --bin mounted` (root) |
 //!
 //! Times are only ever compared within one run; no test depends on them.
@@ -59,15 +60,16 @@ pub struct Bed {
     pub mount: Mount,
 }
 
-/// Makes a volume on a device and mounts it.
-pub fn mount_on(device: Box<dyn BlockDevice>) -> Mount {
+/// Makes a volume on a device and mounts it, with what `adjust` makes of the options.
+pub fn mount_on(device: Box<dyn BlockDevice>, adjust: impl FnOnce(&mut MountOptions)) -> Mount {
     let device = Arc::new(device).expect("memory");
     mkfs(&device, &Options { quorum: 1, force: false }).expect("mkfs");
-    let options = MountOptions {
+    let mut options = MountOptions {
         idle_interval: std::time::Duration::from_secs(2),
         server_addr: Some(([127, 0, 0, 1], 1).into()),
         ..MountOptions::new(ProcessId::default())
     };
+    adjust(&mut options);
     Mount::open(device, &options, &AllDead).expect("mount")
 }
 
@@ -76,7 +78,7 @@ impl Bed {
     pub fn new(bytes: u64) -> Bed {
         let memory = Shared::new(MemDevice::new(bytes));
         let device: Box<dyn BlockDevice> = try_box(Seen(memory.clone())).expect("memory");
-        Bed { memory, mount: mount_on(device) }
+        Bed { memory, mount: mount_on(device, |_| ()) }
     }
 
     /// Waits until everything is merged and the mount rests.
@@ -91,6 +93,14 @@ impl Bed {
             quiet = if now - last < 64 << 10 { quiet + 1 } else { 0 };
             last = now;
         }
+    }
+
+    /// Unmounts, and gives the device.
+    pub fn unmounted(self) -> Arc<Box<dyn BlockDevice>> {
+        self.mount.unmount().expect("unmount");
+        drop(self.mount);
+        let device: Box<dyn BlockDevice> = try_box(Seen(self.memory)).expect("memory");
+        Arc::new(device).expect("memory")
     }
 
     /// What the device has done so far.

@@ -43,9 +43,9 @@ mod testing;
 
 pub use block::{Block, BlockCache, BlockSpace, NewBlock, WriteBatch};
 pub use error::{CorruptKind, Corruption, Error, StaleBlock};
-pub use forest::{ForestRoots, LogSource, RangeItems, Tail, TailItem, TailSource, read_range};
+pub use forest::{ForestRoots, LogSource, RangeItems, Tail, TailSource, read_range};
 pub use merge::{MergeStep, merge_step};
 pub use tree::{
     Applied, ApplyStats, ChangeSource, Cursor, FreeCursor, Item, ItemGuard, Leaf, Limit, Node, OwnedItem,
-    Place, Rule, SliceSource, Visitor, apply, free_tree, leaf, lookup, next, walk,
+    Place, Rule, SliceSource, Visitor, apply, free_tree, leaf, lookup, next, walk, walk_down_to,
 };

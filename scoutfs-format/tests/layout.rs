@@ -36,6 +36,7 @@ fn the_layout_is_the_reviewed_one() {
     );
 }
 
+/// Invariant 55: all padding is a field, that whoever writes the structure must fill.
 #[test]
 fn no_structure_has_gaps_or_overlaps() {
     for l in LAYOUTS {

@@ -100,8 +100,4 @@ impl Fs {
 #[cfg(test)]
 mod fault;
 #[cfg(test)]
-mod model;
-#[cfg(test)]
-mod model_acl;
-#[cfg(test)]
 pub(crate) mod testing;

@@ -11,6 +11,7 @@ use scoutfs_env::{AllocError, OrdMap, Vec};
 use scoutfs_format::Key;
 
 use crate::error::{ItemError, Misuse};
+use crate::forced::Forced;
 use crate::page::Item;
 use crate::pages::{PageMap, Totals};
 use crate::rank;
@@ -44,6 +45,8 @@ pub struct Limits {
 pub struct ItemCache {
     pub(crate) limits: Limits,
     pub(crate) map: RwLock<PageMap>,
+    /// Items that were written without reading, and that no page covers.
+    pub(crate) forced: Mutex<Forced>,
     /// First keys of the pages with dirty items.
     pub(crate) dirty_pages: Mutex<OrdMap<Key, ()>>,
     pub(crate) reads: Reads,
@@ -79,6 +82,7 @@ impl ItemCache {
         ItemCache {
             limits,
             map: RwLock::with_rank(PageMap::new(), rank::MAP),
+            forced: Mutex::with_rank(Forced::new(), rank::FORCED),
             dirty_pages: Mutex::with_rank(OrdMap::new(), rank::DIRTY_PAGES),
             reads: Reads::new(),
             totals: Totals::new(),
@@ -301,6 +305,7 @@ impl ItemCache {
                 if reading.is_stale() {
                     continue;
                 }
+                self.take_in_forced(&mut map, range.first, range.last)?;
                 self.fill_gaps(&mut map, &mut range)?;
             }
             self.keep_limit(1);

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The end of a transaction.
 
+use core::mem;
+
 use scoutfs_btree::OwnedItem;
 use scoutfs_env::{AllocError, Vec};
 
 use crate::cache::ItemCache;
+use crate::forced::Forced;
+use crate::page::Usage;
 
 impl ItemCache {
     /// Closes the transaction: calls `keep` with copies of all dirty items, ascending by key, deletions as
@@ -19,15 +23,23 @@ impl ItemCache {
         keep: impl FnOnce(Vec<OwnedItem>) -> Result<R, E>,
     ) -> Result<R, E> {
         let mut map = self.map.write();
+        let mut forced = self.forced.lock();
         let mut dirty_pages = self.dirty_pages.lock();
         let nr_pages = dirty_pages.len();
 
         let mut batch = Vec::with_capacity(self.dirty_items())?;
-        // Pages do not overlap, so in the order of their first keys their items ascend.
+        // Pages do not overlap, and cover none of the others, so in the order of their first keys all items ascend.
+        let mut others = forced.iter().peekable();
         for (first, ()) in dirty_pages.iter() {
+            while let Some(item) = others.next_if(|item| item.key < *first) {
+                batch.push(item.copy()?)?;
+            }
             if let Some(page) = map.page_mut(first) {
                 page.items.get_mut().copy_dirty(&mut batch)?;
             }
+        }
+        for item in others {
+            batch.push(item.copy()?)?;
         }
         let result = keep(batch)?;
 
@@ -39,15 +51,18 @@ impl ItemCache {
             let before = items.usage();
             items.set_clean();
             self.totals.replace(before, items.usage());
-            // Who did not look when writing will hardly look later. A read that is going on needs the page,
-            // though.
-            let (forced, last) = (page.forced, page.last);
-            if forced && !self.reads.overlap(&first, &last) {
-                self.drop_page(&mut map, &first);
-            }
+        }
+        // Who did not look when writing will hardly look later. A read that is going on may have missed them.
+        self.reads.make_stale_if(|low, high| forced.first_in(low, high).is_some());
+        let forgotten = mem::take(&mut *forced);
+        for item in forgotten.iter() {
+            self.totals.replace(Forced::usage(item), Usage::default());
         }
         drop(dirty_pages);
+        drop(forced);
         drop(map);
+        // Takes its time; others go on.
+        drop(forgotten);
         self.keep_limit(nr_pages);
         Ok(result)
     }

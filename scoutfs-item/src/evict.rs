@@ -29,6 +29,9 @@ impl ItemCache {
     /// What the cache has in `first..=last`.
     pub fn range_cached(&self, first: Key, last: Key) -> RangeState {
         let map = self.map.read();
+        if self.forced.lock().first_in(&first, &last).is_some() {
+            return RangeState::Dirty;
+        }
         let mut state = RangeState::Unknown;
         let mut at = Some(first);
         while let Some((page_first, page)) = at.and_then(|key| map.covering_or_after(&key))
@@ -48,6 +51,9 @@ impl ItemCache {
     /// if a page that the range cuts is dirty in the rest.
     pub fn invalidate(&self, first: Key, last: Key) -> Result<(), ItemError> {
         let mut map = self.map.write();
+        if let Some(key) = self.forced.lock().first_in(&first, &last) {
+            return Err(ItemError::DirtyInvalidate { first, last, key });
+        }
         let mut at = Some(first);
         while let Some((page_first, page)) = at.and_then(|key| map.covering_or_after(&key))
             && page_first <= last

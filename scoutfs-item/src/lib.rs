@@ -3,6 +3,7 @@
 //!
 //! A *page* covers a range of keys and holds all items in it. A key in a page without an item is known to be
 //! absent; a key in no page is unknown and is read through the caller's [`ItemReader`] when somebody asks.
+//! An item that is written where nothing is known, without reading, is kept apart from the pages.
 //! Changes make items *dirty*. [`ItemCache::take_dirty`] closes a transaction: it hands the dirty items over
 //! for the commit and makes them clean. Clean pages can go at any time.
 //!
@@ -13,6 +14,7 @@
 //! | `commit` | the end of a transaction |
 //! | `evict` | giving memory back, dropping a range whose cluster lock goes |
 //! | `pages` | the map of pages; splitting pages and filling gaps between them |
+//! | `forced` | items that were written without reading |
 //! | `page` | the items of one page, and what a write does to them |
 //! | `reads` | reads that are going on, and their ranges |
 //! | `error` | [`ItemError`], [`Misuse`] |
@@ -21,10 +23,12 @@
 //!
 //! - Pages never overlap, and first <= last in each. The items of a page ascend and lie in its range.
 //! - A dirty item's page is never dropped.
+//! - An item that was written without reading is in no page's range. When its range is read it gets a page.
 //! - What was read is only put where there is no page: what the cache has is as new or newer.
 //! - While a read is going on, no page that overlaps the range being read is evicted. So the read cannot
 //!   bring back what was there before a write that was committed meanwhile: the page written to is still
-//!   there. A page that must go, because its range is invalidated, makes the read start again.
+//!   there. A page that must go, because its range is invalidated, makes the read start again, and so does the
+//!   commit of what was written without reading.
 //! - Versions of one key ascend. A write with a version that is lower than that of the item it replaces, or
 //!   equal to it when another transaction wrote that, is refused with [`Misuse::VersionTooLow`].
 //! - A deletion leaves a tombstone in the transaction, unless it is certain that no tree has the item: it was
@@ -43,10 +47,11 @@
 //!    adding, splitting and dropping pages, and for the whole of `take_dirty`, which thus sees each write
 //!    wholly or not;
 //! 2. a mutex for each page: its items. Nobody holds two. Not needed by who has the map exclusively;
-//! 3. the set of dirty pages;
-//! 4. the list of reads going on.
+//! 3. the items that were written without reading;
+//! 4. the set of dirty pages;
+//! 5. the list of reads going on.
 //!
-//! Callers' functions run under 1 and 2 (1 and 3 for that of `take_dirty`), and must not call the cache; that of
+//! Callers' functions run under 1 and 2 (1, 3 and 4 for that of `take_dirty`), and must not call the cache; that of
 //! [`ItemCache::for_each`] runs under none.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -58,6 +63,7 @@ mod cache;
 mod commit;
 mod error;
 mod evict;
+mod forced;
 mod page;
 mod pages;
 mod reads;
@@ -74,6 +80,7 @@ pub use evict::RangeState;
 mod rank {
     pub(crate) const MAP: u16 = 500;
     pub(crate) const PAGE: u16 = 510;
+    pub(crate) const FORCED: u16 = 515;
     pub(crate) const DIRTY_PAGES: u16 = 520;
     pub(crate) const READS: u16 = 530;
 }

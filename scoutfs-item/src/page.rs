@@ -106,17 +106,32 @@ impl Item {
         Item { key, version, value, dirty: false, persistent: true, deletion: false }
     }
 
-    /// Written without reading. There may be an older one, unless the writer knows better.
-    pub(crate) fn forced(key: Key, version: u64, write: &Write<'_>) -> Result<Self, AllocError> {
-        let (value, deletion) = match write {
-            Write::Create(parts)
-            | Write::CreateForce(parts)
-            | Write::CreateAbsent(parts)
-            | Write::Update(parts) => (concat(parts)?, false),
-            Write::Delete | Write::DeleteForce | Write::Dirty => (Vec::new(), true),
-        };
-        let persistent = !matches!(write, Write::CreateAbsent(_));
+    /// Written without reading; no value is a deletion. There may be an older one, unless the writer knows better.
+    pub(crate) fn unread(
+        key: Key,
+        version: u64,
+        value: Option<&[&[u8]]>,
+        persistent: bool,
+    ) -> Result<Self, AllocError> {
+        let deletion = value.is_none();
+        let value = concat(value.unwrap_or_default())?;
         Ok(Item { key, version, value, dirty: true, persistent, deletion })
+    }
+
+    /// What it costs outside of a page.
+    pub(crate) fn usage(&self) -> Usage {
+        let (dirty_items, dirty_bytes) = if self.dirty { (1, self.payload_bytes()) } else { (0, 0) };
+        Usage { bytes: size_of::<Item>() + self.heap_bytes(), dirty_items, dirty_bytes }
+    }
+
+    /// A copy for the commit.
+    pub(crate) fn copy(&self) -> Result<OwnedItem, AllocError> {
+        let value = Vec::from_slice(&self.value)?;
+        Ok(OwnedItem { key: self.key, version: self.version, deletion: self.deletion, value })
+    }
+
+    pub(crate) fn is_deletion(&self) -> bool {
+        self.deletion
     }
 
     fn payload_bytes(&self) -> usize {
@@ -144,6 +159,43 @@ impl Item {
             });
         }
         Ok(())
+    }
+
+    /// Writes another value, over a deletion too. Unchanged on failure.
+    pub(crate) fn replace(&mut self, version: u64, parts: &[&[u8]]) -> Result<(), ItemError> {
+        self.check_version(version)?;
+        if len(parts) <= self.value.len() {
+            self.overwrite(parts);
+        } else {
+            self.value = concat(parts)?;
+        }
+        self.version = version;
+        self.dirty = true;
+        self.deletion = false;
+        Ok(())
+    }
+
+    /// Replaces the value with one that is not longer; allocates nothing.
+    pub(crate) fn shorten(&mut self, version: u64, parts: &[&[u8]]) -> Result<(), Misuse> {
+        self.check_version(version)?;
+        if len(parts) > self.value.len() {
+            return Err(Misuse::Grows { key: self.key, len: self.value.len(), given: len(parts) });
+        }
+        self.overwrite(parts);
+        self.version = version;
+        Ok(())
+    }
+
+    /// Deletes it; allocates nothing. Whether a tombstone is left of it: else the caller takes it out.
+    pub(crate) fn delete(&mut self, version: u64) -> Result<bool, Misuse> {
+        self.check_version(version)?;
+        if self.persistent {
+            self.value = Vec::new();
+            self.version = version;
+            self.dirty = true;
+            self.deletion = true;
+        }
+        Ok(self.persistent)
     }
 
     /// Replaces the value with one that is not longer, in place.
@@ -185,11 +237,6 @@ impl Items {
             dirty_items: self.dirty_items,
             dirty_bytes: self.dirty_bytes,
         }
-    }
-
-    /// Whether there are no items, not even tombstones.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.items.is_empty()
     }
 
     pub(crate) fn is_dirty(&self) -> bool {
@@ -265,27 +312,13 @@ impl Items {
     /// Updates an item that was made dirty with a value that is not longer; allocates nothing.
     pub(crate) fn update_dirty(&mut self, key: Key, version: u64, parts: &[&[u8]]) -> Result<(), Misuse> {
         let at = self.find_dirty(key)?;
-        let item = &self.items[at];
-        item.check_version(version)?;
-        if len(parts) > item.value.len() {
-            return Err(Misuse::Grows { key, len: item.value.len(), given: len(parts) });
-        }
-        self.change(at, |item| {
-            item.overwrite(parts);
-            item.version = version;
-        });
-        Ok(())
+        self.change(at, |item| item.shorten(version, parts))
     }
 
     /// Adds copies of all dirty items.
     pub(crate) fn copy_dirty(&self, batch: &mut Vec<OwnedItem>) -> Result<(), AllocError> {
         for item in self.items.iter().filter(|item| item.dirty) {
-            batch.push(OwnedItem {
-                key: item.key,
-                version: item.version,
-                deletion: item.deletion,
-                value: Vec::from_slice(&item.value)?,
-            })?;
+            batch.push(item.copy()?)?;
         }
         Ok(())
     }
@@ -350,37 +383,14 @@ impl Items {
     }
 
     fn replace(&mut self, at: usize, version: u64, parts: &[&[u8]]) -> Result<(), ItemError> {
-        let item = &self.items[at];
-        item.check_version(version)?;
-        let longer = match len(parts) <= item.value.len() {
-            true => None,
-            false => Some(concat(parts)?),
-        };
-        self.change(at, |item| {
-            match longer {
-                Some(value) => item.value = value,
-                None => item.overwrite(parts),
-            }
-            item.version = version;
-            item.dirty = true;
-            item.deletion = false;
-        });
-        Ok(())
+        self.change(at, |item| item.replace(version, parts))
     }
 
     fn delete(&mut self, at: usize, version: u64) -> Result<(), Misuse> {
-        self.items[at].check_version(version)?;
-        if !self.items[at].persistent {
+        if !self.change(at, |item| item.delete(version))? {
             self.uncount(at);
             self.items.remove(at);
-            return Ok(());
         }
-        self.change(at, |item| {
-            item.value = Vec::new();
-            item.version = version;
-            item.dirty = true;
-            item.deletion = true;
-        });
         Ok(())
     }
 
@@ -398,10 +408,11 @@ impl Items {
     }
 
     /// Changes an item and keeps the sums.
-    fn change(&mut self, at: usize, change: impl FnOnce(&mut Item)) {
+    fn change<R>(&mut self, at: usize, change: impl FnOnce(&mut Item) -> R) -> R {
         self.uncount(at);
-        change(&mut self.items[at]);
+        let result = change(&mut self.items[at]);
         self.count(at);
+        result
     }
 
     fn count(&mut self, at: usize) {

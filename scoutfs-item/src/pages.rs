@@ -13,6 +13,8 @@ use scoutfs_env::{AllocError, OrdMap, Vec};
 use scoutfs_format::Key;
 
 use crate::cache::{Bounds, ItemCache};
+#[cfg(test)]
+use crate::forced::Forced;
 use crate::page::{ITEM_HEADER_BYTES, Item, Items, Usage};
 use crate::rank;
 
@@ -23,8 +25,6 @@ const PAGE_BYTES: usize = size_of::<Page>() + 2 * size_of::<Key>();
 pub(crate) struct Page {
     /// Last key of the range. Changes only while the map is exclusive.
     pub(crate) last: Key,
-    /// Made by a write that did not look; covers one key.
-    pub(crate) forced: bool,
     pub(crate) items: Mutex<Items>,
 }
 
@@ -43,8 +43,8 @@ pub(crate) struct Totals {
 }
 
 impl Page {
-    pub(crate) fn new(last: Key, items: Items, forced: bool) -> Self {
-        Page { last, forced, items: Mutex::with_rank(items, rank::PAGE) }
+    pub(crate) fn new(last: Key, items: Items) -> Self {
+        Page { last, items: Mutex::with_rank(items, rank::PAGE) }
     }
 }
 
@@ -172,9 +172,28 @@ impl ItemCache {
         if before.dirty_items != 0 && !items.is_dirty() {
             dirty_pages.remove(first);
         }
-        let right_page = Page::new(mem::replace(&mut page.last, at.saturating_prev()), right, false);
+        let right_page = Page::new(mem::replace(&mut page.last, at.saturating_prev()), right);
         self.totals.replace(before, after);
         self.insert_page(map, at, right_page)
+    }
+
+    /// Makes a page of its own of each item in a range that was written without reading, before the range around them is
+    /// filled. On failure some are left, and all of them are somewhere.
+    pub(crate) fn take_in_forced(&self, map: &mut PageMap, first: Key, last: Key) -> Result<(), AllocError> {
+        let mut forced = self.forced.lock();
+        while let Some(key) = forced.first_in(&first, &last) {
+            // What may fail comes first.
+            map.pages.reserve(1)?;
+            let mut items = Vec::with_capacity(1)?;
+            let mut dirty_pages = self.dirty_pages.lock();
+            dirty_pages.reserve(1)?;
+            if let Some(item) = forced.take(&self.totals, &key) {
+                items.push(item)?;
+                dirty_pages.insert(key, ())?;
+                self.insert_page(map, key, Page::new(key, Items::new(items)))?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes pages of the parts of a range, as it was read, that are not known yet.
@@ -218,7 +237,7 @@ impl ItemCache {
                 items.push(Item::clean(item.key, item.version, value))?;
             }
             let last = next.map_or(high, Key::saturating_prev);
-            self.insert_page(map, low, Page::new(last, Items::new(items), false))?;
+            self.insert_page(map, low, Page::new(last, Items::new(items)))?;
             match next {
                 Some(key) => low = key,
                 None => return Ok(()),
@@ -244,6 +263,7 @@ impl ItemCache {
     /// Asserts what must hold whenever no operation is going on.
     pub(crate) fn assert_consistent(&self) {
         let mut map = self.map.write();
+        let forced = self.forced.lock();
         let dirty_pages = self.dirty_pages.lock();
         let mut total = Usage::default();
         let mut nr_dirty_pages = 0;
@@ -251,7 +271,7 @@ impl ItemCache {
         for (first, page) in map.pages.iter_mut() {
             assert!(*first <= page.last, "a page keeps first <= last");
             assert!(previous.is_none_or(|last| last < *first), "pages overlap at {first}");
-            assert!(!page.forced || *first == page.last);
+            assert_eq!(forced.first_in(first, &page.last), None, "what is known is in its page");
             previous = Some(page.last);
 
             let items = page.items.get_mut();
@@ -260,6 +280,13 @@ impl ItemCache {
             nr_dirty_pages += usize::from(items.is_dirty());
             let usage = items.usage();
             total.bytes += usage.bytes + PAGE_BYTES;
+            total.dirty_items += usage.dirty_items;
+            total.dirty_bytes += usage.dirty_bytes;
+        }
+        for item in forced.iter() {
+            let usage = Forced::usage(item);
+            assert_eq!(usage.dirty_items, 1, "what is written without reading is dirty");
+            total.bytes += usage.bytes;
             total.dirty_items += usage.dirty_items;
             total.dirty_bytes += usage.dirty_bytes;
         }

@@ -57,9 +57,14 @@ impl Reads {
 
     /// Makes the reads that may fill a part of first..=last start again.
     pub(crate) fn make_stale(&self, first: &Key, last: &Key) {
+        self.make_stale_if(|low, high| low <= last && first <= high);
+    }
+
+    /// Makes the reads start again for whose ranges `f` is true.
+    pub(crate) fn make_stale_if(&self, f: impl Fn(&Key, &Key) -> bool) {
         let mut list = self.0.lock();
         for read in list.reads.iter_mut() {
-            read.stale |= read.low <= *last && *first <= read.high;
+            read.stale |= f(&read.low, &read.high);
         }
     }
 }

@@ -4,17 +4,22 @@
 //! Each write has a version, and makes the item dirty with it. `reader` and `bounds` as with lookups: what
 //! must be known is read if it is not. Values come in parts, which are stored one after the other.
 
-use scoutfs_env::Vec;
 use scoutfs_format::Key;
 use scoutfs_format::tree::MAX_VALUE_LEN;
 
 use crate::cache::{Bounds, ItemCache, ItemReader, check_bounds};
 use crate::error::{ItemError, Misuse};
-use crate::page::{Item, Items, Usage, Write};
-use crate::pages::Page;
+use crate::page::{Items, Usage, Write};
 
 /// How a write finds what it must know.
 type Source<'a> = (&'a dyn ItemReader, Bounds);
+
+/// A change of an item that was made dirty, which cannot fail.
+enum DirtyChange<'a> {
+    Delete,
+    /// With a value that is not longer.
+    Update(&'a [&'a [u8]]),
+}
 
 /// What became of an attempt to write.
 enum Attempt {
@@ -22,7 +27,7 @@ enum Attempt {
     Done(Result<(), ItemError>),
     /// The page that begins here is full.
     Full(Key),
-    /// The key is unknown.
+    /// The key is unknown, and the write must know.
     Unknown,
 }
 
@@ -95,13 +100,13 @@ impl ItemCache {
     /// Deletes an item that this transaction has made dirty, or written. Fails only for a caller that breaks
     /// this.
     pub fn delete_dirty(&self, key: Key, version: u64) -> Result<(), Misuse> {
-        self.change_dirty(key, |items| items.delete_dirty(key, version))
+        self.change_dirty(key, version, DirtyChange::Delete)
     }
 
     /// Updates an item that this transaction has made dirty, or written, with a value that is not longer than
     /// the one it has. Fails only for a caller that breaks this.
     pub fn update_dirty(&self, key: Key, version: u64, value: &[&[u8]]) -> Result<(), Misuse> {
-        self.change_dirty(key, |items| items.update_dirty(key, version, value))
+        self.change_dirty(key, version, DirtyChange::Update(value))
     }
 
     fn write(
@@ -125,11 +130,8 @@ impl ItemCache {
                 (Attempt::Unknown, Some((reader, bounds))) => {
                     _kept = self.fill(reader, &bounds, key)?;
                 }
-                (Attempt::Unknown, None) => {
-                    if self.write_unknown(key, version, &write)? {
-                        return Ok(());
-                    }
-                }
+                // It is only told to who can read.
+                (Attempt::Unknown, None) => {}
             }
         }
     }
@@ -137,7 +139,7 @@ impl ItemCache {
     fn try_write(&self, key: Key, version: u64, write: &Write<'_>) -> Attempt {
         let map = self.map.read();
         let Some((first, page)) = map.covering(&key) else {
-            return Attempt::Unknown;
+            return self.write_unknown(key, version, write);
         };
         let mut items = page.items.lock();
         if items.is_full(write.added_bytes(), self.limits.page_bytes) {
@@ -150,45 +152,42 @@ impl ItemCache {
         }
         let result = items.write(key, version, write);
         self.settle(first, before, &items);
-        let forgotten = page.forced && items.is_empty();
-        drop(items);
-        drop(map);
-        if forgotten {
-            self.forget(&first);
-        }
         Attempt::Done(result)
     }
 
-    fn change_dirty(
-        &self,
-        key: Key,
-        change: impl FnOnce(&mut Items) -> Result<(), Misuse>,
-    ) -> Result<(), Misuse> {
+    /// A write where nothing is known, and the map is shared, so that nothing becomes known.
+    fn write_unknown(&self, key: Key, version: u64, write: &Write<'_>) -> Attempt {
+        let mut forced = self.forced.lock();
+        let totals = &self.totals;
+        Attempt::Done(match write {
+            Write::CreateForce(parts) => forced.put(totals, key, version, parts, false),
+            Write::CreateAbsent(parts) => forced.put(totals, key, version, parts, true),
+            Write::DeleteForce => forced.delete(totals, key, version),
+            Write::Create(_) | Write::Update(_) | Write::Delete | Write::Dirty => return Attempt::Unknown,
+        })
+    }
+
+    fn change_unknown(&self, key: Key, version: u64, change: DirtyChange<'_>) -> Result<(), Misuse> {
+        let mut forced = self.forced.lock();
+        match change {
+            DirtyChange::Delete => forced.delete_dirty(&self.totals, key, version),
+            DirtyChange::Update(parts) => forced.update_dirty(&self.totals, key, version, parts),
+        }
+    }
+
+    fn change_dirty(&self, key: Key, version: u64, change: DirtyChange<'_>) -> Result<(), Misuse> {
         let map = self.map.read();
         let Some((first, page)) = map.covering(&key) else {
-            return Err(Misuse::NotDirty { key });
+            return self.change_unknown(key, version, change);
         };
         let mut items = page.items.lock();
         let before = items.usage();
-        let result = change(&mut items);
+        let result = match change {
+            DirtyChange::Delete => items.delete_dirty(key, version),
+            DirtyChange::Update(parts) => items.update_dirty(key, version, parts),
+        };
         self.settle(first, before, &items);
-        let forgotten = page.forced && items.is_empty();
-        drop(items);
-        drop(map);
-        if forgotten {
-            self.forget(&first);
-        }
         result
-    }
-
-    /// Drops a page that a write made without looking, and that has lost its item: nothing else would. Allocates
-    /// nothing.
-    fn forget(&self, first: &Key) {
-        let mut map = self.map.write();
-        let empty = map.page_mut(first).is_some_and(|page| page.forced && page.items.get_mut().is_empty());
-        if empty {
-            self.drop_page(&mut map, first);
-        }
     }
 
     /// After a change of a page that is in the set of dirty pages.
@@ -212,24 +211,5 @@ impl ItemCache {
             self.split_page(&mut map, first, at)?;
         }
         Ok(())
-    }
-
-    /// Writes an item where nothing is known, into a page of its own. False if something has become known.
-    fn write_unknown(&self, key: Key, version: u64, write: &Write<'_>) -> Result<bool, ItemError> {
-        let mut items = Vec::with_capacity(1)?;
-        items.push(Item::forced(key, version, write)?)?;
-        let page = Page::new(key, Items::new(items), true);
-
-        let mut map = self.map.write();
-        if map.covering(&key).is_some() {
-            return Ok(false);
-        }
-        let mut dirty_pages = self.dirty_pages.lock();
-        dirty_pages.insert(key, ())?;
-        if let Err(error) = self.insert_page(&mut map, key, page) {
-            dirty_pages.remove(&key);
-            return Err(error.into());
-        }
-        Ok(true)
     }
 }

@@ -377,6 +377,7 @@ fn run(seed: u64, mounts: usize, steps: usize) {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    /// Invariant 11: every request is served in the end, whatever is lost, sent twice or idle.
     #[test]
     fn caches_are_coherent_and_everybody_is_served(seed: u64, mounts in 1usize..5) {
         run(seed, mounts, 1500);

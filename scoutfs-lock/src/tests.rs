@@ -254,6 +254,7 @@ fn a_revoke_waits_for_users_and_new_users_wait_for_it() {
     assert_eq!(granted, Granted { version: 60, refresh: 2 });
 }
 
+/// Invariant 14.
 #[test]
 fn duplicate_and_unknown_revokes_are_answered() {
     let mut client = holding(Mode::Write, 5);
@@ -344,6 +345,7 @@ fn a_revoke_saves_giving_an_idle_lock_back() {
     assert!(client.is_empty());
 }
 
+/// Invariant 10.
 #[test]
 fn a_lock_that_is_being_given_back_is_reported_as_it_was() {
     let mut client = holding(Mode::Write, 5);
@@ -389,6 +391,7 @@ fn waiting_can_be_given_up() {
     client.release(name(1), Mode::Read).unwrap();
 }
 
+/// Invariant 12.
 #[test]
 fn a_new_lock_gives_at_most_one_idle_lock_back() {
     let mut client: LockClient<u32> = LockClient::new(4);

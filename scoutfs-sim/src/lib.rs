@@ -9,10 +9,14 @@
 //! | [`model`] | a small workload, and what the tree must be after each of its operations |
 //! | [`small`] | all workloads of a few operations |
 //! | [`failing`] | a disk on which requests fail |
+//! | [`in_process`] | calls on a volume that is mounted in this process |
+//! | [`reference`] | a filesystem in memory, random operations on both, and what a crash may leave |
 //! | [`damage`] | damage to a volume that no checksum shows |
+//! | [`fuzz`] | every decoder with any bytes |
 //! | [`rng`] | random numbers from a seed |
 //!
-//! The tests are in `tests`: `crash.rs` (power failures), `failing.rs` (requests that fail) and `damaged.rs` (fuzz of whole images).
+//! The tests are in `tests`: `crash.rs` (power failures), `failing.rs` (requests that fail), `hostile.rs` (messages),
+//! `damaged.rs` (fuzz of whole images), `fuzz.rs` (of each decoder) and `model.rs` (random operations).
 //!
 //! What must hold: whatever is random comes from one seed that a failure prints.
 #![forbid(unsafe_code)]
@@ -20,7 +24,10 @@
 pub mod damage;
 pub mod disk;
 pub mod failing;
+pub mod fuzz;
+pub mod in_process;
 pub mod model;
+pub mod reference;
 pub mod rng;
 pub mod small;
 pub mod tree;

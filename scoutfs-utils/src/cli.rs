@@ -250,10 +250,17 @@ pub struct Print {
 
 /// `check`.
 #[derive(Args, Debug)]
+#[command(
+    after_help = "The exit status is 0 when the volume is sound, 1 when it has problems, and 2 when it could not be \
+checked: the device cannot be read, there is no volume of this format, or it is mounted or was changed meanwhile."
+)]
 pub struct Check {
     /// Print one JSON object a line for each problem, and a summary.
     #[arg(long)]
     pub json: bool,
+    /// Threads that read and check; by default one for each processor. What is found does not depend on it.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub threads: Option<u16>,
     /// Block device or image file.
     pub device: PathBuf,
 }

@@ -5,11 +5,13 @@
 //! | --- | --- |
 //! | `cargo xtask test` | every check and test, as root; installs what they need |
 //! | `cargo xtask programs` | others' programs on a mounted volume, all or by name |
+//! | `cargo xtask fuzz` | every decoder with changed bytes, for as long as one likes |
 //! | `cargo xtask crash` | power failures at every place of all small workloads; takes hours |
 //! | `cargo xtask demo` | the main job on an image file: mkfs, mount, walk-inodes |
 
 mod crash;
 mod demo;
+mod fuzz;
 mod programs;
 mod setup;
 mod test;
@@ -34,6 +36,17 @@ enum Habit {
         /// Names of programs; all when none is given.
         names: Vec<String>,
     },
+    /// Fuzz decoders: all, or those that are named, taking turns. Ends at the first input that fails, and keeps it.
+    Fuzz {
+        /// For so long, all targets together.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Repeats a run; random when not given.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Names of targets; all when none is given.
+        targets: Vec<String>,
+    },
     /// Cut the power at every place of all workloads of up to three operations. Takes hours.
     Crash {
         /// So many workloads instead of all.
@@ -54,6 +67,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Habit::Test => test::run(),
         Habit::Programs { names } => programs::run(&names),
+        Habit::Fuzz { seconds, seed, targets } => fuzz::run(seconds, seed, &targets),
         Habit::Crash { workloads, images, seed } => crash::run(workloads, images, seed),
         Habit::Demo => demo::run(),
     };

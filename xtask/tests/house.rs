@@ -301,3 +301,31 @@ fn the_core_links_into_a_freestanding_library() {
         assert!(!float.iter().any(|f| mnemonic.starts_with(f)), "floating point arithmetic: {line}");
     }
 }
+
+/// Invariant 55: a structure has a named field wherever its fields leave room (a test of the format), and whoever fills one
+/// gives zeros there.
+#[test]
+fn padding_is_only_ever_filled_with_zeros() {
+    const ZEROS: &[&str] = &["U16::ZERO", "U32::ZERO", "[0; ", "0.into()"];
+    let mut filled = 0;
+    for (name, _) in ARROWS {
+        let files = sources(&root().join(name).join("src"));
+        let tests = test_modules(&files);
+        for path in files.iter().filter(|path| !tests.iter().any(|test| path.starts_with(test))) {
+            for (number, code) in shipped_code(path) {
+                let place = format!("{}:{number}: {}", path.display(), code.trim());
+                assert!(!code.contains(".pad.set(") && !code.contains(".pad = "), "{place}");
+                for (at, _) in code.match_indices("pad: ") {
+                    // Its declaration, in the format.
+                    if code[..at].trim_end().ends_with("pub") {
+                        continue;
+                    }
+                    let value = &code[at + "pad: ".len()..];
+                    assert!(ZEROS.iter().any(|zero| value.starts_with(zero)), "{place}");
+                    filled += 1;
+                }
+            }
+        }
+    }
+    assert!(filled > 20, "only {filled} structures with padding were found");
+}

@@ -77,7 +77,7 @@ impl Scoutfs {
         let image = folder.join("volume");
         File::create(&image)?.set_len(4 << 30)?;
         let device = open(&image, OpenMode::ReadWrite)?;
-        Ok(Scoutfs { mount: mount_on(device), image, filled: false, tree: None })
+        Ok(Scoutfs { mount: mount_on(device, |_| ()), image, filled: false, tree: None })
     }
 
     /// The fs tree, read anew.

@@ -3,7 +3,10 @@
 //! as fast as that layer allows. Needs root, mkfs.ext4, mkfs.xfs and a release build of the `scoutfs` command.
 //!
 //! All are mounted at the same time and take turns in each kind of work, several rounds; the medians are compared. One process
-//! works, or four threads in a directory of their own each, or in one.
+//! works, or four threads in a directory of their own each, or in one. Beside the rates it says how much processor time the two
+//! servers took for an operation, which other programs on the machine disturb less.
+//!
+//! `mounted [FOLDER] [WORK...]`: FOLDER has a slash in it; only works whose names begin with WORK are done, and what they build on.
 
 // The FUSE layer's tests look at it in ways that a benchmark does not.
 #[path = "../../../scoutfs-utils/tests/fuse_memfs/mod.rs"]
@@ -35,6 +38,19 @@ struct Mounted {
     name: &'static str,
     root: PathBuf,
     server: Option<Child>,
+}
+
+impl Mounted {
+    /// Processor time of its server so far, in microseconds.
+    fn server_us(&self) -> Option<f64> {
+        let server = self.server.as_ref()?;
+        let stat = fs::read_to_string(format!("/proc/{}/stat", server.id())).expect("the server's stat");
+        // The name is in parentheses; user and system time are the 14th and 15th field.
+        let (_, after) = stat.rsplit_once(')').expect("a name");
+        let ticks: u64 =
+            after.split_whitespace().skip(11).take(2).map(|n| n.parse::<u64>().expect("ticks")).sum();
+        Some(ticks as f64 * 1e6 / rustix::param::clock_ticks_per_second() as f64)
+    }
 }
 
 impl Drop for Mounted {
@@ -158,6 +174,9 @@ const WORKS: &[(&str, Work, Caches)] = &[
     ("unlink", unlink, Caches::Warm),
 ];
 
+/// What other works build on.
+const NEEDED: &[&str] = &["create", "rename", "write MiB + fsync"];
+
 const SINGLE: &[(&str, Work, Caches)] = &[
     ("write MiB + fsync", write_stream, Caches::Warm),
     ("read MiB, cold", read_stream, Caches::Cold),
@@ -165,20 +184,35 @@ const SINGLE: &[(&str, Work, Caches)] = &[
     ("overwrite 4 KiB + fsync", overwrite, Caches::Warm),
 ];
 
-/// Operations a second of one piece of work.
-fn rate(work: Work, caches: Caches, dirs: &[PathBuf]) -> f64 {
+/// What a piece of work took.
+#[derive(Clone, Copy)]
+struct Taken {
+    /// Operations a second.
+    rate: f64,
+    /// Processor time of the server for an operation.
+    server_us: f64,
+}
+
+/// Does a piece of work.
+fn measure(fs: &Mounted, work: Work, caches: Caches, dirs: &[PathBuf]) -> Taken {
     if caches == Caches::Cold {
         // Without a sync what is dirty would stay.
         run("sync", &[]);
         fs::write("/proc/sys/vm/drop_caches", "3").expect("drop_caches");
     }
+    let before = fs.server_us();
     let began = Instant::now();
     let count: usize = std::thread::scope(|scope| {
         let threads: Vec<_> =
             dirs.iter().enumerate().map(|(thread, dir)| scope.spawn(move || work(dir, thread))).collect();
         threads.into_iter().map(|thread| thread.join().expect("a thread")).sum()
     });
-    count as f64 / began.elapsed().as_secs_f64()
+    let time = began.elapsed();
+    let server_us = match (before, fs.server_us()) {
+        (Some(before), Some(after)) => (after - before) / count as f64,
+        _ => f64::NAN,
+    };
+    Taken { rate: count as f64 / time.as_secs_f64(), server_us }
 }
 
 fn median(mut rates: Vec<f64>) -> f64 {
@@ -186,16 +220,29 @@ fn median(mut rates: Vec<f64>) -> f64 {
     rates[rates.len() / 2]
 }
 
-fn compare(all: &[Mounted]) {
+fn compare(all: &[Mounted], wanted: &[String]) {
     println!(
-        "{:<38} {:>9} {:>9} {:>9} {:>9}   {:>7} {:>7} {:>7}",
-        "operations a second", all[0].name, all[1].name, all[2].name, all[3].name, "/ext4", "/xfs", "/layer"
+        "{:<42} {:>9} {:>9} {:>9} {:>9}   {:>7} {:>7} {:>7}   {:>8} {:>8}",
+        "operations a second",
+        all[0].name,
+        all[1].name,
+        all[2].name,
+        all[3].name,
+        "/ext4",
+        "/xfs",
+        "/layer",
+        "us,layer",
+        "scoutfs"
     );
     let shapes: [(&str, usize, bool); 3] =
         [("", 1, true), (", 4 threads, own directories", 4, false), (", 4 threads, one directory", 4, true)];
     for (shape, threads, one_directory) in shapes {
-        let works = if threads == 1 { [WORKS, SINGLE].concat() } else { WORKS.to_vec() };
-        let mut rates = vec![vec![Vec::new(); all.len()]; works.len()];
+        let mut works = if threads == 1 { [WORKS, SINGLE].concat() } else { WORKS.to_vec() };
+        // Renaming is what unlinking builds on, creating what all do, and so on.
+        works.retain(|(name, ..)| {
+            wanted.is_empty() || NEEDED.contains(name) || wanted.iter().any(|word| name.starts_with(word))
+        });
+        let mut taken = vec![vec![Vec::new(); all.len()]; works.len()];
         for round in 0..ROUNDS {
             let dirs: Vec<Vec<PathBuf>> = all
                 .iter()
@@ -205,20 +252,26 @@ fn compare(all: &[Mounted]) {
                     dirs.inspect(|dir| fs::create_dir_all(dir).expect("mkdir")).collect()
                 })
                 .collect();
-            for (work, rates) in works.iter().zip(&mut rates) {
-                for ((fs, dirs), rates) in all.iter().zip(&dirs).zip(rates) {
+            for (work, taken) in works.iter().zip(&mut taken) {
+                for ((fs, dirs), taken) in all.iter().zip(&dirs).zip(taken) {
                     // Memory holds no such stream.
                     let skip = fs.name == "layer" && SINGLE.iter().any(|(name, ..)| *name == work.0);
-                    rates.push(if skip { f64::NAN } else { rate(work.1, work.2, dirs) });
+                    let nothing = Taken { rate: f64::NAN, server_us: f64::NAN };
+                    taken.push(if skip { nothing } else { measure(fs, work.1, work.2, dirs) });
                 }
             }
         }
-        for ((name, ..), rates) in works.iter().zip(rates) {
-            let medians: Vec<f64> = rates.into_iter().map(median).collect();
-            print!("{:<38}", format!("{name}{shape}"));
-            medians.iter().for_each(|rate| print!(" {rate:>9.0}"));
+        for ((name, ..), taken) in works.iter().zip(taken) {
+            let medians = |of: fn(&Taken) -> f64| -> Vec<f64> {
+                taken.iter().map(|taken| median(taken.iter().map(of).collect())).collect()
+            };
+            let (rates, server_us) = (medians(|t| t.rate), medians(|t| t.server_us));
+            print!("{:<42}", format!("{name}{shape}"));
+            rates.iter().for_each(|rate| print!(" {rate:>9.0}"));
             print!("  ");
-            medians[..3].iter().for_each(|other| print!(" {:>7.2}", medians[3] / other));
+            rates[..3].iter().for_each(|other| print!(" {:>7.2}", rates[3] / other));
+            print!("  ");
+            server_us[2..].iter().for_each(|us| print!(" {us:>8.1}"));
             println!();
         }
     }
@@ -242,13 +295,14 @@ fn wait_for_mount(root: &Path) {
 }
 
 fn main() {
-    let mut arguments = std::env::args_os().skip(1);
-    let folder = match (arguments.next(), arguments.next()) {
-        (Some(word), Some(mountpoint)) if word == "serve-memory" => {
-            return serve_memory(Path::new(&mountpoint));
-        }
-        (folder, _) => folder.map_or_else(|| PathBuf::from("target/bench-mounted"), PathBuf::from),
-    };
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [word, mountpoint] = &arguments[..]
+        && word == "serve-memory"
+    {
+        return serve_memory(Path::new(mountpoint));
+    }
+    let (folders, wanted): (Vec<_>, Vec<_>) = arguments.into_iter().partition(|word| word.contains('/'));
+    let folder = PathBuf::from(folders.first().map_or("target/bench-mounted", |folder| folder));
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).expect("the work folder");
     let folder = folder.canonicalize().expect("the work folder");
@@ -278,9 +332,13 @@ fn main() {
     let (image, root) = (image("scoutfs"), mount_point("scoutfs"));
     let scoutfs = this.with_file_name("scoutfs");
     run(&scoutfs, &["mkfs", "-Q", "1", &image]);
-    run(&scoutfs, &["mount", "-o", "server_addr=127.0.0.1", &image, &text(&root)]);
-    all.push(Mounted { name: "scoutfs", root, server: None });
-    compare(&all);
+    let server = Command::new(&scoutfs)
+        .args(["mount", "-f", "-o", "server_addr=127.0.0.1", &image, &text(&root)])
+        .spawn()
+        .expect("mount");
+    all.push(Mounted { name: "scoutfs", root, server: Some(server) });
+    wait_for_mount(&all[3].root);
+    compare(&all, &wanted);
     drop(all);
     let _ = fs::remove_dir_all(&folder);
 }

@@ -96,6 +96,7 @@ fn a_failed_write_or_read_keeps_nothing() {
     assert_eq!(byte(&volume, &old), Ok(1));
 }
 
+/// Invariant 66.
 #[test]
 fn the_cache_keeps_to_its_capacity_and_to_what_is_used() {
     for capacity in [1u64, 5, 16, 100] {

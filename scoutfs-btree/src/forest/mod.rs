@@ -21,5 +21,5 @@ mod union;
 mod tests;
 
 pub use read::{ForestRoots, LogSource, RangeItems, read_range};
-pub use tail::{Tail, TailItem, TailSource};
+pub use tail::{Tail, TailSource};
 pub use union::Union;

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Items that are not in a tree yet.
 
-use core::iter::Peekable;
-
-use scoutfs_env::{Arc, OrdMap, Vec, memory};
+use scoutfs_env::{Arc, Vec};
 use scoutfs_format::Key;
 
 use crate::Error;
@@ -12,76 +10,111 @@ use crate::tree::{ChangeSource, Item};
 /// The items of a slot's records since its last checkpoint, the newest version of each key. It belongs to the slot's
 /// open log tree and is newer than all of that.
 ///
-/// A tail that readers share does not change: a commit makes the next one with [`try_clone`](Self::try_clone), which
-/// shares the values, merges its items in and publishes it.
+/// A tail that readers share does not change: a commit makes a new one of its items and publishes it. So it is a sorted list,
+/// which a sorted batch is copied to or merged with, key by key, without a search.
 #[derive(Debug, Default)]
 pub struct Tail {
-    items: OrdMap<Key, TailItem>,
+    /// Ascending by key.
+    items: Vec<TailItem>,
     value_bytes: usize,
 }
 
-/// An item of a tail.
 #[derive(Debug, Clone)]
-pub struct TailItem {
-    /// The highest version of a key wins.
-    pub version: u64,
-    /// The key was deleted; the value is empty.
-    pub deletion: bool,
+struct TailItem {
+    key: Key,
+    version: u64,
+    deletion: bool,
     /// The values of all items that were merged in with it, and where in there its own is.
     values: Arc<Vec<u8>>,
     start: usize,
     len: usize,
 }
 
+/// An item that is to be merged in, and where its value is.
+struct Added {
+    key: Key,
+    version: u64,
+    deletion: bool,
+    start: usize,
+    len: usize,
+    /// Its place among those that are merged in with it.
+    nr: usize,
+}
+
 impl TailItem {
-    /// The value.
-    pub fn value(&self) -> &[u8] {
+    fn value(&self) -> &[u8] {
         self.values.get(self.start..self.start + self.len).unwrap_or_default()
     }
 
-    fn to_item(&self, key: Key) -> Item<'_> {
-        Item { key, version: self.version, deletion: self.deletion, value: self.value() }
+    fn borrow(&self) -> Item<'_> {
+        Item { key: self.key, version: self.version, deletion: self.deletion, value: self.value() }
+    }
+}
+
+impl Added {
+    fn into_item(self, values: &Arc<Vec<u8>>) -> TailItem {
+        let Added { key, version, deletion, start, len, .. } = self;
+        TailItem { key, version, deletion, values: values.clone(), start, len }
     }
 }
 
 impl Tail {
     /// No items.
     pub const fn new() -> Self {
-        Tail { items: OrdMap::new(), value_bytes: 0 }
+        Tail { items: Vec::new(), value_bytes: 0 }
     }
 
     /// Adds items of a record that is newer than all that were added before. An item stays when its version is
     /// higher than the added one's; when both are equal the added one does. Unchanged on failure.
     pub fn merge_in<'a>(&mut self, items: impl IntoIterator<Item = Item<'a>>) -> Result<(), Error> {
-        let mut added = Vec::new();
+        let items = items.into_iter();
+        let mut added = Vec::with_capacity(items.size_hint().0)?;
         let mut values = Vec::new();
         for item in items {
             let value = if item.deletion { &[] } else { item.value };
-            added.push((item.key, item.version, item.deletion, values.len(), value.len()))?;
+            let Item { key, version, deletion, .. } = item;
+            let nr = added.len();
+            added.push(Added { key, version, deletion, start: values.len(), len: value.len(), nr })?;
             values.extend_from_slice(value)?;
         }
+        // Commits are in order; what is read from a device can be anything. The one to keep of a key comes last.
+        if !added.is_sorted_by(|a, b| a.key < b.key) {
+            added.sort_unstable_by_key(|item| (item.key, item.version, item.nr));
+        }
         let values = Arc::new(values)?;
-        self.items.reserve(added.len())?;
-        for (key, version, deletion, start, len) in added {
-            let old = self.items.get(&key);
-            if old.is_some_and(|old| old.version > version) {
+        let mut merged = Vec::with_capacity(self.items.len() + added.len())?;
+        // From here on nothing can fail: there is room for all.
+        self.value_bytes = 0;
+        let mut old = self.items.drain(..).peekable();
+        let mut added = added.into_iter().peekable();
+        while let Some(item) = added.next() {
+            if added.peek().is_some_and(|later| later.key == item.key) {
                 continue;
             }
-            let old_len = old.map_or(0, |old| old.len);
-            let item = TailItem { version, deletion, values: values.clone(), start, len };
-            // Cannot fail: there is room for all of them.
-            self.items.insert(key, item)?;
-            self.value_bytes = self.value_bytes - old_len + len;
+            while let Some(before) = old.next_if(|old| old.key < item.key) {
+                self.value_bytes += before.len;
+                merged.push(before)?;
+            }
+            let same = old.next_if(|old| old.key == item.key);
+            let item = match same {
+                Some(old) if old.version > item.version => old,
+                _ => item.into_item(&values),
+            };
+            self.value_bytes += item.len;
+            merged.push(item)?;
         }
+        for after in old {
+            self.value_bytes += after.len;
+            merged.push(after)?;
+        }
+        self.items = merged;
         Ok(())
     }
 
     /// A tail with the same items, whose values are shared.
     pub fn try_clone(&self) -> Result<Self, Error> {
-        let mut items = OrdMap::new();
-        for (key, item) in &self.items {
-            items.insert(*key, item.clone())?;
-        }
+        let mut items = Vec::with_capacity(self.items.len())?;
+        items.try_extend(self.items.iter().cloned())?;
         Ok(Tail { items, value_bytes: self.value_bytes })
     }
 
@@ -102,37 +135,39 @@ impl Tail {
 
     /// The item with this very key, a deletion included.
     pub fn get(&self, key: &Key) -> Option<Item<'_>> {
-        self.items.get(key).map(|item| item.to_item(*key))
+        let at = self.items.binary_search_by(|item| item.key.cmp(key)).ok()?;
+        self.items.get(at).map(TailItem::borrow)
+    }
+
+    /// The items from `first` on.
+    fn from(&self, first: &Key) -> &[TailItem] {
+        self.items.get(self.items.partition_point(|item| item.key < *first)..).unwrap_or_default()
     }
 
     /// Items in `first..=last`, in key order, deletions included.
     pub fn range(&self, first: Key, last: Key) -> impl Iterator<Item = Item<'_>> {
-        // An empty range, not a panic, when first is above last.
-        self.items
-            .range(first.min(last)..=last)
-            .map(|(key, item)| item.to_item(*key))
-            .skip_while(move |item| item.key < first)
+        self.from(&first).iter().take_while(move |item| item.key <= last).map(TailItem::borrow)
     }
 }
 
 /// The items of a tail as changes to a tree.
 pub struct TailSource<'a> {
-    items: Peekable<memory::Range<'a, Key, TailItem>>,
+    items: &'a [TailItem],
 }
 
 impl<'a> TailSource<'a> {
     /// Begins at the first item at or above `from`.
     pub fn new(tail: &'a Tail, from: Key) -> Self {
-        TailSource { items: tail.items.range(from..).peekable() }
+        TailSource { items: tail.from(&from) }
     }
 }
 
 impl ChangeSource for TailSource<'_> {
     fn peek(&mut self) -> Result<Option<Item<'_>>, Error> {
-        Ok(self.items.peek().map(|(key, item)| item.to_item(**key)))
+        Ok(self.items.first().map(TailItem::borrow))
     }
 
     fn advance(&mut self) {
-        self.items.next();
+        self.items = self.items.get(1..).unwrap_or_default();
     }
 }

@@ -245,6 +245,28 @@ fn a_failed_addition_leaves_the_tail_as_it_was() {
 }
 
 #[test]
+fn a_tail_takes_items_in_any_order_and_the_later_of_equal_ones() {
+    let mut tail = Tail::new();
+    let old = [put(key(2), 3, b"old"), put(key(4), 9, b"stays")];
+    tail.merge_in(old.iter().map(OwnedItem::borrow)).unwrap();
+    let new = [
+        put(key(2), 5, b"first"),
+        put(key(1), 1, b"deleted"),
+        put(key(2), 5, b"second"),
+        put(key(4), 8, b"too old"),
+        put(key(2), 4, b"older"),
+        delete(key(1), 1),
+        put(key(3), 1, b"new"),
+    ];
+    tail.merge_in(new.iter().map(OwnedItem::borrow)).unwrap();
+    let found: Vec<OwnedItem> = tail.range(Key::MIN, Key::MAX).map(|item| item.to_owned().unwrap()).collect();
+    let expected =
+        [delete(key(1), 1), put(key(2), 5, b"second"), put(key(3), 1, b"new"), put(key(4), 9, b"stays")];
+    assert_eq!(found, expected);
+    assert_eq!(tail.value_bytes(), 6 + 3 + 5);
+}
+
+#[test]
 fn a_tail_is_a_source_of_changes_from_any_key_on() {
     let items: Vec<OwnedItem> = (1..20).map(|n| put(key(n), n, &[n as u8])).collect();
     let tail = tail(&items);

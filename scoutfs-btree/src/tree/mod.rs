@@ -49,7 +49,7 @@ pub use free::{FreeCursor, free_tree};
 pub use item::{Item, OwnedItem};
 pub use node::Node;
 pub use read::{Cursor, ItemGuard, Leaf, leaf, lookup, next};
-pub use walk::{Visitor, walk};
+pub use walk::{Visitor, walk, walk_down_to};
 
 /// A node that has not been read yet, and what its parents say of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub struct Place {
 
 impl Place {
     /// The whole of a tree, `None` when it is empty.
-    fn of_root(root: &TreeRoot) -> Result<Option<Self>, Error> {
+    pub fn of_root(root: &TreeRoot) -> Result<Option<Self>, Error> {
         if root.height == 0 && root.block.is_none() {
             return Ok(None);
         }

@@ -132,7 +132,7 @@ impl Node {
     /// Reads the node at the root of a place and checks that it is what its parents say: of that level, and with no
     /// item outside of its range. As ranges of siblings do not overlap and no node is empty, no block can be
     /// reached in two ways, so whatever visits all nodes of a tree comes to an end.
-    pub(super) fn read(cache: &BlockCache, place: &Place) -> Result<Self, Error> {
+    pub fn read(cache: &BlockCache, place: &Place) -> Result<Self, Error> {
         let block = cache.read(&place.block, MAGIC_NODE)?;
         let node = Node { block };
         node.check_place(place).map_err(|kind| Error::corrupt(place.block.blkno.get(), kind))?;
@@ -201,8 +201,8 @@ impl Node {
         above.saturating_sub(1)
     }
 
-    /// A child of this parent, whose own last key is `last`.
-    pub(super) fn child(&self, index: usize, last: Key) -> Place {
+    /// A child of this parent, whose own last key is `last`. Panics when `index` is not below [`len`](Self::len).
+    pub fn child(&self, index: usize, last: Key) -> Place {
         let items = self.items();
         Place {
             block: BlockRef::read_from_bytes(items.value(index)).unwrap_or(BlockRef::NONE),

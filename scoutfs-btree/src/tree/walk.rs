@@ -20,9 +20,19 @@ pub trait Visitor {
 
 /// Visits all nodes of a tree in key order, parents before children, and goes on past broken ones.
 pub fn walk(cache: &BlockCache, root: &TreeRoot, visitor: &mut dyn Visitor) -> Result<(), Error> {
+    walk_down_to(cache, root, 0, visitor)
+}
+
+/// As [`walk`], but nodes of levels below `lowest` are not visited.
+pub fn walk_down_to(
+    cache: &BlockCache,
+    root: &TreeRoot,
+    lowest: u8,
+    visitor: &mut dyn Visitor,
+) -> Result<(), Error> {
     let top = match Place::of_root(root) {
-        Ok(Some(top)) => top,
-        Ok(None) => return Ok(()),
+        Ok(Some(top)) if top.level >= lowest => top,
+        Ok(_) => return Ok(()),
         Err(error) => {
             let place = Place {
                 block: root.block,
@@ -40,7 +50,7 @@ pub fn walk(cache: &BlockCache, root: &TreeRoot, visitor: &mut dyn Visitor) -> R
             match Node::read(cache, &place) {
                 Ok(node) => {
                     visitor.node(&place, &node)?;
-                    if place.level > 0 {
+                    if place.level > lowest {
                         path.push((node, 0, place.last))?;
                     }
                 }

@@ -41,7 +41,7 @@ impl List {
     }
 }
 
-impl Pass<'_, '_> {
+impl Pass<'_> {
     /// All parts of a list were read.
     pub fn check_list(&mut self, state: &InodeState, list: &List) -> Result<(), CheckError> {
         let key = list.key;

@@ -52,7 +52,7 @@ fn is_name(name: &[u8]) -> bool {
         && name != b".."
 }
 
-impl Pass<'_, '_> {
+impl Pass<'_> {
     /// An entry by name.
     pub fn dirent_item(&mut self, state: &mut InodeState, item: &Item<'_>) -> Result<(), CheckError> {
         let (key, dir) = (item.key, state.ino);

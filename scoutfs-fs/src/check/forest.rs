@@ -15,14 +15,16 @@ pub(super) struct Forest<'a> {
 }
 
 impl Forest<'_> {
-    /// Calls `each` with all items in key order.
+    /// Calls `each` with all items of a range in key order.
     pub fn for_each(
         &self,
+        first: Key,
+        last: Key,
         each: &mut dyn FnMut(&Item<'_>) -> Result<(), CheckError>,
     ) -> Result<(), CheckError> {
-        let mut next = Some(Key::MIN);
-        while let Some(from) = next {
-            let piece = read_range(self.cache, self.roots, from, from, Key::MAX)?;
+        let mut next = Some(first);
+        while let Some(from) = next.filter(|from| *from <= last) {
+            let piece = read_range(self.cache, self.roots, from, from, last)?;
             for item in &piece.items {
                 each(&item.borrow())?;
             }

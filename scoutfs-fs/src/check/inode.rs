@@ -20,7 +20,7 @@ use super::CheckError;
 use super::entry::Names;
 use super::issue::{IssueKind, Place};
 use super::items::Pass;
-use super::owners::Owner;
+use super::owners::{Owner, Run};
 use super::xattr::Xattrs;
 use crate::inode::kind::FileType;
 
@@ -44,6 +44,8 @@ pub(super) struct InodeState {
     pub backrefs: u64,
     pub parent: u64,
     symlink: bool,
+    /// Where the first extent begins, and its key.
+    first_extent: Option<(u64, Key)>,
     /// Where the last extent ends.
     extents_end: u64,
     online: u64,
@@ -51,25 +53,9 @@ pub(super) struct InodeState {
 }
 
 impl InodeState {
-    pub fn is_dir(&self) -> bool {
-        self.file_type == Some(FileType::Directory)
-    }
-
-    /// Whether it is known to have no links.
-    pub fn is_orphan(&self) -> bool {
-        self.item.is_some_and(|item| item.nlink.get() == 0)
-    }
-}
-
-impl Pass<'_, '_> {
-    fn inode_issue(&mut self, kind: IssueKind, ino: u64) {
-        self.check.issue(kind, Place::Inode { ino });
-    }
-
-    /// Begins an inode at the first of its items.
-    pub fn begin_inode(&mut self, first: &Item<'_>) -> Result<InodeState, CheckError> {
-        let ino = first.key.first;
-        let mut state = InodeState {
+    /// Nothing was seen yet.
+    fn new(ino: u64) -> InodeState {
+        InodeState {
             ino,
             item: None,
             file_type: None,
@@ -81,21 +67,78 @@ impl Pass<'_, '_> {
             backrefs: 0,
             parent: 0,
             symlink: false,
+            first_extent: None,
             extents_end: 0,
             online: 0,
             offline: 0,
-        };
+        }
+    }
+
+    pub fn is_dir(&self) -> bool {
+        self.file_type == Some(FileType::Directory)
+    }
+
+    /// Whether it is known to have no links.
+    pub fn is_orphan(&self) -> bool {
+        self.item.is_some_and(|item| item.nlink.get() == 0)
+    }
+}
+
+impl Pass<'_> {
+    fn inode_issue(&mut self, kind: IssueKind, ino: u64) {
+        self.events.issue(kind, Place::Inode { ino });
+    }
+
+    /// Begins an inode at the first of its items.
+    pub fn begin_inode(&mut self, first: &Item<'_>) -> Result<InodeState, CheckError> {
+        let ino = first.key.first;
+        let mut state = InodeState::new(ino);
         if first.key != Key::inode(ino) {
             self.inode_issue(IssueKind::NoInode, ino);
             return Ok(state);
         }
         state.item = self.fixed::<InodeItem>(first);
-        self.check.summary.inodes += 1;
+        self.counts.inodes += 1;
         if let Some(item) = &state.item {
             state.file_type = FileType::of_mode(item.mode.get());
             self.check_inode(ino, item, first.version, state.file_type)?;
         }
         Ok(state)
+    }
+
+    /// Goes on with an inode that was cut before this piece.
+    pub fn go_on(&mut self, ino: u64) -> Result<InodeState, CheckError> {
+        let item = self.forest.inode(ino)?;
+        let file_type = item.and_then(|item| FileType::of_mode(item.mode.get()));
+        Ok(InodeState { item, file_type, ..InodeState::new(ino) })
+    }
+
+    /// An inode that goes on without having begun has no inode item.
+    pub fn no_inode_item(&mut self, state: Option<&InodeState>) {
+        if let Some(state) = state {
+            self.inode_issue(IssueKind::NoInode, state.ino);
+        }
+    }
+
+    /// Adds what was seen of an inode behind a cut to what was seen before.
+    pub fn join(&mut self, state: &mut InodeState, next: &InodeState) {
+        state.entries += next.entries;
+        state.name_bytes += next.name_bytes;
+        state.subdirectories += next.subdirectories;
+        if next.backrefs > 0 {
+            state.backrefs += next.backrefs;
+            state.parent = next.parent;
+        }
+        state.symlink |= next.symlink;
+        if let Some((first, key)) = next.first_extent {
+            let previous_end = state.extents_end;
+            if first < previous_end {
+                self.issue(IssueKind::ExtentOverlap { first, previous_end }, key);
+            }
+            state.extents_end = next.extents_end;
+        }
+        state.online = state.online.saturating_add(next.online);
+        state.offline = state.offline.saturating_add(next.offline);
     }
 
     /// A value of a fixed length.
@@ -116,7 +159,7 @@ impl Pass<'_, '_> {
         version: u64,
         file_type: Option<FileType>,
     ) -> Result<(), CheckError> {
-        let bound = self.check.sb.ino_bound.get();
+        let bound = self.volume.sb.ino_bound.get();
         if ino == 0 || ino >= bound {
             self.inode_issue(IssueKind::InoNotGivenOut { bound }, ino);
         }
@@ -150,7 +193,7 @@ impl Pass<'_, '_> {
             self.inode_issue(IssueKind::DataNotRegular { data_seq }, ino);
         }
         if ino == ROOT_INO && file_type != Some(FileType::Directory) {
-            self.check.issue(IssueKind::NoRoot, Place::Inode { ino });
+            self.inode_issue(IssueKind::NoRoot, ino);
         }
         for (index, seq) in [(KIND_META_SEQ, meta_seq), (KIND_DATA_SEQ, data_seq)] {
             let wanted = index == KIND_META_SEQ || seq != 0;
@@ -219,13 +262,20 @@ impl Pass<'_, '_> {
             let previous_end = state.extents_end;
             self.issue(IssueKind::ExtentOverlap { first, previous_end }, key);
         }
+        if state.first_extent.is_none() {
+            state.first_extent = Some((first, key));
+        }
         state.extents_end = end;
         match (flags, blkno) {
-            (EXTENT_OFFLINE, 0) => state.offline += len,
+            (EXTENT_OFFLINE, 0) => state.offline = state.offline.saturating_add(len),
             (0 | EXTENT_UNWRITTEN, 1..) => {
-                state.online += len;
-                self.check.summary.data_blocks += len;
-                self.check.claim(SpaceKind::Data, blkno, len, Owner::Files, Some(Place::Item { key }))?;
+                // Not a sum of blocks of the device: extents may overlap.
+                state.online = state.online.saturating_add(len);
+                self.counts.data_blocks = self.counts.data_blocks.saturating_add(len);
+                match Run::new(&self.volume.geometry, SpaceKind::Data, blkno, len, Owner::Files) {
+                    Some(run) => self.events.claim(run),
+                    None => self.issue(IssueKind::OutsideZones { owner: Owner::Files }, key),
+                }
             }
             _ => self.issue(IssueKind::ExtentFlags { flags, blkno }, key),
         }
@@ -263,7 +313,7 @@ impl Pass<'_, '_> {
 
     fn end_directory(&mut self, state: &InodeState, item: &InodeItem) -> Result<(), CheckError> {
         let ino = state.ino;
-        self.check.summary.directories += 1;
+        self.counts.directories += 1;
         let (size, found) = (item.size.get(), state.name_bytes);
         if size != found {
             self.inode_issue(IssueKind::DirSize { size, found }, ino);
@@ -294,6 +344,6 @@ impl Pass<'_, '_> {
         } else if parent != state.parent {
             self.inode_issue(IssueKind::Parent { parent, found: state.parent }, ino);
         }
-        self.check_reach(ino, parent)
+        self.check_parent(ino, parent)
     }
 }

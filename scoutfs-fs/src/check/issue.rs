@@ -162,6 +162,9 @@ macro_rules! issue_kinds {
         }
 
         impl IssueKind {
+            /// The names of all invariants.
+            pub const NAMES: &[&str] = &[$(stringify!($name)),*];
+
             /// The name of the invariant, for programs.
             pub fn name(&self) -> &'static str {
                 match self {

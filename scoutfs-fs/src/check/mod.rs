@@ -5,11 +5,14 @@
 //! | --- | --- |
 //! | this | [`check`], what it returns, and the order of things |
 //! | `issue` | [`Issue`]: what can be wrong, as data |
+//! | `parallel` | work in pieces by several threads, with results in order |
+//! | `events` | what a thread found, for who asked |
 //! | `owners` | who owns each block |
 //! | `supers` | super block copies and quorum blocks |
 //! | `trees` | every node of every tree |
 //! | `space` | slots, the server's items, and whose space is whose |
 //! | `forest` | the filesystem's items as a mount reads them |
+//! | `cuts` | where the pass over all items is cut into pieces |
 //! | `items` | the pass over all items, and the change index and orphans |
 //! | `inode` | one inode and all of its items |
 //! | `entry` | directory entries and back references |
@@ -21,21 +24,34 @@
 //!
 //! - No image, however hostile, makes it panic, loop, or recurse. Each block of a tree is visited once, and so is each
 //!   item; a step of the proof that needs another item looks that one up.
-//! - Memory is bounded by the number of runs of blocks with one owner, one inode's state, and the directories on the way
-//!   up from one whose parents come later.
+//! - Memory does not grow with the number of inodes. It takes [`CACHE_BLOCKS`] blocks; about 64 bytes for each run of blocks
+//!   with one owner (files that lie one after the other are one run, files between free blocks are not); 4 bytes for each leaf,
+//!   to know what to do next, and at most 8 MiB of cuts; the directories on the way up from one whose parents have higher
+//!   numbers; and for each thread what two pieces of work found, which for a sound volume is an entry of some 200 bytes
+//!   for each leaf, directory, or run of blocks in them. A hundred million small files have 1.5 million leaves: 14 MiB, and the runs.
+//! - The issues and their order depend on the volume alone, not on the number of threads or their luck.
 //! - A torn write is not an issue: what a power failure may leave at any time is a sound volume.
 //! - What cannot be known is not guessed: when a node is damaged, nothing is said of items and of blocks without
 //!   owner, for they may be what the node knows of; see [`Summary`].
 //!
-//! It takes no locks. When the volume is changed meanwhile, the result means nothing; see [`Summary::changed`].
+//! # Threads
+//!
+//! Leaves of trees, and ranges of items with all that must be looked up for them, are read and checked by several threads
+//! (`parallel`), which share the block cache and nothing else. What they find comes in order to the calling thread, which
+//! alone knows the owners of blocks, calls `report` and `progress`, and joins inodes that were cut.
+//!
+//! It takes no locks of the volume. When the volume is changed meanwhile, the result means nothing; see [`Summary::changed`].
 
 mod acl;
+mod cuts;
 mod entry;
+mod events;
 mod forest;
 mod inode;
 mod issue;
 mod items;
 mod owners;
+mod parallel;
 mod reach;
 mod space;
 mod supers;
@@ -56,10 +72,14 @@ pub use issue::{Issue, IssueKind, Place, TreeId};
 pub use owners::Owner;
 pub use supers::{QuorumState, read_quorum};
 
+use cuts::Cuts;
 use owners::{Finding, Owners};
 
 /// Blocks that are kept in memory: 64 MiB.
 const CACHE_BLOCKS: usize = 1024;
+
+/// Threads that [`check`] uses.
+const THREADS: usize = 4;
 
 /// What a full progress bar counts.
 pub const PROGRESS_TOTAL: u64 = 1000;
@@ -120,7 +140,7 @@ impl From<scoutfs_btree::Error> for CheckError {
     }
 }
 
-/// Checks a volume that nobody has mounted.
+/// Checks a volume that nobody has mounted, in a few threads.
 ///
 /// Tells each issue as it is found, and now and then how much is done (of [`PROGRESS_TOTAL`]).
 pub fn check(
@@ -128,12 +148,34 @@ pub fn check(
     report: &mut dyn FnMut(Issue),
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary, CheckError> {
+    check_with(dev, THREADS, report, progress)
+}
+
+/// As [`check`], with a number of threads. What is reported does not depend on it; with 1 the calling thread does all.
+pub fn check_with(
+    dev: &Arc<Box<dyn BlockDevice>>,
+    threads: usize,
+    report: &mut dyn FnMut(Issue),
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Summary, CheckError> {
+    check_in_pieces(dev, threads, Cuts::new(), report, progress)
+}
+
+/// As [`check_with`], with some cuts to begin with.
+fn check_in_pieces(
+    dev: &Arc<Box<dyn BlockDevice>>,
+    threads: usize,
+    cuts: Cuts,
+    report: &mut dyn FnMut(Issue),
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Summary, CheckError> {
     let found = read_super(&***dev)?;
     let fsid = found.sb.id.fsid.get();
-    let cache = BlockCache::new(dev.clone(), fsid, found.geometry, CACHE_BLOCKS)?;
+    let cache = Arc::new(BlockCache::new(dev.clone(), fsid, found.geometry, CACHE_BLOCKS)?)?;
     let mut checker = Checker {
         dev,
-        cache: &cache,
+        cache,
+        threads,
         sb: found.sb,
         geometry: found.geometry,
         owners: Owners::new(found.geometry),
@@ -142,6 +184,7 @@ pub fn check(
         summary: Summary { fsid, items_checked: true, owners_checked: true, ..Summary::default() },
         shared_nodes: 0,
         tree_items: 0,
+        cuts,
     };
     checker.run(found)?;
     Ok(checker.summary)
@@ -150,7 +193,8 @@ pub fn check(
 /// The state of a check.
 struct Checker<'a> {
     dev: &'a Arc<Box<dyn BlockDevice>>,
-    cache: &'a BlockCache,
+    cache: Arc<BlockCache>,
+    threads: usize,
     sb: SuperBlock,
     geometry: Geometry,
     owners: Owners,
@@ -161,6 +205,8 @@ struct Checker<'a> {
     shared_nodes: u64,
     /// Items of the filesystem in all trees and records, all versions and deletions included.
     tree_items: u64,
+    /// Where the pass over them is cut.
+    cuts: Cuts,
 }
 
 impl Checker<'_> {
@@ -170,7 +216,7 @@ impl Checker<'_> {
         self.check_quorum_blocks()?;
         let roots = self.check_space(found)?;
         if self.summary.items_checked {
-            self.check_items(&roots)?;
+            self.check_items(roots)?;
         } else {
             self.summary.owners_checked = false;
         }

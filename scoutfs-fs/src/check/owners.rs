@@ -83,6 +83,16 @@ pub(super) struct Run {
     pub owner: Owner,
 }
 
+impl Run {
+    /// The run of 4 KiB blocks that are `len` blocks of a kind; `None` when they are not all in the zones.
+    pub fn new(geometry: &Geometry, kind: SpaceKind, start: u64, len: u64, owner: Owner) -> Option<Run> {
+        let unit = sectors(Some(kind));
+        let (start, len) = (start.checked_mul(unit)?, len.checked_mul(unit)?);
+        let inside = geometry.has_data_blocks(start, len);
+        inside.then(|| Run { first: start, last: start + len - 1, kind: Some(kind), owner })
+    }
+}
+
 /// 4 KiB blocks in one block of a kind.
 fn sectors(kind: Option<SpaceKind>) -> u64 {
     match kind {
@@ -103,12 +113,9 @@ impl Owners {
         Owners { geometry, runs: OrdMap::new() }
     }
 
-    /// The run of 4 KiB blocks that are `len` blocks of a kind; `None` when they are not all in the zones.
+    /// See [`Run::new`].
     pub fn run(&self, kind: SpaceKind, start: u64, len: u64, owner: Owner) -> Option<Run> {
-        let unit = sectors(Some(kind));
-        let (start, len) = (start.checked_mul(unit)?, len.checked_mul(unit)?);
-        let inside = self.geometry.has_data_blocks(start, len);
-        inside.then(|| Run { first: start, last: start + len - 1, kind: Some(kind), owner })
+        Run::new(&self.geometry, kind, start, len, owner)
     }
 
     /// The run of whole zones that are neither metadata nor data yet.

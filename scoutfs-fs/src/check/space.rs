@@ -21,9 +21,10 @@ use scoutfs_server::roots::{Member, Roots, SlotState, read_slot};
 use scoutfs_server::super_block::ValidSuper;
 use zerocopy::FromBytes;
 
-use super::issue::{IssueKind, Place, TreeId};
+use super::events::{Event, Events};
+use super::issue::{Issue, IssueKind, Place, TreeId};
 use super::owners::Owner;
-use super::trees::Tree;
+use super::trees::{Tree, check_version};
 use super::{CheckError, Checker};
 
 /// What the items of the filesystem are read from.
@@ -112,9 +113,9 @@ impl Checker<'_> {
             versions: (0, u64::MAX),
             in_forest: true,
         };
-        let seen = self.check_tree(&fs, &mut |_| Ok(()))?;
+        let seen = self.check_tree(&fs)?;
         let (counted, found) = (self.sb.tombstones.get(), seen.deletions);
-        if seen.whole && counted != found {
+        if !seen.broken && counted != found {
             self.issue(IssueKind::TombstoneCount { counted, found }, Place::Tree { tree: TreeId::Fs });
         }
         let empty = ForestRoots { fs_root: TreeRoot::EMPTY, logs: Vec::new(), tails: Vec::new() };
@@ -132,11 +133,10 @@ impl Checker<'_> {
             versions: (0, 0),
             in_forest: false,
         };
-        let mut items = Vec::new();
-        let seen = self.check_tree(&tree, &mut |item| Ok(items.push(item.to_owned()?)?))?;
+        let seen = self.check_tree(&tree)?;
         // Without all members nobody knows which slots count.
-        self.summary.items_checked &= seen.whole;
-        Ok(items)
+        self.summary.items_checked &= !seen.broken;
+        Ok(seen.items)
     }
 
     fn members(&mut self, items: &[OwnedItem]) -> Result<Vec<Member>, CheckError> {
@@ -309,7 +309,7 @@ impl Checker<'_> {
     /// The server's working set.
     fn work_list(&mut self) -> Result<(), CheckError> {
         let mut entries = Vec::new();
-        let list = read_list(self.cache, &self.sb.work, |entry| Ok(entries.push(*entry)?));
+        let list = read_list(&self.cache, &self.sb.work, |entry| Ok(entries.push(*entry)?));
         for entry in &entries {
             let (start, len) = (entry.start.get(), entry.len.get());
             if entry.kind != SPACE_META || entry.state != ENTRY_FREE {
@@ -359,7 +359,7 @@ impl Checker<'_> {
         }
         let mut replay = SpaceReplay::new(self.geometry);
         let mut wrong = None;
-        let list = read_list(self.cache, &header.space, |entry| {
+        let list = read_list(&self.cache, &header.space, |entry| {
             if wrong.is_none() {
                 wrong = replay.list_entry(entry).err();
             }
@@ -415,13 +415,19 @@ impl Checker<'_> {
             }
         };
         for log in state.logs().filter(|log| log.nr.get() >= back.logs_before) {
-            self.check_tree(&tree(&log, log.max_version.get()), &mut |_| Ok(()))?;
+            self.check_tree(&tree(&log, log.max_version.get()))?;
         }
         if let (Some(tail), Some(log)) = (&state.tail, state.logs().last()) {
             let tree = tree(&log, u64::MAX);
+            let mut events = Events::default();
             for item in tail.range(Key::MIN, Key::MAX) {
                 self.tree_items += u64::from(tree.in_forest);
-                self.check_version(&tree, &item);
+                check_version(&tree, self.sb.seq_bound.get(), &item, &mut events);
+            }
+            for event in events.take()? {
+                if let Event::Issue(Issue { kind, place }) = event {
+                    self.issue(kind, place);
+                }
             }
         }
         Ok(())

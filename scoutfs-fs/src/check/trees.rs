@@ -1,21 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Every node of every tree, and which versions its items have.
 
+use core::ops::Range;
+
 use scoutfs_btree::space::SpaceKind;
-use scoutfs_btree::tree::{Place as NodePlace, Visitor, walk};
-use scoutfs_btree::{Error as TreeError, Item, Node};
+use scoutfs_btree::tree::{Place as NodePlace, Visitor, walk_down_to};
+use scoutfs_btree::{BlockCache, Error as TreeError, Item, Node, OwnedItem};
+use scoutfs_env::sync::atomic::{AtomicBool, Ordering};
+use scoutfs_env::{Arc, Vec};
 use scoutfs_format::Key;
 use scoutfs_format::key::{ZONE_FS, ZONE_INDEX, ZONE_ORPHAN, ZONE_SERVER, ZONE_XATTR_INDEX};
 use scoutfs_format::tree::TreeRoot;
 
-use super::issue::{IssueKind, Place, TreeId};
+use super::events::{Event, Events};
+use super::issue::{Issue, IssueKind, Place, TreeId};
 use super::owners::{Owner, Run, blocks};
+use super::parallel::in_order;
 use super::{CheckError, Checker, PROGRESS_TOTAL};
 
 /// When more nodes than this have two owners the trees are not followed further: each node may have thousands.
 const MAX_SHARED_NODES: u64 = 1000;
 
 /// A tree to be checked.
+#[derive(Clone, Copy)]
 pub(super) struct Tree {
     pub id: TreeId,
     pub root: TreeRoot,
@@ -28,37 +35,99 @@ pub(super) struct Tree {
 }
 
 /// What was seen of a tree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Default)]
 pub(super) struct Seen {
     pub deletions: u64,
-    /// Whether all nodes were sound.
-    pub whole: bool,
+    /// All items of the server's tree; it is small. None of other trees.
+    pub items: Vec<OwnedItem>,
+    /// A node that is not sound was seen.
+    pub broken: bool,
+}
+
+/// Leaves of one parent, as a piece of work; or the only node of a tree.
+struct Leaves {
+    parent: NodePlace,
+    children: Range<usize>,
+}
+
+/// Leaves in one piece of work.
+const LEAVES: usize = 32;
+
+/// What was seen of some leaves.
+struct Part {
+    seen: Seen,
+    items: u64,
+    events: Vec<Event>,
+    /// Where they begin.
+    first_keys: Vec<Key>,
 }
 
 impl Checker<'_> {
-    /// Checks all nodes of a tree, claims their blocks, and calls `each` for all items.
-    pub(super) fn check_tree(
-        &mut self,
-        tree: &Tree,
-        each: &mut dyn FnMut(&Item<'_>) -> Result<(), CheckError>,
-    ) -> Result<Seen, CheckError> {
-        let (cache, root) = (self.cache, tree.root);
-        let mut walker =
-            Walker { check: self, tree, each, seen: Seen { deletions: 0, whole: true }, failed: None };
-        let walked = walk(cache, &root, &mut walker);
-        let (seen, failed) = (walker.seen, walker.failed);
-        if let Some(e) = failed {
-            return Err(e);
+    /// Checks all nodes of a tree and claims their blocks. Those above the leaves are read here, and then the leaves by
+    /// several threads.
+    pub(super) fn check_tree(&mut self, tree: &Tree) -> Result<Seen, CheckError> {
+        let (cache, root) = (self.cache.clone(), tree.root);
+        let mut walker = Walker { check: self, tree, leaves: Vec::new(), broken: false, failed: None };
+        if let Ok(Some(top)) = NodePlace::of_root(&root)
+            && top.level == 0
+        {
+            walker.leaves.push(Leaves { parent: top, children: 0..1 })?;
         }
-        // Any other error is the walker's own, to end the walk early.
-        if let Err(TreeError::NoMemory) = walked {
-            return Err(CheckError::NoMemory);
+        let walked = walk_down_to(&cache, &root, 1, &mut walker);
+        let Walker { leaves, broken, failed, .. } = walker;
+        let mut seen = Seen { broken, ..Seen::default() };
+        match (failed, walked) {
+            (Some(e), _) => return Err(e),
+            (None, Err(TreeError::NoMemory)) => return Err(CheckError::NoMemory),
+            // The walker's own, to end the walk early.
+            (None, Err(_)) => seen.broken = true,
+            (None, Ok(())) => self.check_leaves(tree, leaves, &mut seen)?,
         }
-        if !seen.whole {
+        if seen.broken {
             self.summary.owners_checked = false;
             self.summary.items_checked &= !tree.in_forest;
         }
         Ok(seen)
+    }
+
+    fn check_leaves(&mut self, tree: &Tree, leaves: Vec<Leaves>, seen: &mut Seen) -> Result<(), CheckError> {
+        let (count, tree) = (leaves.len(), *tree);
+        let stop = Arc::new(AtomicBool::new(false))?;
+        let (cache, seq_bound) = (self.cache.clone(), self.sb.seq_bound.get());
+        let context = LeafCheck { cache, tree, seq_bound, stop: stop.clone() };
+        let work = move |nr| match leaves.get(nr) {
+            Some(leaves) => context.check(leaves),
+            None => Ok(None),
+        };
+        in_order(self.threads, count, work, &mut |part| {
+            let Some(part) = part.filter(|_| self.shared_nodes <= MAX_SHARED_NODES) else {
+                seen.broken = true;
+                stop.store(true, Ordering::Relaxed);
+                return Ok(());
+            };
+            seen.deletions += part.seen.deletions;
+            seen.broken |= part.seen.broken;
+            seen.items.try_extend(part.seen.items)?;
+            if tree.in_forest {
+                self.tree_items += part.items;
+                self.cuts.add(&part.first_keys)?;
+            }
+            for event in part.events {
+                match event {
+                    Event::Node(blkno) => self.claim_node(&tree, blkno)?,
+                    Event::Issue(Issue { kind, place }) => self.issue(kind, place),
+                    Event::Claim(_) | Event::Directory { .. } => {}
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn claim_node(&mut self, tree: &Tree, blkno: u64) -> Result<(), CheckError> {
+        self.node_seen();
+        let shared = self.claim(SpaceKind::Meta, blkno, 1, Owner::Tree(tree.id), None)?;
+        self.shared_nodes += u64::from(shared);
+        Ok(())
     }
 
     /// Claims blocks and tells of those that have an owner already. Returns whether there are such.
@@ -87,34 +156,12 @@ impl Checker<'_> {
             taken = true;
             summary.issues += 1;
             let (kind, start, len) = blocks(&Run { kind: run.kind.or(found.kind), ..found });
-            report(super::Issue {
+            report(Issue {
                 kind: IssueKind::OwnedTwice { first: found.owner, second: run.owner },
                 place: Place::Blocks { kind, start, len },
             });
         })?;
         Ok(taken)
-    }
-
-    /// Checks what can be said of an item of a tree or of a record by itself.
-    pub(super) fn check_version(&mut self, tree: &Tree, item: &Item<'_>) {
-        let place = || Place::TreeItem { tree: tree.id, key: item.key };
-        let version = item.version;
-        let server = tree.id == TreeId::Server;
-        let known = match item.key.zone {
-            ZONE_SERVER => server,
-            ZONE_INDEX | ZONE_ORPHAN | ZONE_XATTR_INDEX | ZONE_FS => !server,
-            _ => false,
-        };
-        if !known {
-            self.issue(IssueKind::UnknownKey, place());
-        }
-        let bound = if server { 1 } else { self.sb.seq_bound.get() };
-        let (min, max) = tree.versions;
-        if version >= bound {
-            self.issue(IssueKind::VersionNotGivenOut { version, bound }, place());
-        } else if version < min || version > max {
-            self.issue(IssueKind::VersionOutsideLog { version, min, max }, place());
-        }
     }
 
     fn node_seen(&mut self) {
@@ -128,59 +175,135 @@ impl Checker<'_> {
     }
 }
 
+/// Checks what can be said of an item of a tree or of a record by itself.
+pub(super) fn check_version(tree: &Tree, seq_bound: u64, item: &Item<'_>, events: &mut Events) {
+    let place = || Place::TreeItem { tree: tree.id, key: item.key };
+    let version = item.version;
+    let server = tree.id == TreeId::Server;
+    let known = match item.key.zone {
+        ZONE_SERVER => server,
+        ZONE_INDEX | ZONE_ORPHAN | ZONE_XATTR_INDEX | ZONE_FS => !server,
+        _ => false,
+    };
+    if !known {
+        events.issue(IssueKind::UnknownKey, place());
+    }
+    let bound = if server { 1 } else { seq_bound };
+    let (min, max) = tree.versions;
+    if version >= bound {
+        events.issue(IssueKind::VersionNotGivenOut { version, bound }, place());
+    } else if version < min || version > max {
+        events.issue(IssueKind::VersionOutsideLog { version, min, max }, place());
+    }
+}
+
+fn broken(tree: &Tree, place: &NodePlace, error: TreeError) -> Issue {
+    let (tree, block, first, last) = (tree.id, place.block, place.first, place.last);
+    Issue { kind: IssueKind::Node { error }, place: Place::Node { tree, block, first, last } }
+}
+
+/// What a thread needs to check leaves of a tree.
+struct LeafCheck {
+    cache: Arc<BlockCache>,
+    tree: Tree,
+    seq_bound: u64,
+    /// The tree is not followed further.
+    stop: Arc<AtomicBool>,
+}
+
+impl LeafCheck {
+    fn check(&self, leaves: &Leaves) -> Result<Option<Part>, CheckError> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let mut part = Part { seen: Seen::default(), items: 0, events: Vec::new(), first_keys: Vec::new() };
+        let mut events = Events::default();
+        let parent = match leaves.parent.level {
+            0 => None,
+            _ => Some(Node::read(&self.cache, &leaves.parent)?),
+        };
+        for index in leaves.children.clone() {
+            let place = match &parent {
+                Some(parent) if index < parent.len() => parent.child(index, leaves.parent.last),
+                Some(_) => break,
+                None => leaves.parent,
+            };
+            if place.last < self.tree.freed_below {
+                continue;
+            }
+            part.first_keys.push(place.first)?;
+            match Node::read(&self.cache, &place) {
+                Ok(leaf) => self.leaf(&leaf, &mut part, &mut events)?,
+                Err(TreeError::NoMemory) => return Err(CheckError::NoMemory),
+                Err(error) => {
+                    part.seen.broken = true;
+                    events.push(Event::Issue(broken(&self.tree, &place, error)));
+                }
+            }
+        }
+        part.events = events.take()?;
+        Ok(Some(part))
+    }
+
+    fn leaf(&self, leaf: &Node, part: &mut Part, events: &mut Events) -> Result<(), CheckError> {
+        events.push(Event::Node(leaf.reference().blkno.get()));
+        part.items += leaf.len() as u64;
+        for index in 0..leaf.len() {
+            let item = leaf.item(index);
+            part.seen.deletions += u64::from(item.deletion);
+            check_version(&self.tree, self.seq_bound, &item, events);
+            if self.tree.id == TreeId::Server {
+                part.seen.items.push(item.to_owned()?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Visits the nodes above the leaves.
 struct Walker<'w, 'c> {
     check: &'w mut Checker<'c>,
     tree: &'w Tree,
-    each: &'w mut dyn FnMut(&Item<'_>) -> Result<(), CheckError>,
-    seen: Seen,
+    leaves: Vec<Leaves>,
+    broken: bool,
     failed: Option<CheckError>,
 }
 
 impl Walker<'_, '_> {
-    /// Ends the walk.
-    fn stop<T>(&mut self, e: CheckError) -> Result<T, TreeError> {
-        self.failed = Some(e);
-        Err(TreeError::NoMemory)
+    fn inner_node(&mut self, place: &NodePlace, node: &Node) -> Result<(), CheckError> {
+        if place.last >= self.tree.freed_below {
+            self.check.claim_node(self.tree, place.block.blkno.get())?;
+        }
+        if place.level == 1 {
+            let mut first = 0;
+            while first < node.len() {
+                let end = node.len().min(first + LEAVES);
+                self.leaves.push(Leaves { parent: *place, children: first..end })?;
+                first = end;
+            }
+        }
+        Ok(())
     }
 }
 
 impl Visitor for Walker<'_, '_> {
     fn node(&mut self, place: &NodePlace, node: &Node) -> Result<(), TreeError> {
-        if place.last < self.tree.freed_below {
-            return Ok(());
-        }
-        self.check.node_seen();
-        let blkno = place.block.blkno.get();
-        match self.check.claim(SpaceKind::Meta, blkno, 1, Owner::Tree(self.tree.id), None) {
-            Ok(shared) => self.check.shared_nodes += u64::from(shared),
-            Err(e) => return self.stop(e),
+        if let Err(e) = self.inner_node(place, node) {
+            self.failed = Some(e);
+            return Err(TreeError::NoMemory);
         }
         if self.check.shared_nodes > MAX_SHARED_NODES {
-            self.seen.whole = false;
             return Err(TreeError::NoSpace);
-        }
-        if node.level() > 0 {
-            return Ok(());
-        }
-        for index in 0..node.len() {
-            let item = node.item(index);
-            self.seen.deletions += u64::from(item.deletion);
-            self.check.tree_items += u64::from(self.tree.in_forest);
-            self.check.check_version(self.tree, &item);
-            if let Err(e) = (self.each)(&item) {
-                return self.stop(e);
-            }
         }
         Ok(())
     }
 
     fn broken(&mut self, place: &NodePlace, error: TreeError) -> Result<(), TreeError> {
-        if place.last < self.tree.freed_below {
-            return Ok(());
+        if place.last >= self.tree.freed_below {
+            self.broken = true;
+            let Issue { kind, place } = broken(self.tree, place, error);
+            self.check.issue(kind, place);
         }
-        self.seen.whole = false;
-        let (tree, block, first, last) = (self.tree.id, place.block, place.first, place.last);
-        self.check.issue(IssueKind::Node { error }, Place::Node { tree, block, first, last });
         Ok(())
     }
 }

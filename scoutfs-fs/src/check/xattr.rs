@@ -38,7 +38,7 @@ pub(super) struct Xattrs {
     names: Names,
 }
 
-impl Pass<'_, '_> {
+impl Pass<'_> {
     /// A part of an attribute.
     pub fn xattr_item(&mut self, state: &mut InodeState, item: &Item<'_>) -> Result<(), CheckError> {
         let key = item.key;

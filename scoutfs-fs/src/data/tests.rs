@@ -21,6 +21,7 @@ fn truncate(fs: &Fs, ino: u64, size: u64) {
     assert_eq!(attr.size, size);
 }
 
+/// Invariant 32.
 #[test]
 fn what_a_file_grows_over_reads_as_zeros_whatever_was_there() {
     let mut fs = TestFs::new();
@@ -79,6 +80,7 @@ fn block_counts_are_the_sum_of_the_extents_after_every_operation() {
     assert_eq!(blocks(), 0);
 }
 
+/// Invariant 39.
 #[test]
 fn data_version_changes_with_contents_and_size_and_with_nothing_else() {
     let fs = TestFs::new();
@@ -168,6 +170,7 @@ fn a_truncation_that_a_crash_cut_short_is_finished_by_the_next_open_or_change() 
     }
 }
 
+/// Invariant 34.
 #[test]
 fn a_file_written_piece_by_piece_lies_in_one_piece() {
     let fs = TestFs::with_bytes(1 << 30);
@@ -192,6 +195,30 @@ fn a_file_written_piece_by_piece_lies_in_one_piece() {
         let data = fs.read_all(ino);
         assert!((0..500).all(|n| data[n * 4096..][..4096] == bytes(n as u64, 4096)));
     }
+    fs.verify();
+}
+
+/// Invariant 34: what is taken ahead for a file that grows goes back when it does not.
+#[test]
+fn a_small_file_takes_the_blocks_that_it_fills() {
+    let fs = TestFs::new();
+    let used = || {
+        fs.sync().unwrap();
+        let statfs = fs.statfs().unwrap();
+        statfs.total_data - statfs.free_data
+    };
+    let before = used();
+    for n in 1..=100 {
+        let ino = fs.touch(ROOT_INO, &format!("{n}"));
+        for _ in 0..n % 4 + 1 {
+            fs.append(ino, &bytes(n, 4000)).unwrap();
+        }
+        let blocks = ((n % 4 + 1) * 4000).div_ceil(4096);
+        assert_eq!(fs.extents(ino).iter().map(|e| e.1).sum::<u64>(), blocks);
+    }
+    let filled: u64 = (1..=100u64).map(|n| ((n % 4 + 1) * 4000).div_ceil(4096)).sum();
+    fs.drop_reservations();
+    assert_eq!(used() - before, filled);
     fs.verify();
 }
 

@@ -119,6 +119,7 @@ fn readdir_plus_takes_a_reference_of_each_entry_that_was_taken() {
     fs.verify();
 }
 
+/// Invariant 35.
 #[test]
 fn rename_updates_the_ctime_of_the_replaced_inode() {
     let fs = TestFs::new();
@@ -138,6 +139,7 @@ fn rename_updates_the_ctime_of_the_replaced_inode() {
     fs.verify();
 }
 
+/// Invariant 62.
 #[test]
 fn renames_into_the_root_directory_work_from_anywhere() {
     let fs = TestFs::new();

@@ -70,7 +70,7 @@ pub(crate) struct Inode {
 
 /// A time as it is stored.
 pub(crate) fn to_time(t: Timespec) -> Time {
-    Time { sec: I64::new(t.sec), nsec: U32::new(t.nsec), pad: U32::new(0) }
+    Time { sec: I64::new(t.sec), nsec: U32::new(t.nsec), pad: U32::ZERO }
 }
 
 fn from_time(t: &Time) -> Timespec {

@@ -29,6 +29,7 @@ fn orphan(fs: &Fs) -> Option<u64> {
     fs.store().next_orphan(0).unwrap()
 }
 
+/// Invariant 35.
 #[test]
 fn times_keep_nanoseconds() {
     let mut fs = TestFs::new();
@@ -71,6 +72,7 @@ fn a_changed_inode_moves_to_the_end_of_the_index_and_stays_there_once() {
     fs.verify();
 }
 
+/// Invariant 41: it is not deleted while it is used.
 #[test]
 fn an_unlinked_inode_lives_until_its_last_reference_and_open_file_are_gone() {
     let fs = TestFs::new();
@@ -90,6 +92,7 @@ fn an_unlinked_inode_lives_until_its_last_reference_and_open_file_are_gone() {
     fs.verify();
 }
 
+/// Invariant 43.
 #[test]
 fn a_handle_does_not_revive_an_unlinked_inode() {
     let fs = TestFs::new();
@@ -104,6 +107,7 @@ fn a_handle_does_not_revive_an_unlinked_inode() {
     fs.verify();
 }
 
+/// Invariant 41: it is an orphan exactly as long as it has no links.
 #[test]
 fn a_temporary_file_is_an_orphan_until_it_gets_a_name() {
     let fs = TestFs::new();
@@ -144,6 +148,7 @@ fn leftovers_of_a_crash_are_deleted_at_the_next_mount() {
     fs.verify();
 }
 
+/// Invariants 30, 41.
 #[test]
 fn one_of_many_who_let_go_at_once_deletes_the_inode_and_frees_its_blocks_once() {
     const THREADS: usize = 4;

@@ -139,6 +139,7 @@ fn who_may_not_gets_nothing() {
     assert!(memory.0.borrow().iter().all(|b| *b == PATTERN));
 }
 
+/// Invariant 55.
 #[test]
 fn a_path_comes_with_its_entry_and_zero_padding_and_needs_all_its_room() {
     let fs = TestFs::new();
@@ -179,6 +180,7 @@ fn a_path_comes_with_its_entry_and_zero_padding_and_needs_all_its_room() {
     }
 }
 
+/// Invariant 55.
 #[test]
 fn entries_fill_the_room_that_there_is_with_zero_padding() {
     let fs = TestFs::new();

@@ -32,7 +32,14 @@ pub(crate) struct Client {
     state: Mutex<State>,
     answered: Condvar,
     counters: Arc<Counters>,
+    /// Runs once, when the answer to a request of this kind has arrived and before who asked goes on.
+    #[cfg(test)]
+    pub on_answer: Mutex<Option<OnAnswer>>,
 }
+
+/// `MSG_*`, and what runs.
+#[cfg(test)]
+type OnAnswer = (u8, std::boxed::Box<dyn FnOnce() + Send>);
 
 struct State {
     connection: Connection,
@@ -90,6 +97,8 @@ impl Client {
             }),
             answered: Condvar::new(),
             counters,
+            #[cfg(test)]
+            on_answer: Mutex::new(None),
         }
     }
 
@@ -139,9 +148,23 @@ impl Client {
                 _ => break,
             }
         }
-        match state.requests.remove(&id) {
-            Some(Request::Answered { status, payload }) => Ok((status, payload)),
+        let request = state.requests.remove(&id);
+        drop(state);
+        match request {
+            Some(Request::Answered { status, payload }) => {
+                #[cfg(test)]
+                self.run_on_answer(kind);
+                Ok((status, payload))
+            }
             _ => Err(Error::Shutdown("the server is gone")),
+        }
+    }
+
+    #[cfg(test)]
+    fn run_on_answer(&self, kind: u8) {
+        let hook = self.on_answer.lock().take_if(|(wanted, _)| *wanted == kind);
+        if let Some((_, run)) = hook {
+            run();
         }
     }
 
@@ -275,3 +298,6 @@ fn frame_error(e: FrameError) -> Error {
         _ => Error::Invalid("a message that is too long"),
     }
 }
+
+#[cfg(test)]
+mod tests;

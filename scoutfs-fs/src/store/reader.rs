@@ -71,8 +71,9 @@ impl Reader {
                 Err(e) if e.is_stale() => e,
                 other => return other,
             };
+            // That the roots changed is not enough: a commit adds a tail and leaves the trees as old as they were.
             let mut now = self.roots.snapshot();
-            if now.generation == snapshot.generation {
+            if same_roots(&now, &snapshot) {
                 match self.refresh() {
                     Ok(_) => {}
                     Err(Error::Tree(e)) => return Err(e),
@@ -81,9 +82,9 @@ impl Reader {
                     Err(_) => return Err(stale.stale_to_corrupt()),
                 }
                 now = self.roots.snapshot();
-            }
-            if same_roots(&now, &snapshot) {
-                return Err(stale.stale_to_corrupt());
+                if same_roots(&now, &snapshot) {
+                    return Err(stale.stale_to_corrupt());
+                }
             }
             snapshot = now;
         }
@@ -110,3 +111,6 @@ impl From<ServerError> for Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@
 use scoutfs_btree::{ForestRoots, LogSource, Tail};
 use scoutfs_env::sync::Mutex;
 use scoutfs_env::{Arc, Vec};
+use scoutfs_format::Key;
 
 use crate::error::Result;
 
@@ -35,8 +36,6 @@ struct State {
 pub(crate) struct Snapshot {
     /// What to read.
     pub forest: Arc<ForestRoots>,
-    /// Counts the changes of the roots.
-    pub generation: u64,
 }
 
 impl State {
@@ -56,7 +55,7 @@ impl State {
     }
 
     fn show(&mut self, forest: Arc<ForestRoots>) {
-        self.snapshot = Snapshot { forest, generation: self.snapshot.generation + 1 };
+        self.snapshot = Snapshot { forest };
     }
 }
 
@@ -64,7 +63,7 @@ impl RootsCell {
     /// Begins with what others have, and nothing of its own.
     pub fn new(others: ForestRoots) -> Result<Self> {
         let others = Arc::new(others)?;
-        let snapshot = Snapshot { forest: others.clone(), generation: 0 };
+        let snapshot = Snapshot { forest: others.clone() };
         Ok(RootsCell { state: Mutex::new(State { snapshot, others, logs: Vec::new(), tails: Vec::new() }) })
     }
 
@@ -79,12 +78,8 @@ impl RootsCell {
         let Some(tail) = tail else { return also() };
         let mut state = self.state.lock();
         let mut tails = if state.tails.len() >= MAX_TAILS {
-            let mut all = Tail::new();
-            for tail in &state.tails {
-                all.merge_in(tail.range(scoutfs_format::Key::MIN, scoutfs_format::Key::MAX))?;
-            }
             let mut tails = Vec::new();
-            tails.push(Arc::new(all)?)?;
+            tails.push(Arc::new(joined(&state.tails)?)?)?;
             tails
         } else {
             state.tails.try_clone()?
@@ -97,14 +92,13 @@ impl RootsCell {
         Ok(result)
     }
 
-    /// All of this mount's items that are in no tree yet, as one tail, and the number of tails that it stands for.
-    pub fn own_tail(&self) -> Result<Tail> {
+    /// All of this mount's items that are in no tree yet, as one tail.
+    pub fn own_tail(&self) -> Result<Arc<Tail>> {
         let tails = self.state.lock().tails.try_clone()?;
-        let mut all = Tail::new();
-        for tail in &tails {
-            all.merge_in(tail.range(scoutfs_format::Key::MIN, scoutfs_format::Key::MAX))?;
+        match &tails[..] {
+            [tail] => Ok(tail.clone()),
+            tails => Ok(Arc::new(joined(tails)?)?),
         }
-        Ok(all)
     }
 
     /// After a checkpoint: the log trees hold all of this mount's items. No tail may have been pushed since
@@ -132,4 +126,13 @@ impl RootsCell {
         state.show(forest);
         Ok(())
     }
+}
+
+/// Tails, oldest first, as one.
+fn joined(tails: &[Arc<Tail>]) -> Result<Tail> {
+    let mut all = Tail::new();
+    for tail in tails {
+        all.merge_in(tail.range(Key::MIN, Key::MAX))?;
+    }
+    Ok(all)
 }

@@ -20,8 +20,8 @@ use scoutfs_btree::tree::FreeCursor;
 use scoutfs_btree::{
     BlockCache, BlockSpace, Error as TreeError, Limit, LogSource, OwnedItem, Rule, Tail, apply, free_tree,
 };
-use scoutfs_env::Vec;
 use scoutfs_env::device::BlockDevice;
+use scoutfs_env::{Arc, Vec};
 use scoutfs_format::Key;
 use scoutfs_format::block::BlockRef;
 use scoutfs_format::le::{I64, U32, U64};
@@ -293,7 +293,7 @@ impl Slot {
         space: &SpaceCell,
         batch: &mut Batch,
         data_written: &AtomicBool,
-        tail: impl Fn() -> Result<Tail>,
+        tail: impl Fn() -> Result<Arc<Tail>>,
     ) -> Result<()> {
         let must_checkpoint = self.finalizes(batch) || batch.wish.leave || self.has_merged();
         if !must_checkpoint && self.write_inline(device, space, batch, data_written)? {
@@ -380,7 +380,7 @@ impl Slot {
         cache: &BlockCache,
         space: &SpaceCell,
         batch: &mut Batch,
-        tail: impl Fn() -> Result<Tail>,
+        tail: impl Fn() -> Result<Arc<Tail>>,
     ) -> Result<Checkpoint> {
         let tail = &tail()?;
         let finalizes = self.finalizes(batch) || batch.wish.leave;

@@ -38,7 +38,7 @@ pub(crate) struct Numbers {
     next_seq: Mutex<Option<u64>>,
     /// Inode numbers: those of directories, and all others.
     inos: [Mutex<Batch>; 2],
-    /// One request for, or gift of, space at a time. An answer that could not be taken for want of memory waits here: it has a number, and no
+    /// One request for, or gift of, space at a time, and who counts what both have. An answer that could not be taken for want of memory waits here: it has a number, and no
     /// later one can be taken before it.
     supply: Mutex<Option<Vec<u8>>>,
     /// Hand-overs up to this number are durably taken, and the server was told.
@@ -347,7 +347,15 @@ impl Store {
 
     /// Asks the server for space. What came can be used after a commit.
     pub(crate) fn request_space(&self, kind: SpaceKind, blocks: u64) -> Result<Supplied> {
-        let mut untaken = self.numbers.supply.lock();
+        self.request_space_in_turn(kind, blocks, &mut self.numbers.supply.lock())
+    }
+
+    fn request_space_in_turn(
+        &self,
+        kind: SpaceKind,
+        blocks: u64,
+        untaken: &mut Option<Vec<u8>>,
+    ) -> Result<Supplied> {
         if let Some(payload) = &*untaken {
             let supplied = self.take_space(payload)?;
             *untaken = None;
@@ -508,6 +516,8 @@ impl Store {
 
     /// Space and inodes of the volume.
     pub fn statfs(&self) -> Result<StatFs> {
+        // Blocks that move to or from the server meanwhile would count twice.
+        let _turn = self.numbers.supply.lock();
         let reply: StatfsReply = parse(&self.client.request(MSG_STATFS, &[])?)?;
         let space = self.space.lock();
         let own = |kind| space.free_blocks(kind) + space.pending_blocks(kind) + space.held_blocks(kind);
@@ -526,3 +536,6 @@ impl Store {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -84,7 +84,8 @@ impl Fs {
     ///
     /// # Errors
     ///
-    /// [`Error::NoAttribute`] when it is not there; [`Error::NotPermitted`] for a name with tags without privilege.
+    /// [`Error::NoAttribute`] when it is not there (an access control list is no attribute to Linux: to remove none
+    /// is no error); [`Error::NotPermitted`] for a name with tags without privilege.
     pub fn removexattr(&self, ino: u64, name: &[u8], privileged: bool) -> Result<()> {
         self.writable()?;
         let class = self.class_of(name)?;
@@ -97,7 +98,10 @@ impl Fs {
         let _state = pin.data.write();
         let mut inode = self.load(&locks, ino)?;
         check_retention(&inode, name)?;
-        let old = Xattr::find(&locks, ino, name)?.ok_or(Error::NoAttribute)?;
+        let old = match Xattr::find(&locks, ino, name)? {
+            None if matches!(class, Class::Acl(_)) => return Ok(()),
+            old => old.ok_or(Error::NoAttribute)?,
+        };
         let mut replace = Replace::remove(Some(old));
         replace.indexed = matches!(class, Class::Tagged(tags) if tags.contains(Tags::SRCH));
         self.write_xattr(&locks, &mut inode, &replace)

@@ -30,6 +30,9 @@ fn prepared(forest: &Forest) -> ItemCache {
         cache.create_force(key(n), 2, &[&[9; 20]]).unwrap();
     }
     cache.delete(forest, ALL, key(10), 2).unwrap();
+    // Written without reading, where nothing is known.
+    cache.create_force(key(37), 2, &[&[9; 20]]).unwrap();
+    cache.delete_force(key(38), 2).unwrap();
     cache
 }
 
@@ -105,7 +108,11 @@ fn a_failed_allocation_of_any_operation_changes_nothing() {
             c.take_dirty(|batch| f.commit(batch))?;
             c.delete(f, ALL, key(14), 3)
         }),
-        ("delete_force, unknown", |c, _| c.delete_force(key(36), 3)),
+        ("create_force, written without reading before", |c, _| c.create_force(key(37), 3, &[&[1; 100]])),
+        ("delete_force, first of a transaction", |c, f| {
+            c.take_dirty(|batch| f.commit(batch))?;
+            c.delete_force(key(36), 3)
+        }),
         ("dirty, first of a transaction", |c, f| {
             c.take_dirty(|batch| f.commit(batch))?;
             c.dirty(f, ALL, key(16), 3)

@@ -247,11 +247,50 @@ fn invariant_2_a_read_starts_again_when_a_page_goes_that_was_cut_elsewhere() {
 }
 
 #[test]
+fn invariant_2_a_read_starts_again_when_a_forced_write_in_its_range_is_committed() {
+    for (written, nr_reads) in [(5, 2), (15, 1)] {
+        let (cache, forest) = (small(), Forest::new(10));
+        forest.put(key(5), 1, b"old");
+        let slow = Interrupted::new(&forest, || {
+            cache.create_force(key(written), 2, &[b"new"]).unwrap();
+            commit(&cache, &forest);
+        });
+        let committed: &[u8] = if written == 5 { b"new" } else { b"old" };
+        let found = cache.get(&slow, (key(0), key(9)), key(5), |value, _| value.to_vec());
+        assert_eq!(found, Ok(Some(committed.to_vec())));
+        assert_eq!(forest.nr_reads(), nr_reads);
+    }
+}
+
+#[test]
+fn a_read_takes_in_what_was_written_without_reading() {
+    let (cache, forest) = (small(), Forest::new(10));
+    forest.put(key(1), 1, b"old");
+    forest.put(key(4), 1, b"old");
+    cache.create_force(key(1), 2, &[b"new"]).unwrap();
+    cache.create_absent(key(2), 2, &[b"new"]).unwrap();
+    cache.delete_force(key(4), 2).unwrap();
+    let sums = (cache.dirty_items(), cache.dirty_bytes());
+    let found: Vec<_> = (0..6).map(|n| value(&cache, &forest, n)).collect();
+    let new = || Some(b"new".to_vec());
+    assert_eq!(found, [None, new(), new(), None, None, None]);
+    cache.assert_consistent();
+    assert_eq!((cache.dirty_items(), cache.dirty_bytes()), sums);
+    assert_eq!(forest.nr_reads(), 1);
+    // What is known now goes on as what was created in the transaction.
+    cache.delete(&forest, ALL, key(2), 2).unwrap();
+    cache.update_dirty(key(1), 2, &[b"n"]).unwrap();
+    assert_eq!(cache.delete_dirty(key(4), 2), Err(Misuse::NotDirty { key: key(4) }));
+    assert_eq!(commit(&cache, &forest), [(key(1), 2, false), (key(4), 2, true)]);
+    assert_eq!(value(&cache, &forest, 1).as_deref(), Some(&b"n"[..]));
+}
+
+#[test]
 fn pages_where_a_read_goes_on_are_not_evicted_and_others_are() {
     let (cache, forest) = (small(), Forest::new(10));
     assert_eq!(value(&cache, &forest, 105), None);
     let slow = Interrupted::new(&forest, || {
-        cache.create_force(key(5), 1, &[b"x"]).unwrap();
+        cache.create(&forest, ALL, key(5), 1, &[b"x"]).unwrap();
         cache.take_dirty(|_| Ok::<_, AllocError>(())).unwrap();
         cache.shrink(0);
         assert_eq!(cache.range_cached(key(5), key(5)), RangeState::Clean);
@@ -409,13 +448,18 @@ fn forced_writes_read_nothing_and_leave_a_tombstone_where_nothing_is_known() {
 }
 
 #[test]
-fn pages_of_forced_writes_go_when_they_are_committed() {
+fn forced_writes_are_forgotten_when_they_are_committed() {
     let (cache, forest) = (small(), Forest::new(10));
     for n in 0..100 {
         cache.create_force(key(n), 1, &[b"x"]).unwrap();
     }
-    assert_eq!(cache.nr_pages(), 100);
+    assert!(cache.bytes() > 100 * size_of::<Key>());
+    assert_eq!((cache.nr_pages(), cache.dirty_items()), (0, 100));
+    assert_eq!(cache.range_cached(key(7), key(7)), RangeState::Dirty);
+    let error = ItemError::DirtyInvalidate { first: key(7), last: key(8), key: key(7) };
+    assert_eq!(cache.invalidate(key(7), key(8)), Err(error));
     assert_eq!(commit(&cache, &forest).len(), 100);
+    assert_eq!(cache.range_cached(Key::MIN, Key::MAX), RangeState::Unknown);
     assert_eq!((cache.nr_pages(), cache.bytes()), (0, 0));
 }
 
@@ -428,7 +472,7 @@ fn what_is_created_where_nothing_was_leaves_nothing_when_it_goes_at_once() {
     for n in 1..10 {
         cache.delete_dirty(key(n), 1).unwrap();
     }
-    assert_eq!(cache.nr_pages(), 1, "nothing remembers what is gone");
+    assert_eq!(cache.dirty_items(), 1, "nothing remembers what is gone");
     assert_eq!(commit(&cache, &forest), [(key(0), 1, false)]);
     // In a later transaction it does leave a tombstone.
     cache.create_force(key(0), 2, &[]).unwrap();
@@ -487,6 +531,7 @@ fn eviction_prefers_what_was_not_used_since_it_last_came_by() {
     }
 }
 
+/// Invariant 66.
 #[test]
 fn the_cache_keeps_near_its_limit_by_itself() {
     let limits = Limits { page_bytes: 256, cache_bytes: 20_000 };

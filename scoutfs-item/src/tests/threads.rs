@@ -30,7 +30,7 @@ fn number(value: &[u8]) -> u64 {
 
 /// Each writer counts its own keys up, deletes and makes them again; readers look at all keys; one thread
 /// commits, one evicts, one drops what is not dirty. A count never goes back, and a writer always sees its
-/// own writes. (Invariant 2.)
+/// own writes; nobody waits for ever. (Invariants 2, 66.)
 #[test]
 fn no_write_is_lost_or_undone_under_commits_and_evictions() {
     const WRITERS: u64 = 3;

@@ -286,6 +286,7 @@ fn a_greeting_of_an_older_socket_does_not_disturb_the_newer_one() {
     assert!(server.is_open());
 }
 
+/// Invariant 68, for nodes.
 #[test]
 fn another_format_is_refused_with_both_hashes() {
     let mut mount = Connection::mount(FSID, RID, SECRET);

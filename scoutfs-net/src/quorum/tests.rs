@@ -238,6 +238,7 @@ fn a_claim_keeps_the_term_and_the_vote_of_its_slot() {
     assert_eq!(bench.seen.last().unwrap().1, Output::BecameLeader { term: 10 });
 }
 
+/// Invariant 58.
 #[test]
 fn terms_of_super_blocks_are_not_won_again() {
     let mut bench = Bench::new(&[VoterBlock::free(0, 1)]);
@@ -376,6 +377,7 @@ fn a_leader_that_sees_a_higher_term_stops_and_shows_its_lease_to_the_end() {
     }
 }
 
+/// Invariant 58.
 #[test]
 fn a_new_owner_votes_only_above_the_terms_that_it_found() {
     let mut bench = Bench::new(&three(4));

@@ -24,7 +24,8 @@
 //! - A slot that cannot be read makes the floor 0.
 //!
 //! Deletions for which the floor rises too late, when their leaf has been written, stay until something else touches the
-//! leaf. When many are there, a *sweep* goes through the fs tree and writes their leaves anew.
+//! leaf. When many are there, a *sweep* goes through the fs tree and writes their leaves anew. In a low tree, which is soon read, the few
+//! are swept as well once nothing has been merged for a while: what was deleted gives all of its space back.
 //!
 //! # When the volume is full
 //!
@@ -53,8 +54,12 @@ const MAX_CHANGES: u64 = 100_000;
 /// After a piece has failed, and between sweeps.
 const RETRY: Duration = Duration::from_secs(10);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
-/// Fewer tombstones than this are left alone.
+/// Fewer tombstones than this are left alone, but in a low tree.
 const SWEEP_TOMBSTONES: u64 = 4096;
+/// A tree that is not higher is low: leaves, and a root above them.
+const LOW_TREE: u8 = 2;
+/// Few tombstones are swept when nothing has been merged for so long.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// What a piece is part of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +87,8 @@ pub(crate) struct Merges {
     /// Where the sweep goes on.
     sweep_from: Option<Key>,
     next_sweep: Mono,
+    /// From when on few tombstones are swept.
+    quiet_from: Mono,
     /// The floor of the last sweep.
     swept_floor: u64,
     /// A mount asked for metadata blocks and there are none.
@@ -104,6 +111,7 @@ impl Merges {
             sweep_floor: None,
             sweep_from: None,
             next_sweep: Mono::ZERO,
+            quiet_from: Mono::ZERO,
             swept_floor: 0,
             short: false,
             swept: false,
@@ -206,10 +214,14 @@ impl Server {
 
     /// When the next sweep is due. It is at once when tombstones take the place of what mounts ask for.
     fn sweep_due(&self) -> Option<Mono> {
+        let tombstones = self.sb.tombstones.get();
         if self.short_sweep() {
             Some(Mono::ZERO)
+        } else if tombstones >= SWEEP_TOMBSTONES {
+            Some(self.merges.next_sweep)
         } else {
-            (self.sb.tombstones.get() >= SWEEP_TOMBSTONES).then_some(self.merges.next_sweep)
+            let few = tombstones > 0 && self.sb.fs_root.height <= LOW_TREE && !self.merges.swept;
+            few.then_some(self.merges.next_sweep.max(self.merges.quiet_from))
         }
     }
 
@@ -395,6 +407,7 @@ impl Server {
                     self.tell_merged(slot)?;
                     self.merges.floor = None;
                     self.merges.swept = false;
+                    self.merges.quiet_from = self.now.saturating_add(QUIET);
                 }
             }
             Target::Sweep => {

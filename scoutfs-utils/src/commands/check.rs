@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use scoutfs_env::device::{BlockDevice, FileDevice, OpenError, OpenMode};
@@ -56,8 +57,10 @@ fn check_volume(arguments: &Check) -> Result<Summary, String> {
             broken_pipe.get_or_insert(e.to_string());
         }
     };
-    let summary = check::check(
+    let processors = || thread::available_parallelism().map_or(1, usize::from);
+    let summary = check::check_with(
         &device,
+        arguments.threads.map_or_else(processors, usize::from),
         &mut |issue| {
             let line = if arguments.json { issue_json(&issue).to_string() } else { issue.to_string() };
             print(&line);

@@ -56,3 +56,10 @@ pub use session::{
     unmount,
 };
 pub use types::*;
+
+/// Decodes a request and says what it is, as text for people and for tests. `setxattr_ext` is whether the kernel sends the longer
+/// form of SETXATTR.
+pub fn describe_request(bytes: &[u8], setxattr_ext: bool) -> Result<String, ProtocolError> {
+    protocol::request::decode_header(bytes)?;
+    Ok(format!("{:?}", protocol::request::decode_operation(bytes, setxattr_ext)?))
+}

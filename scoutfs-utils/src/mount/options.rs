@@ -127,6 +127,7 @@ mod tests {
         assert!(Options::parse(&["noacl", "acl"]).unwrap().acl);
     }
 
+    /// Invariant 61.
     #[test]
     fn wrong_options_are_refused_by_name() {
         for option in [

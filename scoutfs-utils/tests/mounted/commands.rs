@@ -8,6 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 
 use serde_json::Value;
 
@@ -27,6 +29,7 @@ fn json_lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"))).collect()
 }
 
+/// Invariant 63: names come out as they are, whatever they are made of.
 #[test]
 fn paths_and_entries_of_an_inode_are_listed() {
     let volume = Volume::new(64);
@@ -36,7 +39,6 @@ fn paths_and_entries_of_an_inode_are_listed() {
     let odd = mounted.join(OsStr::from_bytes(b"odd \xff\nname"));
     fs::hard_link(mounted.join("dir/file"), &odd).unwrap();
     let (file, dir) = (ino(&odd), ino(mounted.join("dir")));
-    // Names come out as they are, whatever they are made of.
     let mut command = scoutfs(["ino-path", &file, "-p"]);
     let child = spawn(command.arg(mounted.path()).stdout(Stdio::piped()));
     let output = child.wait_with_output().unwrap();
@@ -270,4 +272,65 @@ fn man_pages_and_completions_know_every_command() {
         script.display()
     );
     assert_eq!(run(program("bash", ["-c", &complete])), "get-fiemap\n");
+}
+
+/// Invariant 63: a name that is no text is an argument as any other.
+#[test]
+fn commands_take_names_of_any_bytes() {
+    let volume = Volume::new(64);
+    let mounted = volume.mount();
+    let odd = mounted.join(OsStr::from_bytes(b" -\xff\xc0\n*$'\" "));
+    fs::write(&odd, "content").unwrap();
+    // What text would be made of that name, is another file.
+    fs::write(mounted.join(String::from_utf8_lossy(odd.file_name().unwrap().as_bytes()).as_ref()), "")
+        .unwrap();
+    run(scoutfs(["set-attr-x", "-p", "5"]).arg(&odd));
+    assert_eq!(print(&["get-attr-x", "-s", "-p"], &odd), "size: 7\nproject_id: 5\n");
+    assert!(print(&["get-fiemap"], &odd).ends_with("extents: 1\n"));
+    assert_eq!(print(&["stat", "-s", "online_blocks"], &odd), "1\n");
+    // Relative to where the command runs, too.
+    let mut command = scoutfs(["get-attr-x", "-s"]);
+    let name = Path::new(".").join(odd.file_name().unwrap());
+    assert_eq!(run(command.arg(name).current_dir(mounted.path())), "7\n");
+    mounted.unmount();
+}
+
+/// Invariant 64: what was synced is printed while the volume is mounted and goes on changing, and trees can be left out.
+#[test]
+fn a_mounted_volume_is_printed_as_it_is_on_the_device() {
+    let volume = Volume::new(64);
+    let mounted = volume.mount();
+    let stop = AtomicBool::new(false);
+    thread::scope(|s| {
+        s.spawn(|| {
+            for n in 0.. {
+                fs::write(mounted.join(format!("busy-{}", n % 50)), "content").unwrap();
+                if stop.load(Relaxed) {
+                    return;
+                }
+            }
+        });
+        let print = |arguments: &[&str]| {
+            let ended = run_for(scoutfs(arguments).arg(volume.image()), SOON);
+            if !ended.status.success() {
+                stop.store(true, Relaxed);
+            }
+            assert!(ended.status.success(), "{}", ended.stderr);
+            ended.stdout
+        };
+        for round in 0..5 {
+            let name = format!("synced-{round}");
+            fs::write(mounted.join(&name), "").unwrap();
+            mounted.sync();
+            let all = print(&["print"]);
+            if !all.contains(&name) {
+                stop.store(true, Relaxed);
+            }
+            assert!(all.contains(&name), "what was synced before is not printed");
+            let short = print(&["print", "--skip-items"]);
+            assert!(short.contains("super ") && !short.contains("item tree="));
+        }
+        stop.store(true, Relaxed);
+    });
+    mounted.unmount();
 }

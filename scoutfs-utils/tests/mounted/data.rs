@@ -72,6 +72,7 @@ fn holes_read_as_zeros_and_take_no_space() {
     mounted.unmount();
 }
 
+/// Invariant 32, past the page cache.
 #[test]
 fn truncating_never_shows_old_bytes_again() {
     let volume = Volume::new(64);

@@ -95,6 +95,7 @@ fn a_device_that_is_too_small_is_refused_and_not_touched() {
     assert!(fs::read(volume.image()).unwrap() == before);
 }
 
+/// Invariant 67: nothing is left of a mount that was refused, no loop device either.
 #[test]
 fn what_is_no_volume_is_not_mounted() {
     for bytes in [vec![0; 64 << 20], content(7, 64 << 20)] {
@@ -106,6 +107,7 @@ fn what_is_no_volume_is_not_mounted() {
     }
 }
 
+/// Invariant 68, where users meet it.
 #[test]
 fn a_volume_of_another_format_is_refused_with_both_hashes() {
     let volume = Volume::new(64);
@@ -211,6 +213,7 @@ fn without_a_server_and_without_an_address_a_mount_says_what_it_needs() {
     assert!(!is_mount_point(&directory));
 }
 
+/// Invariant 61, where users meet it.
 #[test]
 fn wrong_mount_options_and_places_are_refused_by_name() {
     let volume = Volume::new(64);

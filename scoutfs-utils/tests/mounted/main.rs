@@ -12,6 +12,7 @@
 //! | `pattern` | random numbers and content made from them |
 //! | `quick_start` | what an administrator types first |
 //! | `durability` | what was synced survives the death of the daemon |
+//! | `killed` | the same a hundred times at any moment, under the loads of `load` |
 //! | `programs` | tar, git, and a large directory |
 //! | `acls` | POSIX access control lists |
 //! | `xattrs` | names with tags, searches and their ioctls |
@@ -19,6 +20,7 @@
 //! | `limits` | the largest files, the oldest and the newest times |
 //! | `sharing` | several processes at once: listing, appending, locks, set-ID bits |
 //! | `data` | file content: holes, mapped memory, direct IO |
+//! | `deadlocks` | calls whose memory is a mapping of the mount |
 //! | `full_volume` | filling to the brim, and getting the space back |
 //! | `errors` | refusals: exit status, message, and nothing written |
 //! | `ioctl` | the ioctls, as another program calls them |
@@ -26,11 +28,14 @@
 //! | `raw_ioctl` | their numbers and structures, and the call |
 //! | `handles` | file handles over renames, remounts and removal |
 //! | `commands` | the commands that ask a mount, and what they print |
+//! | `model` | random operations, compared with a filesystem in memory |
+//! | `syscalls` | the system calls of that comparison |
 //! | `fsx` | the public stress test of that name |
 
 mod acls;
 mod commands;
 mod data;
+mod deadlocks;
 mod durability;
 mod errors;
 mod fsx;
@@ -38,7 +43,10 @@ mod full_volume;
 mod handles;
 mod ioctl;
 mod ioctl_hostile;
+mod killed;
 mod limits;
+mod load;
+mod model;
 mod pattern;
 mod posix;
 mod programs;
@@ -46,6 +54,7 @@ mod quick_start;
 mod raw_ioctl;
 mod run;
 mod sharing;
+mod syscalls;
 mod user;
 mod volume;
 mod xattrs;

@@ -252,6 +252,7 @@ fn directories_of_a_set_gid_directory_inherit_its_group() {
     mounted.unmount();
 }
 
+/// Invariant 35.
 #[test]
 fn times_keep_their_nanoseconds() {
     let volume = Volume::new(64);

@@ -73,7 +73,8 @@ fn hidden(file: &File, room: usize) -> Vec<String> {
     }
 }
 
-fn search(
+/// Inodes that have an attribute, and whether that is all.
+pub fn search(
     file: &File,
     name: &[u8],
     first: u64,

@@ -61,6 +61,7 @@ fn use_data(space: &mut MountSpace, want: u64) -> Extent {
     extent
 }
 
+/// Invariant 40: what is in the pipeline is named, and one commit brings it back.
 #[test]
 fn freed_blocks_are_reused_only_when_the_commit_of_their_transaction_is_done() {
     let mut space = mount_with(&[blocks(SpaceKind::Data, 0, 10)]);
@@ -76,14 +77,15 @@ fn freed_blocks_are_reused_only_when_the_commit_of_their_transaction_is_done() {
     assert_eq!(space.alloc_data(10, None), Ok(Extent::new(all.start, 4)));
     let pending = SpaceError::NoSpace { kind: SpaceKind::Data, pending: 6 };
     assert_eq!(space.alloc_data(10, None), Err(pending));
-    // Invariant 40: what is in the pipeline is named, and one commit brings it back.
+    // What is in the pipeline is named, and one commit brings it back.
     commit(&mut space);
     assert_eq!(space.alloc_data(10, None), Ok(Extent::new(all.start + 4, 6)));
 }
 
+/// Invariant 30.
 #[test]
 fn an_extent_is_freed_exactly_once() {
-    // Invariant 30. The second free finds the first one wherever it has come to.
+    // The second free finds the first one wherever it has come to.
     let mut space = mount_with(&[blocks(SpaceKind::Data, 0, 100)]);
     let all = use_data(&mut space, 100);
     commit(&mut space);
@@ -371,9 +373,9 @@ fn a_commit_is_one_at_a_time_and_named() {
     assert_eq!(space.trans_entries(second).unwrap().len(), 0);
 }
 
+/// Invariant 29: 50,000 fragments in one transaction, a list of many blocks, and all of it comes back.
 #[test]
 fn extents_freed_in_any_fragments_are_absorbed() {
-    // Invariant 29: 50,000 fragments in one transaction, a list of many blocks, and all of it comes back.
     let geometry = Geometry::new(4 << 30, 1).unwrap();
     let (meta, data) =
         (geometry.first_meta_block(), geometry.first_data_block() + geometry.zone_data_blocks());

@@ -128,7 +128,7 @@ fn apply_in_pieces(
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Invariant 3 (the newest version wins) for log and merged trees; and blocks are taken and freed once (31).
+    /// Invariants 3 (the newest version wins), for log and merged trees, and 31 (blocks are taken and freed once).
     #[test]
     fn a_changed_tree_holds_what_the_model_holds(
         seed: u64,

@@ -21,7 +21,7 @@ fn hash(name: &str) -> u64 {
 }
 
 #[test]
-fn a_missing_root_is_found() {
+pub fn a_missing_root_is_found() {
     let issues = damaged(|v| {
         v.remove(Key::inode(ROOT_INO));
         v.remove(Key::index(KIND_META_SEQ, FS_VERSION, ROOT_INO));
@@ -38,20 +38,20 @@ fn a_missing_root_is_found() {
 }
 
 #[test]
-fn items_without_an_inode_are_found() {
+pub fn items_without_an_inode_are_found() {
     let issues = damaged(|v| v.put(Key::extent(1500, 4), extent(0, 2, EXTENT_OFFLINE)));
     assert_eq!(issues, [(K::NoInode, inode(1500))]);
 }
 
 #[test]
-fn an_inode_number_that_was_never_given_out_is_found() {
+pub fn an_inode_number_that_was_never_given_out_is_found() {
     let issues = damaged(|v| v.sb.ino_bound = LINK.into());
     let kind = K::InoNotGivenOut { bound: LINK };
     assert_eq!(issues, [(kind.clone(), inode(LINK)), (kind, inode(ORPHAN))]);
 }
 
 #[test]
-fn impossible_fields_of_an_inode_are_found() {
+pub fn impossible_fields_of_an_inode_are_found() {
     let issues = damaged(|v| v.edit_inode(FILE, |i| i.ctime.nsec = 1_000_000_000.into()));
     assert_eq!(issues, [(K::Nanoseconds { nsec: 1_000_000_000 }, inode(FILE))]);
     let issues = damaged(|v| v.edit_inode(FILE, |i| i.size = u64::MAX.into()));
@@ -68,7 +68,7 @@ fn impossible_fields_of_an_inode_are_found() {
 }
 
 #[test]
-fn an_unknown_type_of_file_is_found() {
+pub fn an_unknown_type_of_file_is_found() {
     let issues = damaged(|v| v.edit_inode(LINK, |i| i.mode = 0o700.into()));
     let key = Key::dirent(DIR, hash("link"), 8);
     assert_eq!(
@@ -82,7 +82,7 @@ fn an_unknown_type_of_file_is_found() {
 }
 
 #[test]
-fn a_seq_that_its_write_cannot_have_stored_is_found() {
+pub fn a_seq_that_its_write_cannot_have_stored_is_found() {
     let issues = damaged(|v| {
         v.edit_inode(LINK, |i| i.meta_seq = 9.into());
         v.remove(Key::index(KIND_META_SEQ, FS_VERSION, LINK));
@@ -93,7 +93,7 @@ fn a_seq_that_its_write_cannot_have_stored_is_found() {
 }
 
 #[test]
-fn an_inode_that_the_index_lacks_is_found() {
+pub fn an_inode_that_the_index_lacks_is_found() {
     let issues = damaged(|v| v.remove(Key::index(KIND_META_SEQ, FS_VERSION, LINK)));
     assert_eq!(issues, [(K::NoIndexEntry { index: KIND_META_SEQ, seq: FS_VERSION }, inode(LINK))]);
     let issues = damaged(|v| v.remove(Key::index(KIND_DATA_SEQ, FS_VERSION, FILE)));
@@ -101,7 +101,7 @@ fn an_inode_that_the_index_lacks_is_found() {
 }
 
 #[test]
-fn an_index_entry_without_its_inode_is_found() {
+pub fn an_index_entry_without_its_inode_is_found() {
     let key = Key::index(KIND_META_SEQ, 3, LINK);
     let issues = damaged(|v| v.put(key, Vec::new()));
     assert_eq!(issues, [(K::IndexSeq { seq: 3, found: FS_VERSION }, item(key))]);
@@ -120,13 +120,13 @@ fn a_deletion_that_was_lost_is_found() {
 }
 
 #[test]
-fn an_unlinked_inode_that_no_scan_would_find_is_found() {
+pub fn an_unlinked_inode_that_no_scan_would_find_is_found() {
     let issues = damaged(|v| drop(v.tail.remove(&Key::orphan(ORPHAN))));
     assert_eq!(issues, [(K::NoOrphanItem, inode(ORPHAN))]);
 }
 
 #[test]
-fn an_orphan_that_has_links_is_found() {
+pub fn an_orphan_that_has_links_is_found() {
     let key = Key::orphan(FILE);
     let issues = damaged(|v| drop(v.tail.remove(&key)));
     assert_eq!(issues, [(K::OrphanHasLinks { nlink: 2 }, item(key))]);
@@ -136,7 +136,7 @@ fn an_orphan_that_has_links_is_found() {
 }
 
 #[test]
-fn a_wrong_link_count_is_found() {
+pub fn a_wrong_link_count_is_found() {
     let issues = damaged(|v| v.edit_inode(FILE, |i| i.nlink = 3.into()));
     assert_eq!(issues, [(K::LinkCount { nlink: 3, found: 2 }, inode(FILE))]);
     let issues = damaged(|v| v.edit_inode(ROOT_INO, |i| i.nlink = 2.into()));
@@ -144,19 +144,19 @@ fn a_wrong_link_count_is_found() {
 }
 
 #[test]
-fn a_wrong_size_of_a_directory_is_found() {
+pub fn a_wrong_size_of_a_directory_is_found() {
     let issues = damaged(|v| v.edit_dir(|i| i.size = 4.into()));
     assert_eq!(issues, [(K::DirSize { size: 4, found: 5 }, inode(DIR))]);
 }
 
 #[test]
-fn a_missing_entry_by_position_is_found() {
+pub fn a_missing_entry_by_position_is_found() {
     let issues = damaged(|v| v.remove(Key::readdir(DIR, 8)));
     assert_eq!(issues, [(K::NoReaddir, item(Key::dirent(DIR, hash("link"), 8)))]);
 }
 
 #[test]
-fn a_missing_entry_by_name_is_found() {
+pub fn a_missing_entry_by_name_is_found() {
     let issues = damaged(|v| v.remove(Key::dirent(DIR, hash("link"), 8)));
     assert_eq!(
         issues,
@@ -169,7 +169,7 @@ fn a_missing_entry_by_name_is_found() {
 }
 
 #[test]
-fn a_missing_back_reference_is_found() {
+pub fn a_missing_back_reference_is_found() {
     let issues = damaged(|v| v.remove(Key::backref(LINK, DIR, 8)));
     assert_eq!(
         issues,
@@ -181,7 +181,7 @@ fn a_missing_back_reference_is_found() {
 }
 
 #[test]
-fn entries_that_name_different_inodes_are_found() {
+pub fn entries_that_name_different_inodes_are_found() {
     let issues = damaged(|v| v.put(Key::readdir(DIR, 8), readdir(FILE, FT_LNK, "link")));
     assert_eq!(issues, [(K::ReaddirDiffers, item(Key::dirent(DIR, hash("link"), 8)))]);
     let issues = damaged(|v| v.put(Key::readdir(DIR, 8), readdir(LINK, FT_LNK, "lint")));
@@ -201,7 +201,7 @@ fn an_entry_of_a_deleted_inode_is_found() {
 }
 
 #[test]
-fn an_entry_of_another_type_than_its_inode_is_found() {
+pub fn an_entry_of_another_type_than_its_inode_is_found() {
     let key = Key::dirent(DIR, hash("link"), 8);
     let issues = damaged(|v| {
         v.put(key, dirent(LINK, FT_FIFO, "link"));
@@ -211,7 +211,7 @@ fn an_entry_of_another_type_than_its_inode_is_found() {
 }
 
 #[test]
-fn a_wrong_hash_of_a_name_is_found() {
+pub fn a_wrong_hash_of_a_name_is_found() {
     let issues = damaged(|v| {
         v.remove(Key::dirent(DIR, hash("link"), 8));
         v.put(Key::dirent(DIR, 99, 8), dirent(LINK, FT_LNK, "link"));
@@ -222,7 +222,7 @@ fn a_wrong_hash_of_a_name_is_found() {
 }
 
 #[test]
-fn two_entries_of_one_name_are_found() {
+pub fn two_entries_of_one_name_are_found() {
     let issues = damaged(|v| {
         v.entry(DIR, 6, FILE, FT_REG, "b");
         v.edit_inode(FILE, |i| i.nlink = 3.into());
@@ -232,7 +232,7 @@ fn two_entries_of_one_name_are_found() {
 }
 
 #[test]
-fn names_that_no_entry_can_have_are_found() {
+pub fn names_that_no_entry_can_have_are_found() {
     for name in ["", ".", "..", "a/b", "a\0b"] {
         let issues = damaged(|v| {
             v.entry(DIR, 6, FILE, FT_REG, name);
@@ -245,13 +245,13 @@ fn names_that_no_entry_can_have_are_found() {
 }
 
 #[test]
-fn a_position_that_will_be_used_again_is_found() {
+pub fn a_position_that_will_be_used_again_is_found() {
     let issues = damaged(|v| v.edit_dir(|i| i.next_dir_pos = 8.into()));
     assert_eq!(issues, [(K::Position { pos: 8, next: 8 }, item(Key::dirent(DIR, hash("link"), 8)))]);
 }
 
 #[test]
-fn a_directory_with_two_names_is_found() {
+pub fn a_directory_with_two_names_is_found() {
     let issues = damaged(|v| {
         v.entry(DIR, 6, DIR, FT_DIR, "self");
         v.edit_dir(|i| (i.nlink, i.size) = (3.into(), 9.into()));
@@ -260,7 +260,7 @@ fn a_directory_with_two_names_is_found() {
 }
 
 #[test]
-fn a_wrong_parent_is_found() {
+pub fn a_wrong_parent_is_found() {
     let issues = damaged(|v| v.edit_dir(|i| i.parent = FILE.into()));
     assert_eq!(
         issues,
@@ -272,7 +272,7 @@ fn a_wrong_parent_is_found() {
 }
 
 #[test]
-fn directories_that_contain_each_other_are_found_once() {
+pub fn directories_that_contain_each_other_are_found_once() {
     let issues = damaged(|v| {
         // DIR > 1100 > 1200 > DIR, and 1300 hangs below.
         for (dir, pos, ino) in [(DIR, 6, 1100), (1100, 2, 1200), (1200, 2, DIR), (1200, 3, 1300)] {
@@ -306,7 +306,57 @@ fn directories_that_contain_each_other_are_found_once() {
 }
 
 #[test]
-fn a_symbolic_link_without_target_is_found() {
+pub fn a_deleted_directory_that_has_entries_is_found() {
+    let issues = damaged(|v| {
+        v.inode(1100, 0o040_755, |i| (i.size, i.next_dir_pos) = (1.into(), 9.into()));
+        v.put(Key::orphan(1100), Vec::new());
+        v.entry(1100, 5, FILE, FT_REG, "c");
+        v.edit_inode(FILE, |i| i.nlink = 3.into());
+        v.sb.inodes = 5.into();
+    });
+    assert_eq!(issues, [(K::OrphanNotEmpty { entries: 1 }, inode(1100))]);
+}
+
+#[test]
+pub fn entries_of_what_is_no_directory_are_found() {
+    let issues = damaged(|v| {
+        v.entry(LINK, 5, FILE, FT_REG, "c");
+        v.edit_inode(FILE, |i| i.nlink = 3.into());
+    });
+    assert_eq!(issues, [(K::NotDirectory, inode(LINK))]);
+}
+
+#[test]
+pub fn an_unknown_file_type_in_an_entry_is_found() {
+    let key = Key::dirent(DIR, hash("link"), 8);
+    let issues = damaged(|v| {
+        v.put(key, dirent(LINK, 99, "link"));
+        v.put(Key::readdir(DIR, 8), readdir(LINK, 99, "link"));
+    });
+    // No inode has such a type.
+    let differs = K::EntryType { ino: LINK, file_type: 99, mode: 0o120_777 };
+    assert_eq!(issues, [(K::FileType { file_type: 99 }, item(key)), (differs, item(key))]);
+}
+
+#[test]
+fn extents_that_overlap_by_more_blocks_than_can_be_counted_are_found() {
+    let last = (MAX_FILE_BYTES - 1) / 4096;
+    // Their sum is above the largest number of 64 bits, and their items fill several leaves.
+    let count = u64::MAX / last + 2;
+    let issues = damaged(|v| {
+        for i in 0..count {
+            v.put(Key::extent(FILE, last - i), extent(0, last - i + 1, EXTENT_OFFLINE));
+        }
+    });
+    let (overlaps, others): (Vec<_>, Vec<_>) =
+        issues.into_iter().partition(|issue| matches!(issue.0, K::ExtentOverlap { .. }));
+    assert_eq!(overlaps.len() as u64, count);
+    let kind = K::BlockCounts { online: 7, offline: 5, found_online: 7, found_offline: u64::MAX };
+    assert_eq!(others, [(kind, inode(FILE))]);
+}
+
+#[test]
+pub fn a_symbolic_link_without_target_is_found() {
     let issues = damaged(|v| v.remove(Key::symlink(LINK)));
     assert_eq!(issues, [(K::NoSymlink, inode(LINK))]);
     let issues = damaged(|v| v.put(Key::symlink(LINK), b"short".to_vec()));
@@ -316,7 +366,7 @@ fn a_symbolic_link_without_target_is_found() {
 }
 
 #[test]
-fn an_incomplete_attribute_is_found() {
+pub fn an_incomplete_attribute_is_found() {
     let key = |part| Key::xattr(FILE, hash("user.long"), 1, part);
     let issues = damaged(|v| v.remove(key(1)));
     assert_eq!(issues, [(K::XattrIncomplete { parts: 2, found: 1 }, item(key(0)))]);
@@ -330,7 +380,7 @@ fn an_incomplete_attribute_is_found() {
 }
 
 #[test]
-fn an_attribute_with_a_wrong_header_hash_or_id_is_found() {
+pub fn an_attribute_with_a_wrong_header_hash_or_id_is_found() {
     let key = Key::xattr(FILE, hash("user.b"), 1, 0);
     let short = xattr("user.b", b"value").remove(0);
     let issues = damaged(|v| v.put(key, short[..short.len() - 1].to_vec()));
@@ -366,7 +416,7 @@ fn plant(v: &mut super::Volume, ino: u64, name: &str, value: &[u8]) -> Key {
 }
 
 #[test]
-fn names_that_no_attribute_can_have_are_found() {
+pub fn names_that_no_attribute_can_have_are_found() {
     for name in ["other.a", "user.", "scoutfs.a", "scoutfs.hide.", "scoutfs.totl.a.1.2.3"] {
         let mut key = Key::MIN;
         let issues = damaged(|v| key = plant(v, FILE, name, b"value"));
@@ -375,7 +425,7 @@ fn names_that_no_attribute_can_have_are_found() {
 }
 
 #[test]
-fn an_attribute_that_the_search_index_lacks_is_found() {
+pub fn an_attribute_that_the_search_index_lacks_is_found() {
     let mut key = Key::MIN;
     let issues = damaged(|v| key = plant(v, FILE, "scoutfs.srch.a", b""));
     assert_eq!(issues, [(K::NoSearchEntry { id: 0 }, item(key))]);
@@ -398,7 +448,7 @@ fn an_attribute_that_the_search_index_lacks_is_found() {
 }
 
 #[test]
-fn a_search_entry_without_its_attribute_is_found() {
+pub fn a_search_entry_without_its_attribute_is_found() {
     // Of a deleted inode, of an attribute that is not there, and of one that is not indexed.
     for (ino, name, id) in [(1700, "scoutfs.srch.a", 0), (FILE, "scoutfs.srch.a", 0), (FILE, "user.long", 1)]
     {
@@ -433,7 +483,7 @@ fn a_deletion_of_a_search_entry_that_was_lost_is_found() {
 }
 
 #[test]
-fn an_access_list_that_is_none_is_found() {
+pub fn an_access_list_that_is_none_is_found() {
     const ACCESS: &str = "system.posix_acl_access";
     let sound = list("u::6,u:5:7,g::4,m::4,o::4");
     let issues = damaged(|v| {
@@ -473,7 +523,7 @@ fn an_access_list_that_is_none_is_found() {
 }
 
 #[test]
-fn an_access_list_that_contradicts_the_mode_or_says_no_more_is_found() {
+pub fn an_access_list_that_contradicts_the_mode_or_says_no_more_is_found() {
     const ACCESS: &str = "system.posix_acl_access";
     let mut key = Key::MIN;
     let issues = damaged(|v| key = plant(v, FILE, ACCESS, &list("u::6,u:5:7,g::4,m::6,o::4")));
@@ -489,7 +539,7 @@ fn an_access_list_that_contradicts_the_mode_or_says_no_more_is_found() {
 }
 
 #[test]
-fn a_list_of_what_has_none_of_its_kind_is_found() {
+pub fn a_list_of_what_has_none_of_its_kind_is_found() {
     for (ino, name, mode) in [
         (FILE, "system.posix_acl_default", 0o100_644),
         (LINK, "system.posix_acl_default", 0o120_777),
@@ -505,14 +555,14 @@ fn a_list_of_what_has_none_of_its_kind_is_found() {
 }
 
 #[test]
-fn wrong_block_counts_are_found() {
+pub fn wrong_block_counts_are_found() {
     let issues = damaged(|v| v.edit_inode(FILE, |i| i.offline_blocks = 4.into()));
     let kind = K::BlockCounts { online: 7, offline: 4, found_online: 7, found_offline: 5 };
     assert_eq!(issues, [(kind, inode(FILE))]);
 }
 
 #[test]
-fn extents_that_overlap_in_the_file_are_found() {
+pub fn extents_that_overlap_in_the_file_are_found() {
     let key = Key::extent(FILE, 11);
     let issues = damaged(|v| {
         v.put(key, extent(0, 3, EXTENT_OFFLINE));
@@ -534,7 +584,7 @@ fn extents_that_share_blocks_are_found() {
 }
 
 #[test]
-fn extents_that_cannot_be_are_found() {
+pub fn extents_that_cannot_be_are_found() {
     let counts = |v: &mut super::Volume| v.edit_inode(FILE, |i| i.offline_blocks = 0.into());
     for (last, len, kind) in [
         (9, 0, K::ExtentLength { last: 9, len: 0 }),
@@ -565,7 +615,7 @@ fn extents_that_cannot_be_are_found() {
 }
 
 #[test]
-fn data_of_what_is_no_file_are_found() {
+pub fn data_of_what_is_no_file_are_found() {
     let key = Key::extent(LINK, 9);
     let issues = damaged(|v| {
         v.put(key, extent(0, 5, EXTENT_OFFLINE));
@@ -575,7 +625,7 @@ fn data_of_what_is_no_file_are_found() {
 }
 
 #[test]
-fn keys_that_no_item_has_are_found() {
+pub fn keys_that_no_item_has_are_found() {
     let key = Key::new(ZONE_FS, FILE, 200, 0, 0, 0);
     let issues = damaged(|v| v.put(key, Vec::new()));
     assert_eq!(issues, [(K::UnknownKey, item(key))]);
@@ -588,7 +638,7 @@ fn keys_that_no_item_has_are_found() {
 }
 
 #[test]
-fn a_version_that_was_never_given_out_is_found() {
+pub fn a_version_that_was_never_given_out_is_found() {
     let key = Key::symlink(LINK);
     let issues = damaged(|v| drop(v.fs.insert(key, (SEQ_BOUND, Some(b"target".to_vec())))));
     let kind = K::VersionNotGivenOut { version: SEQ_BOUND, bound: SEQ_BOUND };
@@ -596,7 +646,7 @@ fn a_version_that_was_never_given_out_is_found() {
 }
 
 #[test]
-fn a_version_that_a_log_tree_does_not_promise_is_found() {
+pub fn a_version_that_a_log_tree_does_not_promise_is_found() {
     let tree = TreeId::Log { slot: 0, nr: 1 };
     let issues = damaged(|v| v.log_tree.min_version = (LOG_VERSION + 1).into());
     assert_eq!(issues.len(), 3);

@@ -18,7 +18,8 @@ fn sign(bytes: &mut [u8]) {
     bytes[..4].copy_from_slice(&crc.to_le_bytes());
 }
 
-fn sign_super(bytes: &mut [u8]) {
+/// Corrects the checksum of a super block.
+pub fn sign_super(bytes: &mut [u8]) {
     let at = core::mem::offset_of!(SuperBlock, crc);
     let crc = crc32c_append(crc32c_append(crc32c(&bytes[..at]), &[0; 4]), &bytes[at + 4..]);
     bytes[at..at + 4].copy_from_slice(&crc.to_le_bytes());

@@ -4,6 +4,7 @@
 mod fs_items;
 mod hostile;
 mod mounted;
+mod planted;
 mod structure;
 mod volume;
 
@@ -13,14 +14,25 @@ use scoutfs_env::device::BlockDevice;
 use scoutfs_env::{Arc, Box};
 use scoutfs_format::Key;
 
-use super::{Issue, IssueKind, Place, Summary, TreeId, check};
+use super::cuts::Cuts;
+use super::{Issue, IssueKind, Place, Summary, TreeId, check_in_pieces};
 use volume::Volume;
 
-/// The issues of a device.
+/// The issues of a device: the same in the same order with any number of threads.
 fn check_device(device: &Arc<Box<dyn BlockDevice>>) -> (Vec<Issue>, Summary) {
+    let found = check_cut(device, 1, &[]);
+    assert_eq!(found, check_cut(device, 3, &[]));
+    found
+}
+
+/// As [`check_device`], where all items before which one may cut are pieces of their own.
+fn check_cut(device: &Arc<Box<dyn BlockDevice>>, threads: usize, at: &[Key]) -> (Vec<Issue>, Summary) {
     let mut issues = Vec::new();
     let mut last = 0;
-    let summary = check(device, &mut |issue| issues.push(issue), &mut |done, total| {
+    let mut cuts = Cuts::every_leaf();
+    cuts.add(at).unwrap();
+    let report = &mut |issue: Issue| issues.push(issue);
+    let summary = check_in_pieces(device, threads, cuts, report, &mut |done, total| {
         assert!(last <= done && done <= total);
         last = done;
     })
@@ -33,7 +45,20 @@ fn check_device(device: &Arc<Box<dyn BlockDevice>>) -> (Vec<Issue>, Summary) {
 fn damaged(edit: impl FnOnce(&mut Volume)) -> Vec<(IssueKind, Place)> {
     let mut volume = Volume::new();
     edit(&mut volume);
-    let (issues, _) = check_device(&volume.build().device);
+    let device = volume.build().device;
+    let (issues, summary) = check_device(&device);
+    // Inodes that are cut into pieces have the same issues, though not in this order.
+    let keys: Vec<Key> =
+        [&volume.fs, &volume.log, &volume.tail].iter().flat_map(|i| i.keys()).copied().collect();
+    let (in_pieces, summary_in_pieces) = check_cut(&device, 3, &keys);
+    let sorted = |issues: &[Issue]| {
+        let mut text: Vec<_> = issues.iter().map(|issue| std::format!("{issue:?}")).collect();
+        text.sort();
+        text
+    };
+    assert_eq!(sorted(&in_pieces), sorted(&issues));
+    assert_eq!(summary_in_pieces, summary);
+    planted::saw(&issues);
     issues.into_iter().map(|issue| (issue.kind, issue.place)).collect()
 }
 

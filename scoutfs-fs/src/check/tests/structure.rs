@@ -6,24 +6,25 @@ use std::vec::Vec;
 use scoutfs_btree::ring::RingError;
 use scoutfs_btree::space::{Extent, SpaceError, SpaceKind};
 use scoutfs_btree::{Error as TreeError, StaleBlock};
-use scoutfs_env::IoBuf;
 use scoutfs_env::crc32c::crc32c;
-use scoutfs_env::device::BlockDevice;
+use scoutfs_env::device::{BlockDevice, IoError, IoOp};
+use scoutfs_env::{Arc, Box, IoBuf, try_box};
 use scoutfs_format::geometry::super_offset;
 use scoutfs_format::server_item::{
     FreeItem, HandOverExtent, MEMBER_GONE, MemberItem, MergeItem, QuarantineItem,
 };
 use scoutfs_format::space::*;
 use scoutfs_format::tree::TreeRoot;
-use scoutfs_format::voter::{MAGIC_QUORUM, QuorumBlock, VOTER_OWNED};
+use scoutfs_format::voter::{MAGIC_QUORUM, QuorumBlock, SuperBlock, VOTER_OWNED};
 use scoutfs_format::{BLOCK_SIZE, BlockRef, Key, SECTOR_SIZE};
 use scoutfs_server::error::SlotProblem;
 use scoutfs_server::super_block::{SuperError, write_super};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::super::{CheckError, IssueKind as K, Owner, Place, TreeId, check};
+use super::hostile::sign_super;
 use super::volume::{Built, DATA_BLOCKS, FSID, Volume, entry};
-use super::{check_device, damaged, server_item};
+use super::{check_device, damaged, planted, server_item};
 
 /// Changes a part of a device.
 pub fn edit(device: &dyn BlockDevice, offset: u64, len: usize, change: impl FnOnce(&mut [u8])) {
@@ -39,6 +40,7 @@ fn damaged_device(change: impl FnOnce(&Built, &Volume)) -> Vec<(K, Place)> {
     let built = volume.build();
     change(&built, &volume);
     let (issues, _) = check_device(&built.device);
+    planted::saw(&issues);
     issues.into_iter().map(|issue| (issue.kind, issue.place)).collect()
 }
 
@@ -87,7 +89,7 @@ fn one_torn_super_block_copy_is_what_a_power_failure_leaves() {
 }
 
 #[test]
-fn super_block_copies_that_disagree_are_found() {
+pub fn super_block_copies_that_disagree_are_found() {
     let issues = damaged_device(|built, volume| {
         let mut sb = built.sb;
         sb.secret = [9; 32];
@@ -108,7 +110,77 @@ fn super_block_copies_that_disagree_are_found() {
 }
 
 #[test]
-fn damaged_quorum_blocks_are_found_unless_only_one_is_torn() {
+pub fn a_super_block_copy_of_another_format_is_found() {
+    let issues = damaged_device(|built, _| {
+        edit(&**built.device, super_offset(0, 1), SECTOR_SIZE, |bytes| bytes[24] ^= 1);
+    });
+    assert_eq!(issues.len(), 1);
+    assert!(matches!(
+        issues[0],
+        (K::SuperCopy { error: SuperError::OtherFormat { .. } }, Place::Super { voter: 0, copy: 1 })
+    ));
+}
+
+#[test]
+pub fn two_super_blocks_that_claim_to_be_one_state_are_found() {
+    let mut seq = 0;
+    let issues = damaged_device(|built, _| {
+        seq = built.sb.seq.get();
+        edit(&**built.device, super_offset(0, 1), SECTOR_SIZE, |bytes| {
+            bytes[core::mem::offset_of!(SuperBlock, inodes)] ^= 1;
+            sign_super(bytes);
+        });
+    });
+    assert_eq!(issues, [(K::SuperTie { term: 1, seq }, Place::Super { voter: 0, copy: 1 })]);
+}
+
+/// A device that cannot read one sector.
+struct BadSector(Arc<Box<dyn BlockDevice>>, u64);
+
+impl BlockDevice for BadSector {
+    fn size_bytes(&self) -> u64 {
+        self.0.size_bytes()
+    }
+    fn read_only(&self) -> bool {
+        true
+    }
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoError> {
+        if (offset..offset + buf.len() as u64).contains(&self.1) {
+            return Err(IoError { op: IoOp::Read, offset, len: buf.len(), errno: 5 });
+        }
+        self.0.read(offset, buf)
+    }
+    fn write(&self, offset: u64, buf: &[u8]) -> Result<(), IoError> {
+        self.0.write(offset, buf)
+    }
+    fn flush(&self) -> Result<(), IoError> {
+        self.0.flush()
+    }
+}
+
+#[test]
+pub fn what_the_device_cannot_read_is_found() {
+    let volume = Volume::new();
+    let g = volume.geometry;
+    let places = [
+        (g.quorum_block_offset(0, 1), Place::Quorum { voter: 0, copy: 1 }),
+        (g.slot_offset(0) + SECTOR_SIZE as u64, Place::Slot { slot: 0 }),
+    ];
+    for (bad, place) in places {
+        let device: Box<dyn BlockDevice> = try_box(BadSector(volume.build().device, bad)).unwrap();
+        let (issues, summary) = check_device(&Arc::new(device).unwrap());
+        planted::saw(&issues);
+        assert_eq!(issues.len(), 1, "{issues:?}");
+        assert!(matches!(issues[0].kind, K::Io { error: IoError { errno: 5, .. } }));
+        let of_slot = matches!(place, Place::Slot { .. });
+        assert_eq!(issues[0].place, place);
+        // What else the mount owns is not guessed.
+        assert_eq!((summary.items_checked, summary.owners_checked), (!of_slot, !of_slot));
+    }
+}
+
+#[test]
+pub fn damaged_quorum_blocks_are_found_unless_only_one_is_torn() {
     let write = |built: &Built, volume: &Volume, copy, change: &dyn Fn(&mut QuorumBlock)| {
         let mut block = QuorumBlock {
             magic: MAGIC_QUORUM.into(),
@@ -166,7 +238,7 @@ fn a_torn_newest_record_is_what_a_power_failure_leaves() {
 }
 
 #[test]
-fn a_record_that_the_newest_builds_on_must_be_there() {
+pub fn a_record_that_the_newest_builds_on_must_be_there() {
     let issues = damaged_device(|built, volume| {
         let offset = volume.geometry.slot_offset(0);
         edit(&**built.device, offset, SECTOR_SIZE, |bytes| bytes[100] ^= 1);
@@ -176,7 +248,7 @@ fn a_record_that_the_newest_builds_on_must_be_there() {
 }
 
 #[test]
-fn a_damaged_node_is_found_and_nothing_is_guessed_of_what_it_hid() {
+pub fn a_damaged_node_is_found_and_nothing_is_guessed_of_what_it_hid() {
     for tree in [TreeId::Fs, TreeId::Server, TreeId::Log { slot: 0, nr: 1 }] {
         let mut root = TreeRoot::EMPTY;
         let issues = damaged_device(|built, _| {
@@ -196,7 +268,7 @@ fn a_damaged_node_is_found_and_nothing_is_guessed_of_what_it_hid() {
 }
 
 #[test]
-fn wrong_counters_of_the_super_block_are_found() {
+pub fn wrong_counters_of_the_super_block_are_found() {
     let issues = damaged(|v| v.sb.tombstones = 3.into());
     let place = Place::Tree { tree: TreeId::Fs };
     assert_eq!(issues, [(K::TombstoneCount { counted: 3, found: 0 }, place)]);
@@ -207,7 +279,7 @@ fn wrong_counters_of_the_super_block_are_found() {
 }
 
 #[test]
-fn lost_blocks_are_found() {
+pub fn lost_blocks_are_found() {
     let mut start = 0;
     let issues = damaged(|v| {
         start = v.data() + DATA_BLOCKS + 10;
@@ -230,7 +302,7 @@ fn lost_blocks_are_found() {
 }
 
 #[test]
-fn blocks_that_are_used_and_free_are_found() {
+pub fn blocks_that_are_used_and_free_are_found() {
     let mut start = 0;
     let issues = damaged(|v| {
         start = v.data();
@@ -269,7 +341,7 @@ fn hand_over(v: &mut Volume, number: u64) -> u64 {
 }
 
 #[test]
-fn a_hand_over_belongs_to_its_taker_once_that_names_it() {
+pub fn a_hand_over_belongs_to_its_taker_once_that_names_it() {
     // Given and not yet taken: the mount does not have the blocks.
     let untaken = |v: &mut Volume| {
         let start = hand_over(v, 3);
@@ -308,7 +380,7 @@ fn a_hand_over_belongs_to_its_taker_once_that_names_it() {
 }
 
 #[test]
-fn a_hand_over_to_the_server_belongs_to_it_once_it_was_taken() {
+pub fn a_hand_over_to_the_server_belongs_to_it_once_it_was_taken() {
     let give = |v: &mut Volume| {
         let start = v.meta(2) - 2;
         v.space.push(entry(SPACE_META, ENTRY_USED, start, 2, 0));
@@ -341,7 +413,7 @@ fn a_hand_over_to_the_server_belongs_to_it_once_it_was_taken() {
 }
 
 #[test]
-fn records_of_space_that_contradict_each_other_are_found() {
+pub fn records_of_space_that_contradict_each_other_are_found() {
     let mut start = 0;
     let issues = damaged(|v| {
         start = v.data();
@@ -359,7 +431,7 @@ fn records_of_space_that_contradict_each_other_are_found() {
 }
 
 #[test]
-fn a_zone_of_metadata_and_data_is_found() {
+pub fn a_zone_of_metadata_and_data_is_found() {
     let issues = damaged(|v| {
         // The last blocks of the data zone as metadata.
         let start = v.meta(3) - 1;
@@ -371,7 +443,7 @@ fn a_zone_of_metadata_and_data_is_found() {
 }
 
 #[test]
-fn impossible_items_of_the_server_are_found() {
+pub fn impossible_items_of_the_server_are_found() {
     let key = Key::free(SPACE_META, 1);
     let issues = damaged(|v| drop(v.server.insert(key, free(1))));
     assert_eq!(issues, [(K::OutsideZones { owner: Owner::ServerFree }, server_item(key))]);
@@ -390,7 +462,7 @@ fn impossible_items_of_the_server_are_found() {
 }
 
 #[test]
-fn a_working_set_of_anything_but_free_metadata_is_found() {
+pub fn a_working_set_of_anything_but_free_metadata_is_found() {
     let issues = damaged_device(|built, _| {
         let offset = built.sb.work.first.blkno.get() * BLOCK_SIZE as u64;
         edit(&**built.device, offset, BLOCK_SIZE, |bytes| {
@@ -408,7 +480,7 @@ fn a_working_set_of_anything_but_free_metadata_is_found() {
 }
 
 #[test]
-fn a_broken_list_of_space_is_found() {
+pub fn a_broken_list_of_space_is_found() {
     let issues = damaged(|v| v.sb.work = SpaceListRef::default());
     assert_eq!(issues, [], "the working set is written anew");
     let issues = damaged_device(|built, _| {

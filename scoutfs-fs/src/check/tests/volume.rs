@@ -223,7 +223,8 @@ impl Volume {
         assert!(self.fs.remove(&key).is_some(), "no {key}");
     }
 
-    fn inode(&mut self, ino: u64, mode: u32, set: impl FnOnce(&mut InodeItem)) {
+    /// Adds an inode that the index has.
+    pub fn inode(&mut self, ino: u64, mode: u32, set: impl FnOnce(&mut InodeItem)) {
         let mut item = InodeItem { meta_seq: FS_VERSION.into(), mode: mode.into(), ..InodeItem::default() };
         set(&mut item);
         self.put(Key::inode(ino), item.as_bytes().to_vec());

@@ -108,6 +108,7 @@ fn a_project_is_inherited_at_creation_and_only_then() {
     assert_eq!((project(old), project(ROOT_INO)), (0, 0));
 }
 
+/// Invariant 35: times that are restored, too.
 #[test]
 fn an_archived_file_is_restored_with_its_size_version_and_times() {
     let mut fs = TestFs::new();
@@ -153,6 +154,30 @@ fn an_archived_file_is_restored_with_its_size_version_and_times() {
     fs.setattr(ino, &size(0)).unwrap();
     fs.write(ino, 0, b"new").unwrap();
     assert_eq!((fs.getattr(ino).unwrap().offline_blocks, fs.read_all(ino)), (0, b"new".to_vec()));
+    fs.verify();
+}
+
+/// Invariant 36: a restored file without length is as good as any other.
+#[test]
+fn attributes_of_a_restored_file_without_length_can_be_set() {
+    let mut fs = TestFs::new();
+    let ino = fs.touch(ROOT_INO, "file");
+    set(&fs, ino, ATTR_DATA_VERSION | ATTR_SIZE | ATTR_CTIME, |x| {
+        (x.data_version, x.size) = (77.into(), 0.into());
+        (x.ctime_sec, x.ctime_nsec) = (5.into(), 6.into());
+    })
+    .unwrap();
+    let attr = fs.getattr(ino).unwrap();
+    assert_eq!((attr.data_version, attr.size, attr.online_blocks, attr.offline_blocks), (77, 0, 0, 0));
+    let set = SetAttr { mode: Some(0o100_600), uid: Some(7), size: Some(0), ..SetAttr::default() };
+    let after = fs.setattr(ino, &set).unwrap();
+    assert_eq!((after.mode & 0o7777, after.uid, after.size), (0o600, 7, 0));
+    fs.remount();
+    fs.setattr(ino, &SetAttr { size: Some(10_000), ..SetAttr::default() }).unwrap();
+    assert_eq!(fs.read_all(ino), [0; 10_000]);
+    fs.write(ino, 3, b"new").unwrap();
+    fs.setattr(ino, &SetAttr { size: Some(6), ..SetAttr::default() }).unwrap();
+    assert_eq!(fs.read_all(ino), b"\0\0\0new");
     fs.verify();
 }
 

@@ -43,6 +43,7 @@ fn a_new_volume_is_sound_and_clean_and_an_interrupted_mkfs_is_no_volume() {
     }
 }
 
+/// Invariant 68, for volumes.
 #[test]
 fn a_super_block_of_another_format_is_refused_with_both_hashes() {
     let dev = make_volume(MIN_VOLUME_BYTES);
@@ -140,9 +141,9 @@ fn leaving_without_a_clean_record_is_refused() {
     assert!(rig.server.members.get(mount.slot).unwrap().is(MEMBER_LIVE));
 }
 
+/// Invariant 3: counters go on above all that was ever given out.
 #[test]
 fn seqs_and_inode_numbers_are_never_given_twice_whatever_crashes() {
-    // Invariant 3: counters go on above all that was ever given out.
     let mut rig = Rig::smallest();
     let (mut last_seq, mut last_ino) = (0, 0);
     for round in 0..5 {
@@ -170,6 +171,7 @@ fn seqs_and_inode_numbers_are_never_given_twice_whatever_crashes() {
     }
 }
 
+/// Invariant 21: the next seq is a step of its own.
 #[test]
 fn a_seq_is_answered_without_a_commit_and_the_bound_is_raised_ahead() {
     let mut rig = Rig::smallest();
@@ -386,6 +388,7 @@ fn joining_committing_and_leaving_survive_a_crash_at_every_write() {
     });
 }
 
+/// Invariant 22: nobody hears of what was prepared and not written.
 #[test]
 fn a_failed_commit_stops_the_server_and_waiting_requests_are_refused() {
     let mut rig = Rig::smallest();

@@ -20,6 +20,7 @@ fn number(payload: &[u8]) -> u64 {
     HandOverHeader::read_from_prefix(payload).unwrap().0.number.get()
 }
 
+/// Invariants 21, 27: a request that is sent again gets what the server has recorded for it.
 #[test]
 fn a_hand_over_is_durable_before_the_answer_and_the_same_request_gets_the_same() {
     let mut rig = Rig::smallest();
@@ -136,9 +137,9 @@ fn both_kinds_and_several_mounts_get_some_of_the_smallest_volume() {
     assert_sound(&rig.dev, "all have some");
 }
 
+/// Invariant 40.
 #[test]
 fn no_space_is_true_and_space_that_comes_back_is_found_again() {
-    // Invariant 40.
     let mut rig = Rig::smallest();
     let mut mount = SimMount::start(&mut rig, 7);
     for round in 0..3 {
@@ -277,9 +278,9 @@ fn hand_overs_and_returns_survive_a_crash_at_every_write() {
     crash_everywhere(&rig.dev, "space", |_| {});
 }
 
+/// Invariants 29, 23: the working set holds what commits of a fragmented tree need.
 #[test]
 fn free_space_in_many_fragments_is_absorbed() {
-    // Invariants 29, 23: the working set holds what commits of a fragmented tree need.
     let mut rig = Rig::smallest();
     let mut mount = SimMount::start(&mut rig, 7);
     mount.get_space(&mut rig, SpaceKind::Meta, 100);
@@ -330,6 +331,7 @@ fn free_space_in_many_fragments_is_absorbed() {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    /// Invariant 25: the server starts again from whatever a sequence of steps left, and goes on.
     #[test]
     fn any_sequence_of_steps_leaves_one_owner_for_each_block(
         steps in proptest::collection::vec((0u8..12, 0usize..3, 1u64..200), 1..60)

@@ -45,7 +45,9 @@ pub struct MountOptions {
     pub default_permissions: bool,
     /// Users other than root may use the mount.
     pub allow_other: bool,
-    /// Readahead in KiB; None leaves the kernel's default of 128. Needs sysfs; where it cannot be set, it is not.
+    /// Readahead in KiB; None leaves the kernel's default of 128. Needs sysfs; where it cannot be set, it is not. A request is of
+    /// 1 MiB at most, so this says how many of them a sequential reader has under way: with one, the device waits for each
+    /// wake-up.
     pub read_ahead_kib: Option<u32>,
 }
 
@@ -59,7 +61,7 @@ impl MountOptions {
             flags: MountFlags::empty(),
             default_permissions: true,
             allow_other: true,
-            read_ahead_kib: Some(1024),
+            read_ahead_kib: Some(4096),
         }
     }
 }

@@ -3,17 +3,18 @@
 //! says of them.
 
 use std::collections::BTreeMap;
-use std::vec::Vec;
 
-pub(super) const ACCESS: &[u8] = b"system.posix_acl_access";
-pub(super) const DEFAULT: &[u8] = b"system.posix_acl_default";
+/// Who may do what.
+pub const ACCESS: &[u8] = b"system.posix_acl_access";
+/// The access list of what is made in a directory.
+pub const DEFAULT: &[u8] = b"system.posix_acl_default";
 
 const NO_ID: u32 = u32::MAX;
 
 type Entry = (u16, u16, u32);
 
 /// Lists that a test sets, by number.
-pub(super) fn some_list(which: u8) -> Vec<u8> {
+pub fn some_list(which: u8) -> Vec<u8> {
     let lists: [&[Entry]; 5] = [
         &[(1, 7, NO_ID), (4, 5, NO_ID), (32, 1, NO_ID)],
         &[(1, 6, NO_ID), (2, 7, 5), (4, 4, NO_ID), (16, 6, NO_ID), (32, 4, NO_ID)],
@@ -23,6 +24,13 @@ pub(super) fn some_list(which: u8) -> Vec<u8> {
         &[(1, 7, NO_ID), (2, 7, 5), (4, 7, NO_ID), (32, 0, NO_ID)],
     ];
     encode(lists[usize::from(which) % lists.len()])
+}
+
+/// Whether these entries are a list: who is named needs a mask.
+pub fn is_list(bytes: &[u8]) -> bool {
+    let entries = decode(bytes);
+    let has = |tag| entries.iter().any(|e| e.0 == tag);
+    has(16) || !(has(2) || has(8))
 }
 
 fn decode(bytes: &[u8]) -> Vec<Entry> {
@@ -67,7 +75,7 @@ fn mode_of(list: &[u8]) -> u32 {
 }
 
 /// Attributes by name.
-pub(super) type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
+pub type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Keeps an access list where a mode does not say it all.
 fn keep_access(xattrs: &mut Xattrs, list: Vec<u8>) {
@@ -79,7 +87,7 @@ fn keep_access(xattrs: &mut Xattrs, list: Vec<u8>) {
 }
 
 /// Sets a list; an access list changes the mode.
-pub(super) fn set(xattrs: &mut Xattrs, mode: &mut u32, name: &[u8], list: Vec<u8>) {
+pub fn set(xattrs: &mut Xattrs, mode: &mut u32, name: &[u8], list: Vec<u8>) {
     if name == ACCESS {
         *mode = *mode & !0o777 | mode_of(&list);
         keep_access(xattrs, list);
@@ -89,14 +97,14 @@ pub(super) fn set(xattrs: &mut Xattrs, mode: &mut u32, name: &[u8], list: Vec<u8
 }
 
 /// Follows a change of the mode.
-pub(super) fn follow(xattrs: &mut Xattrs, mode: u32) {
+pub fn follow(xattrs: &mut Xattrs, mode: u32) {
     if let Some(list) = xattrs.get_mut(ACCESS) {
         *list = with_mode(list, mode);
     }
 }
 
 /// What is made with `mode` in a directory that has these attributes: its mode and attributes.
-pub(super) fn inherit(parent: &Xattrs, mode: u32, umask: u32, is_dir: bool) -> (u32, Xattrs) {
+pub fn inherit(parent: &Xattrs, mode: u32, umask: u32, is_dir: bool) -> (u32, Xattrs) {
     let mut xattrs = Xattrs::new();
     let Some(default) = parent.get(DEFAULT) else {
         return (mode & !umask, xattrs);

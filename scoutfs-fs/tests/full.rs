@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A volume is filled and emptied ten times: with data, with empty files, and with both. Every block comes back.
+//!
+//! What a volume uses when it is empty again, and nobody has worked for a while, is the same to the block: the server's working
+//! set of metadata blocks, which has grown to its size by the end of the first rounds, and nothing else. A deletion that was
+//! merged before it was sure that no log holds an older item stays in the fs tree for up to half a minute, until a sweep takes it
+//! away. So this waits for the sweep, twice.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Volume, file, name};
+use scoutfs_format::item::ROOT_INO;
+use scoutfs_fs::data::AllocateMode;
+use scoutfs_fs::{Fs, Result};
+
+/// Blocks of 4 KiB that hold something.
+fn used(fs: &Fs) -> u64 {
+    let stat = fs.statfs().unwrap();
+    (stat.total_meta - stat.free_meta) * 16 + stat.total_data - stat.free_data
+}
+
+/// What is used once nothing has changed for longer than a sweep may take to begin.
+fn settled(fs: &Fs) -> u64 {
+    let (mut last, mut since) = (used(fs), Instant::now());
+    while since.elapsed() < Duration::from_secs(40) {
+        std::thread::sleep(Duration::from_millis(200));
+        let now = used(fs);
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+    }
+    last
+}
+
+/// Makes files, each with so many bytes, until there is no space. Gives how many there are.
+fn fill(fs: &Fs, bytes: impl Fn(usize) -> usize) -> usize {
+    let data = vec![7; 1 << 20];
+    let make = |count: usize| -> Result<()> {
+        let ino = fs.create(ROOT_INO, &name(count), &file())?.ino;
+        let (len, mut done) = (bytes(count), 0);
+        let mut written = Ok(());
+        while done < len && written.is_ok() {
+            written = fs.write(ino, done as u64, &data[done..len]).map(|n| done += n);
+        }
+        fs.forget(ino, 1);
+        written
+    };
+    let mut count = 0;
+    let full = loop {
+        match make(count) {
+            Ok(()) => count += 1,
+            Err(e) => break e,
+        }
+    };
+    assert_eq!(full.errno(), 28, "{full}");
+    // The last one may have been made without all of its data.
+    count + usize::from(fs.lookup(ROOT_INO, &name(count)).map(|attr| fs.forget(attr.ino, 1)).is_ok())
+}
+
+/// What a volume is filled with, how many bytes each file has, and how many files there must be room for.
+type Kind = (&'static str, fn(usize) -> usize, usize);
+
+#[test]
+fn ten_rounds_of_filling_and_emptying_give_every_block_back() {
+    let volume = Volume::new(64 << 20);
+    let mount = volume.mount();
+    let fs = mount.fs();
+    // What stays makes the volume small, and a round short.
+    let ballast = fs.create(ROOT_INO, b"ballast", &file()).unwrap().ino;
+    fs.fallocate(ballast, AllocateMode::Allocate, false, 0, 44 << 20).unwrap();
+    fs.forget(ballast, 1);
+    let kinds: [Kind; 3] = [
+        ("data", |_| 1 << 20, 5),
+        ("empty files", |_| 0, 5_000),
+        ("both", |n| if n % 50 == 0 { 100_000 } else { 0 }, 1_000),
+    ];
+    let mut first = None;
+    for round in 0..10 {
+        let (kind, bytes, at_least) = kinds[round % 3];
+        let count = fill(fs, bytes);
+        assert!(count >= at_least, "round {round}: full with {count} files, {kind}: {:?}", fs.statfs());
+        for n in 0..count {
+            fs.unlink(ROOT_INO, &name(n)).unwrap();
+        }
+        fs.sync().unwrap();
+        // After one round of each kind, and after the last.
+        if round == 2 || round == 9 {
+            let used = settled(fs);
+            let first = *first.get_or_insert(used);
+            assert_eq!(used, first, "blocks in use after round {round}, {:?}", fs.statfs());
+        }
+    }
+    mount.unmount().unwrap();
+    volume.check();
+}
