@@ -121,3 +121,50 @@ fn all_nodes_change_one_directory_at_the_same_time() {
     first.unmount().unwrap();
     volume.check();
 }
+
+/// Its locks come free when its lease is over, and what it had synced is there.
+#[test]
+fn a_node_that_dies_is_fenced_and_what_it_synced_survives() {
+    let volume = Volume::new(256 << 20);
+    let first = volume.node(address(3), true);
+    let second = volume.node(address(3), false);
+    let fs = second.fs();
+    let dir = fs.mkdir(ROOT_INO, b"dir", &common::dir()).unwrap().ino;
+    for n in 0..50 {
+        let ino = fs.create(dir, format!("synced{n}").as_bytes(), &file()).unwrap().ino;
+        fs.write(ino, 0, &[n; 5000]).unwrap();
+    }
+    fs.sync().unwrap();
+    drop(second);
+    let fs = first.fs();
+    let dir = fs.lookup(ROOT_INO, b"dir").unwrap().ino;
+    assert_eq!(names(fs, dir).len(), 50);
+    for n in 0..50 {
+        let ino = fs.lookup(dir, format!("synced{n}").as_bytes()).unwrap().ino;
+        assert_eq!(content(fs, ino), [n; 5000]);
+    }
+    fs.create(dir, b"after", &file()).unwrap();
+    first.unmount().unwrap();
+    volume.check();
+    let alone = volume.mount();
+    assert_eq!(names(alone.fs(), dir).len(), 51);
+    alone.unmount().unwrap();
+    volume.check();
+}
+
+/// A node joins over a network that is not there yet, and leaves; one that may not run the server cannot be alone.
+#[test]
+fn a_node_waits_for_the_leader_and_joins_it() {
+    let volume = Volume::new(256 << 20);
+    thread::scope(|scope| {
+        let joining = scope.spawn(|| volume.node(address(4), false));
+        thread::sleep(std::time::Duration::from_millis(300));
+        let first = volume.node(address(4), true);
+        let second = joining.join().unwrap();
+        second.fs().create(ROOT_INO, b"file", &file()).unwrap();
+        assert!(first.fs().lookup(ROOT_INO, b"file").is_ok());
+        second.unmount().unwrap();
+        first.unmount().unwrap();
+    });
+    volume.check();
+}

@@ -142,6 +142,12 @@ impl Session {
                 match self.client.arrived(&frame)? {
                     Arrived::Nothing => {}
                     Arrived::Established { resumed: true } => {}
+                    Arrived::Established { resumed: false } if self.is_attached() => {
+                        // The new server must first be told of locks and seqs.
+                        scoutfs_env::error!("another node leads, and a mount cannot go on with it yet");
+                        self.client.close();
+                        return Ok(());
+                    }
                     Arrived::Established { resumed: false } => self.client.resend()?,
                     Arrived::Order(order) => self.hand_on(order),
                 }
@@ -149,6 +155,11 @@ impl Session {
             // Proofs, and what waited for the session.
             self.client.transmit();
         }
+    }
+
+    /// Whether the mount has joined a server.
+    fn is_attached(&self) -> bool {
+        self.orders.lock().store.is_some()
     }
 
     fn hand_on(&self, order: Order) {
