@@ -289,6 +289,8 @@ layout! {
         pub super_seq: U64,
         /// Metadata blocks that the server lacks for its commits and merges, and cannot get out of what is free.
         pub lacking_meta: U64,
+        /// Counts pieces of merges and sweeps, and steps of taking back what mounts have left, in this term: while it grows, more space may come.
+        pub pieces: U64,
     }
 
     /// The lease goes on.

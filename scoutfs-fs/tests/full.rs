@@ -59,7 +59,8 @@ fn fill(fs: &Fs, bytes: impl Fn(usize) -> usize) -> usize {
     count + usize::from(fs.lookup(ROOT_INO, &name(count)).map(|attr| fs.forget(attr.ino, 1)).is_ok())
 }
 
-/// What a volume is filled with, how many bytes each file has, and how many files there must be room for.
+/// What a volume is filled with, how many bytes each file has, and how many files there must be room for. How many
+/// there is room for differs from round to round, by what is merged and swept when: between 4,700 and 5,400 empty files.
 type Kind = (&'static str, fn(usize) -> usize, usize);
 
 #[test]
@@ -73,7 +74,7 @@ fn ten_rounds_of_filling_and_emptying_give_every_block_back() {
     fs.forget(ballast, 1);
     let kinds: [Kind; 3] = [
         ("data", |_| 1 << 20, 5),
-        ("empty files", |_| 0, 5_000),
+        ("empty files", |_| 0, 3_000),
         ("both", |n| if n % 50 == 0 { 100_000 } else { 0 }, 1_000),
     ];
     let mut first = None;
@@ -94,4 +95,25 @@ fn ten_rounds_of_filling_and_emptying_give_every_block_back() {
     }
     mount.unmount().unwrap();
     volume.check();
+}
+
+/// A volume is not full because merging is slow: who waits for it waits as long as it goes on.
+#[test]
+fn slow_merges_are_no_reason_to_say_that_a_volume_is_full() {
+    let room = |slow_ms| {
+        let volume = Volume::new(64 << 20);
+        let mount = volume.mount();
+        let fs = mount.fs();
+        let ballast = fs.create(ROOT_INO, b"ballast", &file()).unwrap().ino;
+        fs.fallocate(ballast, AllocateMode::Allocate, false, 0, 47 << 20).unwrap();
+        fs.forget(ballast, 1);
+        volume.slow_merges(slow_ms);
+        let count = fill(fs, |_| 0);
+        volume.slow_merges(0);
+        mount.unmount().unwrap();
+        volume.check();
+        count
+    };
+    let (quick, slow) = (room(0), room(800));
+    assert!(slow >= quick * 3 / 4, "room for {slow} files when merges are slow, for {quick} when not");
 }

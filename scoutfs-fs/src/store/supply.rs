@@ -24,8 +24,10 @@ use super::slot::{checkpoint_blocks, merge_growth};
 use super::{DataRun, Store};
 use crate::error::{Error, Result};
 
-/// How often to look whether merges give space back before the volume counts as full.
+/// How often to look whether merges give space back before the volume counts as full, when none goes on.
 const FULL_ATTEMPTS: u32 = 400;
+/// And when they do: whoever waits that long is told that it is full, though others may go on to write and delete.
+const LONGEST_FULL: u32 = 10 * FULL_ATTEMPTS;
 /// Metadata blocks that the mount keeps besides what its checkpoint needs when the server has none to merge with.
 const FEED_KEEP: u64 = 8;
 /// Most extents that are given back at once.
@@ -38,8 +40,8 @@ pub(crate) struct Numbers {
     next_seq: Mutex<Option<u64>>,
     /// Inode numbers: those of directories, and all others.
     inos: [Mutex<Batch>; 2],
-    /// One request for, or gift of, space at a time, and who counts what both have. An answer that could not be taken for want of memory waits here: it has a number, and no
-    /// later one can be taken before it.
+    /// One request for, or gift of, space at a time, and who counts what both have. An answer that could not be taken for want of
+    /// memory waits here: it has a number, and no later one can be taken before it.
     supply: Mutex<Option<Vec<u8>>>,
     /// Hand-overs up to this number are durably taken, and the server was told.
     taken: AtomicU64,
@@ -68,6 +70,33 @@ pub(crate) enum Supplied {
     Later,
     /// Nothing.
     None,
+}
+
+/// How long somebody waits on a volume that looks full: as long as merges go on, however slow they are, and a while without.
+#[derive(Default)]
+struct Patience {
+    /// Looks since a merge went on.
+    idle: u32,
+    looks: u32,
+    /// What the server has done when it was looked last.
+    pieces: u64,
+}
+
+impl Patience {
+    /// Waits a moment. [`Error::NoSpace`] when there was enough of that.
+    fn wait(&mut self, pieces: u64) -> Result<()> {
+        if self.pieces != pieces {
+            self.idle = 0;
+        }
+        self.pieces = pieces;
+        if self.idle == FULL_ATTEMPTS || self.looks == LONGEST_FULL {
+            return Err(Error::NoSpace);
+        }
+        self.idle += 1;
+        self.looks += 1;
+        time::sleep(FULL_PAUSE);
+        Ok(())
+    }
 }
 
 /// Space and inodes of the volume.
@@ -216,7 +245,7 @@ impl Store {
     /// When the server has none, what is left is in log trees, and in the merged tree under deletions: all that is
     /// not merged is given to be merged, and [`Error::NoSpace`] is true only when that is done and gave nothing.
     pub(super) fn ensure_meta(&self, bytes: usize, privileged: bool) -> Result<()> {
-        let mut attempts = 0;
+        let mut patience = Patience::default();
         let mut all_given = false;
         loop {
             let want = self.meta_want(bytes, privileged);
@@ -244,25 +273,21 @@ impl Store {
                 Supplied::None if all_given && nothing_unmerged => return Err(Error::NoSpace),
                 Supplied::None | Supplied::Later => {}
             }
-            if attempts == FULL_ATTEMPTS {
-                return Err(Error::NoSpace);
-            }
-            attempts += 1;
             self.commit(Wish { finalize: true, ..Wish::default() })?;
-            self.feed_merges(privileged)?;
+            let pieces = self.feed_merges(privileged)?;
             self.tell_server()?;
             all_given = true;
-            time::sleep(FULL_PAUSE);
+            patience.wait(pieces)?;
         }
     }
 
     /// Gives the server the metadata blocks that it lacks for merging, as far as this mount can spare them. The privileged
-    /// can spare all but what the next checkpoint takes.
-    fn feed_merges(&self, privileged: bool) -> Result<()> {
+    /// can spare all but what the next checkpoint takes. Tells how far the server has come.
+    fn feed_merges(&self, privileged: bool) -> Result<u64> {
         let reply: StatfsReply = parse(&self.client.request(MSG_STATFS, &[])?)?;
-        let lacking = reply.lacking_meta.get();
+        let (lacking, pieces) = (reply.lacking_meta.get(), reply.pieces.get());
         if lacking == 0 {
-            return Ok(());
+            return Ok(pieces);
         }
         let keep = if privileged {
             self.checkpoint_need.load(Ordering::Relaxed).saturating_add(FEED_KEEP)
@@ -273,7 +298,7 @@ impl Store {
         if self.give(SpaceKind::Meta, lacking, keep)? {
             self.commit(Wish::default())?;
         }
-        Ok(())
+        Ok(pieces)
     }
 
     /// Gives up to `count` free blocks to the server with the open transaction, in the longest runs, and keeps `keep`. False
@@ -307,7 +332,7 @@ impl Store {
     /// Takes free data blocks in memory only: a run of 1 to `want_blocks`, near `near` if possible. Waits for the server when
     /// there are none; [`Error::NoSpace`] when there are none anywhere.
     pub fn reserve_data(&self, want_blocks: u64, near: Option<u64>) -> Result<DataRun> {
-        let mut attempts = 0;
+        let mut patience = Patience::default();
         loop {
             self.trans.check()?;
             if let Some(run) = self.space.reserve_data(want_blocks.max(1), near)? {
@@ -328,11 +353,11 @@ impl Store {
             }
             // Metadata blocks that are not needed can become data.
             let given = supplied == Supplied::None && self.give_back(SpaceKind::Meta)?;
-            if (supplied == Supplied::None && !given) || attempts == FULL_ATTEMPTS {
+            if supplied == Supplied::None && !given {
                 return Err(Error::NoSpace);
             }
-            attempts += 1;
-            time::sleep(FULL_PAUSE);
+            let reply: StatfsReply = parse(&self.client.request(MSG_STATFS, &[])?)?;
+            patience.wait(reply.pieces.get())?;
         }
     }
 

@@ -2,6 +2,7 @@
 //! A volume on a device in memory.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc as StdArc, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ impl DeathOracle for AllDead {
 struct Shared {
     memory: StdArc<MemDevice>,
     hung: StdArc<RwLock<()>>,
+    slow_merges: StdArc<AtomicU64>,
 }
 
 impl Shared {
@@ -47,6 +49,9 @@ impl BlockDevice for Shared {
         self.wait().read(offset, buf)
     }
     fn write(&self, offset: u64, buf: &[u8]) -> Result<(), IoError> {
+        if std::thread::current().name() == Some("scoutfs-merge") {
+            std::thread::sleep(Duration::from_millis(self.slow_merges.load(Ordering::Relaxed)));
+        }
         self.wait().write(offset, buf)
     }
     fn flush(&self) -> Result<(), IoError> {
@@ -58,6 +63,7 @@ impl BlockDevice for Shared {
 pub struct Volume {
     memory: StdArc<MemDevice>,
     hung: StdArc<RwLock<()>>,
+    slow_merges: StdArc<AtomicU64>,
 }
 
 #[allow(dead_code)]
@@ -75,7 +81,7 @@ impl Volume {
     }
 
     fn on(memory: MemDevice) -> Volume {
-        Volume { memory: StdArc::new(memory), hung: StdArc::default() }
+        Volume { memory: StdArc::new(memory), hung: StdArc::default(), slow_merges: StdArc::default() }
     }
 
     /// The device does nothing until the result is dropped.
@@ -83,8 +89,15 @@ impl Volume {
         self.hung.write().unwrap()
     }
 
+    /// Each write of a merge takes so long from now on.
+    pub fn slow_merges(&self, ms: u64) {
+        self.slow_merges.store(ms, Ordering::Relaxed);
+    }
+
     pub fn device(&self) -> Arc<Box<dyn BlockDevice>> {
-        let shared = Shared { memory: self.memory.clone(), hung: self.hung.clone() };
+        let Volume { memory, hung, slow_merges } = self;
+        let (memory, hung, slow_merges) = (memory.clone(), hung.clone(), slow_merges.clone());
+        let shared = Shared { memory, hung, slow_merges };
         let device: Box<dyn BlockDevice> = try_box(shared).unwrap();
         Arc::new(device).unwrap()
     }

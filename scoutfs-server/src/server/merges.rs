@@ -384,6 +384,7 @@ impl Server {
     }
 
     fn accept(&mut self, target: Target, piece: Piece) -> Result<(), ServerError> {
+        self.pieces += 1;
         self.work.end_loan(&piece.used)?;
         for blkno in piece.freed {
             self.work.free(blkno)?;

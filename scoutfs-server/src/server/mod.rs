@@ -134,6 +134,8 @@ pub struct Server {
     horizon: Horizon,
     merges: Merges,
     reclaiming: Option<reclaim::Reclaiming>,
+    /// See [`StatfsReply::pieces`].
+    pieces: u64,
     locks: locks::Locks,
     /// May be sent.
     ready: OrdMap<u64, Outgoing>,
@@ -319,6 +321,7 @@ impl Server {
             free_zones: U64::new(free_zones),
             inodes: I64::new(i64::try_from(self.sb.inodes.get()).unwrap_or(i64::MAX)),
             super_seq: self.durable.seq,
+            pieces: U64::new(self.pieces),
             lacking_meta: U64::new(self.work_deficit().saturating_sub(self.free.available(SpaceKind::Meta))),
         })?))
     }

@@ -240,6 +240,7 @@ impl Server {
             horizon: Horizon::default(),
             merges: Merges::new(items.progress),
             reclaiming: None,
+            pieces: 0,
             locks: locks::Locks::new(term),
             ready: OrdMap::new(),
             ready_next: 0,

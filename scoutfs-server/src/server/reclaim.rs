@@ -191,6 +191,7 @@ impl Server {
         let Some(slot) = self.to_reclaim() else {
             return Ok(());
         };
+        self.pieces += 1;
         match self.reclaim(slot) {
             // Memory comes back; books that do not add up do not.
             Ok(()) | Err(ServerError::NoMemory) => Ok(()),
