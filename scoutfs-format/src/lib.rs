@@ -97,6 +97,7 @@ pub const LAYOUTS: &[Layout] = &[
     msg::Greeting::LAYOUT,
     msg::Challenge::LAYOUT,
     msg::Proof::LAYOUT,
+    msg::Recovered::LAYOUT,
     msg::JoinRequest::LAYOUT,
     msg::JoinReply::LAYOUT,
     msg::SeqRequest::LAYOUT,

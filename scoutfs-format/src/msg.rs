@@ -59,6 +59,11 @@ constants! { MSG_CONSTANTS:
     /// Mount to server: log trees were finalized: [`CommitNumber`]; no payload in the answer.
     pub const MSG_FINALIZED: u8 = 17;
 
+    /// Mount to a new server: [`LockMessage`]s, the locks that it holds; no payload in the answer.
+    pub const MSG_LOCK_REPORT: u8 = 20;
+    /// Mount to a new server, after all of its locks: [`Recovered`]; no payload in the answer.
+    pub const MSG_RECOVERED: u8 = 21;
+
     /// [`MessageHeader::status`]: done.
     pub const STATUS_OK: u16 = 0;
     /// Out of space.
@@ -271,6 +276,18 @@ layout! {
     /// Log trees of the receiver up to this number are merged; their blocks are its own again.
     pub struct MergedLogs {
         pub through: U64,
+    }
+
+    /// A mount has told a new server all that it must know.
+    pub struct Recovered {
+        /// The seq of its open transaction.
+        pub seq: U64,
+        /// The newest seq that it was ever given, which it may have in hand.
+        pub last_seq: U64,
+        /// Hand-overs up to this number are known to it.
+        pub taken: U64,
+        /// Its newest durable record.
+        pub commit_nr: U64,
     }
 
     /// Space as the server knows it.

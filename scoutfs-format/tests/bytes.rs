@@ -65,6 +65,7 @@ fn every_structure_reads_its_bytes_as_reviewed() {
         msg::Greeting,
         msg::Challenge,
         msg::Proof,
+        msg::Recovered,
         msg::JoinRequest,
         msg::JoinReply,
         msg::SeqRequest,

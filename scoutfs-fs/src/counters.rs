@@ -119,6 +119,8 @@ const KINDS: &[&str] = &[
     "finalized",
     "challenge",
     "proof",
+    "lock_report",
+    "recovered",
 ];
 
 /// The counters of one mount. See the module.

@@ -10,11 +10,21 @@ use std::thread;
 use common::{Volume, file};
 use scoutfs_format::item::ROOT_INO;
 use scoutfs_fs::dir::RenameFlags;
-use scoutfs_fs::{Error, Fs};
+use scoutfs_fs::{Error, Fs, Mount};
 
-/// An address that no other test listens at.
-fn address(test: u8) -> SocketAddr {
-    SocketAddr::from(([127, 42, 0, test], 7001))
+/// An address at which nobody listens.
+fn address() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.42.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+/// Nodes that may all run the server of a volume that needs two of three.
+fn three(volume: &Volume) -> Vec<Mount> {
+    thread::scope(|scope| {
+        let open = || volume.node(address(), true);
+        let opening: Vec<_> = (0..3).map(|_| scope.spawn(open)).collect();
+        opening.into_iter().map(|node| node.join().unwrap()).collect()
+    })
 }
 
 fn names(fs: &Fs, dir: u64) -> BTreeSet<Vec<u8>> {
@@ -39,8 +49,9 @@ fn content(fs: &Fs, ino: u64) -> Vec<u8> {
 #[test]
 fn what_one_node_does_all_others_see_at_once() {
     let volume = Volume::new(256 << 20);
-    let first = volume.node(address(1), true);
-    let others = [volume.node(address(1), false), volume.node(address(1), false)];
+    let server = address();
+    let first = volume.node(server, true);
+    let others = [volume.node(server, false), volume.node(server, false)];
     let nodes = [first.fs(), others[0].fs(), others[1].fs()];
     for round in 0..30u8 {
         let (writer, dir_maker) = (nodes[round as usize % 3], nodes[(round as usize + 1) % 3]);
@@ -76,8 +87,9 @@ fn what_one_node_does_all_others_see_at_once() {
 #[test]
 fn all_nodes_change_one_directory_at_the_same_time() {
     let volume = Volume::new(256 << 20);
-    let first = volume.node(address(2), true);
-    let second = volume.node(address(2), false);
+    let server = address();
+    let first = volume.node(server, true);
+    let second = volume.node(server, false);
     let nodes = [first.fs(), second.fs()];
     thread::scope(|scope| {
         for (node, fs) in nodes.into_iter().enumerate() {
@@ -126,8 +138,9 @@ fn all_nodes_change_one_directory_at_the_same_time() {
 #[test]
 fn a_node_that_dies_is_fenced_and_what_it_synced_survives() {
     let volume = Volume::new(256 << 20);
-    let first = volume.node(address(3), true);
-    let second = volume.node(address(3), false);
+    let server = address();
+    let first = volume.node(server, true);
+    let second = volume.node(server, false);
     let fs = second.fs();
     let dir = fs.mkdir(ROOT_INO, b"dir", &common::dir()).unwrap().ino;
     for n in 0..50 {
@@ -156,10 +169,11 @@ fn a_node_that_dies_is_fenced_and_what_it_synced_survives() {
 #[test]
 fn a_node_waits_for_the_leader_and_joins_it() {
     let volume = Volume::new(256 << 20);
+    let server = address();
     thread::scope(|scope| {
-        let joining = scope.spawn(|| volume.node(address(4), false));
+        let joining = scope.spawn(|| volume.node(server, false));
         thread::sleep(std::time::Duration::from_millis(300));
-        let first = volume.node(address(4), true);
+        let first = volume.node(server, true);
         let second = joining.join().unwrap();
         second.fs().create(ROOT_INO, b"file", &file()).unwrap();
         assert!(first.fs().lookup(ROOT_INO, b"file").is_ok());
@@ -167,4 +181,75 @@ fn a_node_waits_for_the_leader_and_joins_it() {
         first.unmount().unwrap();
     });
     volume.check();
+}
+
+/// The leader leaves while others work: another node is elected and all go on, with nothing lost and every lock kept.
+#[test]
+fn another_node_takes_over_when_the_leader_leaves() {
+    let volume = Volume::with_quorum(256 << 20, 2);
+    let mut nodes = three(&volume);
+    for (n, node) in nodes.iter().enumerate() {
+        let ino = node.fs().create(ROOT_INO, format!("before{n}").as_bytes(), &file()).unwrap().ino;
+        node.fs().write(ino, 0, &[n as u8; 5000]).unwrap();
+    }
+    let mut expected = 3;
+    while nodes.len() > 1 {
+        // Whoever it is, in the end the leader has left, and the last voter.
+        let leaving = nodes.remove(0);
+        thread::scope(|scope| {
+            for (n, node) in nodes.iter().enumerate() {
+                let left = nodes.len();
+                scope.spawn(move || {
+                    for i in 0..200 {
+                        let name = format!("left{left} node{n} {i}");
+                        let ino = node.fs().create(ROOT_INO, name.as_bytes(), &file()).unwrap().ino;
+                        node.fs().write(ino, 0, &[1; 100]).unwrap();
+                        node.fs().forget(ino, 1);
+                        if i % 20 == 0 {
+                            node.fs().sync().unwrap();
+                        }
+                    }
+                });
+            }
+            leaving.unmount().unwrap();
+        });
+        expected += nodes.len() * 200;
+        for node in &nodes {
+            assert_eq!(names(node.fs(), ROOT_INO).len(), expected);
+        }
+    }
+    nodes.pop().unwrap().unmount().unwrap();
+    volume.check();
+}
+
+/// One of three dies, the leader or another: the two others go on when its lease is over, with all that it had synced.
+#[test]
+fn two_of_three_go_on_when_one_dies_whichever_it_is() {
+    thread::scope(|scope| {
+        for dies in 0..3 {
+            scope.spawn(move || {
+                let volume = Volume::with_quorum(256 << 20, 2);
+                let mut nodes = three(&volume);
+                for (n, node) in nodes.iter().enumerate() {
+                    let ino = node.fs().create(ROOT_INO, format!("{n}").as_bytes(), &file()).unwrap().ino;
+                    node.fs().write(ino, 0, &[n as u8; 5000]).unwrap();
+                    node.fs().sync().unwrap();
+                }
+                drop(nodes.remove(dies));
+                for node in &nodes {
+                    assert_eq!(names(node.fs(), ROOT_INO).len(), 3);
+                    for n in 0..3 {
+                        let ino = node.fs().lookup(ROOT_INO, format!("{n}").as_bytes()).unwrap().ino;
+                        assert_eq!(content(node.fs(), ino), [n as u8; 5000]);
+                    }
+                }
+                nodes[0].fs().create(ROOT_INO, b"after", &file()).unwrap();
+                assert!(nodes[1].fs().lookup(ROOT_INO, b"after").is_ok());
+                for node in nodes {
+                    node.unmount().unwrap();
+                }
+                volume.check();
+            });
+        }
+    });
 }

@@ -13,10 +13,12 @@ use scoutfs_env::net::Stream;
 use scoutfs_env::sync::{Condvar, Mutex};
 use scoutfs_env::{Arc, Box, OrdMap, Vec};
 use scoutfs_format::msg::{
-    MSG_LOCK, STATUS_AGAIN, STATUS_NO_MEMORY, STATUS_NO_SPACE, STATUS_NOT_MEMBER, STATUS_OK,
+    HandOverHeader, MSG_LOCK, MSG_LOCK_REPORT, MSG_RECOVERED, MSG_SEQ, MSG_SPACE, STATUS_AGAIN,
+    STATUS_NO_MEMORY, STATUS_NO_SPACE, STATUS_NOT_MEMBER, STATUS_OK, SeqReply,
 };
 use scoutfs_net::connection::{Connection, ConnectionError, Event, RequestId, Secret};
 use scoutfs_net::frame::{Frame, FrameError};
+use zerocopy::FromBytes;
 
 use crate::counters::Counters;
 use crate::error::{Error, Result};
@@ -46,7 +48,17 @@ struct State {
     stream: Option<Arc<Box<dyn Stream>>>,
     /// Requests that somebody waits for.
     requests: OrdMap<u64, Request>,
+    given: Given,
     closed: bool,
+}
+
+/// The newest numbers that any server has given, whatever became of them here.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Given {
+    /// Seq of a transaction.
+    pub seq: u64,
+    /// Hand-over of space.
+    pub hand_over: u64,
 }
 
 /// A request that somebody waits for.
@@ -78,10 +90,29 @@ pub(crate) enum OrderOf {
 pub(super) enum Arrived {
     /// Nothing for anybody else.
     Nothing,
-    /// Messages flow; whether the session goes on.
-    Established { resumed: bool },
+    /// Messages flow, with the server of this term; whether the session goes on.
+    Established { term: u64, resumed: bool },
     /// For the node.
     Order(Order),
+}
+
+impl Given {
+    /// An answer came.
+    fn note(&mut self, kind: u8, payload: &[u8]) {
+        match kind {
+            MSG_SEQ => {
+                if let Ok(reply) = SeqReply::read_from_bytes(payload) {
+                    self.seq = self.seq.max(reply.seq.get());
+                }
+            }
+            MSG_SPACE => {
+                if let Ok((head, _)) = HandOverHeader::read_from_prefix(payload) {
+                    self.hand_over = self.hand_over.max(head.number.get());
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 impl Client {
@@ -93,6 +124,7 @@ impl Client {
                 connection: Connection::mount(fsid, rid, secret),
                 stream: None,
                 requests: OrdMap::new(),
+                given: Given::default(),
                 closed: false,
             }),
             answered: Condvar::new(),
@@ -251,22 +283,30 @@ impl Client {
         }
         Ok(match event {
             None => Arrived::Nothing,
-            Some(Event::Established { resumed, .. }) => Arrived::Established { resumed },
+            Some(Event::Established { term, resumed }) => Arrived::Established { term, resumed },
             Some(Event::Request { id, kind, .. }) => {
                 Arrived::Order(Order { kind, of: OrderOf::Request(id), payload })
             }
-            Some(Event::Response { kind: kind @ MSG_LOCK, status, .. }) => {
-                Arrived::Order(Order { kind, of: OrderOf::Answer(status), payload })
-            }
-            Some(Event::Response { id, status, .. }) => {
-                if let Some(request) = state.requests.get_mut(&id) {
-                    *request = Request::Answered { status, payload };
-                }
+            Some(Event::Response { id, kind, status, .. }) => {
+                state.given.note(kind, &payload);
+                let Some(request) = state.requests.get_mut(&id) else {
+                    return Ok(Arrived::Order(Order { kind, of: OrderOf::Answer(status), payload }));
+                };
+                *request = Request::Answered { status, payload };
                 drop(state);
                 self.answered.notify_all();
                 Arrived::Nothing
             }
         })
+    }
+
+    /// Another server has taken over: what was said to the old one of locks is void. Tells what servers have given.
+    pub(super) fn begin_recovery(&self) -> Given {
+        let mut state = self.state.lock();
+        for kind in [MSG_LOCK, MSG_LOCK_REPORT, MSG_RECOVERED] {
+            state.connection.forget_left(kind);
+        }
+        state.given
     }
 
     /// Puts the requests of earlier sessions into this one.

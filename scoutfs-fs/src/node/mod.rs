@@ -6,6 +6,7 @@
 //! | `mount` | [`Mount`]: from a device to a working filesystem, and back |
 //! | `voter` | this node's voter slot: claiming it, beating, becoming the leader |
 //! | `leadership` | whether this node may act as the leader now |
+//! | `lead` | runs the server when this node is elected |
 //! | `rivals` | what it sees of other owners while it waits: whom it waits for, and when waiting is in vain |
 //! | `server_host` | the threads that run the server when this node is elected |
 //! | `port` | where other nodes connect to |
@@ -23,6 +24,7 @@
 
 mod client;
 mod counted;
+mod lead;
 mod leadership;
 mod link;
 mod mount;

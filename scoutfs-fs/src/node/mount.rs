@@ -13,6 +13,7 @@ use scoutfs_env::net::Network;
 use scoutfs_env::sync::Mutex;
 use scoutfs_env::thread::JoinHandle;
 use scoutfs_env::{Arc, Box, IoBuf, time, try_box};
+use scoutfs_format::geometry::Geometry;
 use scoutfs_format::le::{U32, U64};
 use scoutfs_format::msg::{
     CommitNumber, JoinReply, JoinRequest, MSG_JOIN, MSG_LEAVE, MSG_SEQ, SeqReply, SeqRequest,
@@ -28,11 +29,12 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::client::Client;
 use super::counted::CountedDevice;
+use super::lead::{Lead, Parts};
 use super::link::Link;
 use super::port::Port;
-use super::server_host::ServerHost;
+use super::server_host::{Door, ServerHost};
 use super::session::Session;
-use super::voter::VoterHost;
+use super::voter::{Rank, Ranks, VoterHost};
 use super::worker::{self, Intervals, Worker};
 use crate::counters::Counters;
 use crate::error::{Error, Result};
@@ -111,85 +113,90 @@ struct Running {
     worker: Option<JoinHandle>,
     port: Option<Port>,
     server: Option<ServerHost>,
+    lead: Option<Lead>,
     voter: Option<VoterHost>,
 }
 
 impl Mount {
     /// Mounts the volume on a device, alone: no other node can connect. See [`Mount::open_in`].
+    ///
+    /// Waits until this node leads; fails when it sees that another does.
     pub fn open(
         device: Arc<Box<dyn BlockDevice>>,
         options: &MountOptions,
         oracle: &dyn DeathOracle,
     ) -> Result<Mount> {
-        Mount::open_in(device, None, options, oracle)
+        let Some(address) = options.server_addr else {
+            return Err(Error::NoServer);
+        };
+        let node = Node::new(device, options)?;
+        let mut running = Running::default();
+        let config = node.config(address, options);
+        let voter = VoterHost::elect(&node.device, node.fsid, node.geometry, config, node.term, oracle)?;
+        let Rank::Leads { slot, term } = voter.ranks().wait(|| true) else {
+            return Err(Error::Shutdown("the lease as the leader ended at once"));
+        };
+        let base = node.base(options)?;
+        // The super block as the last leader left it, now that there is no other.
+        let sb = read_super(&**base.device).map_err(|e| Error::from(scoutfs_server::ServerError::from(e)))?;
+        let (device, cache) = (base.device.clone(), base.cache.clone());
+        let server = Server::open(device, cache.clone(), sb, slot, term, oracle, time::mono_now())?;
+        let ranks = voter.ranks();
+        let server = ServerHost::start(server, cache, ranks.leadership(), node.counters.clone())?;
+        *node.door.lock() = Some(server.door());
+        running.server = Some(server);
+        running.voter = Some(voter);
+        Self::finish(node, base, None, Some(ranks), running, options)
     }
 
     /// Mounts the volume on a device, as a node of a network.
     ///
-    /// Waits until there is a leader. A mount with a server address waits until it leads itself; one without joins a
-    /// leader elsewhere, over the network.
+    /// Waits until some node leads. One with a server address may be elected, now or later.
     pub fn open_in(
         device: Arc<Box<dyn BlockDevice>>,
-        network: Option<Arc<Box<dyn Network>>>,
+        network: Arc<Box<dyn Network>>,
         options: &MountOptions,
-        oracle: &dyn DeathOracle,
+        oracle: Arc<Box<dyn DeathOracle + Send + Sync>>,
     ) -> Result<Mount> {
-        let counters = Arc::new(Counters::new())?;
-        let device: Box<dyn BlockDevice> = try_box(CountedDevice::new(device, counters.clone()))?;
-        let device = Arc::new(device)?;
-        let first = read_super(&**device).map_err(|e| Error::from(scoutfs_server::ServerError::from(e)))?;
-        let fsid = first.sb.id.fsid.get();
-        let geometry = first.geometry;
-        if options.server_addr.is_none() && network.is_none() {
-            return Err(Error::NoServer);
-        }
-        let rid = scoutfs_env::random::u64().max(1);
-        let capacity = options.block_cache_bytes / scoutfs_format::BLOCK_SIZE;
-        let open_cache = |device| BlockCache::new(device, fsid, geometry, capacity.max(64));
-
-        let door = Arc::new(Mutex::new(None))?;
+        let node = Node::new(device, options)?;
+        let base = node.base(options)?;
         let mut running = Running::default();
-        let elected = match options.server_addr {
-            None => None,
-            Some(address) => {
-                if address.port() == 0 {
-                    return Err(Error::Invalid("the server address has no port"));
-                }
-                if let Some(network) = &network {
-                    let listener = network.listen(address).map_err(|why| Error::Network { address, why })?;
-                    running.port = Some(Port::open(listener, door.clone())?);
-                }
-                let config = Config {
-                    nr_voters: geometry.nr_voters(),
-                    rid,
-                    address,
-                    process: options.process,
-                    seed: scoutfs_env::random::u64(),
-                    timing: options.timing,
-                };
-                Some(VoterHost::elect(&device, fsid, geometry, config, first.sb.term.get(), oracle)?)
-            }
-        };
-        // Beats are not repeated: a voter must not be late, and knows what a failed one means.
-        let device: Box<dyn BlockDevice> = scoutfs_env::try_box(RetryDevice::new(device))?;
-        let device = Arc::new(device)?;
-        let cache = Arc::new(open_cache(device.clone())?)?;
-        if let Some(voter) = elected {
-            // The super block as the last leader left it, now that there is no other.
-            let sb = read_super(&**device).map_err(|e| Error::from(scoutfs_server::ServerError::from(e)))?;
-            let (device, cache) = (device.clone(), cache.clone());
-            let (slot, term) = (voter.slot(), voter.term());
-            let server = Server::open(device, cache.clone(), sb, slot, term, oracle, time::mono_now())?;
-            let server = ServerHost::start(server, cache, voter.leadership(), counters.clone())?;
-            *door.lock() = Some(server.door());
-            running.server = Some(server);
+        let mut ranks = None;
+        if let Some(address) = options.server_addr {
+            let config = node.config(address, options);
+            let listener = network.listen(address).map_err(|why| Error::Network { address, why })?;
+            running.port = Some(Port::open(listener, node.door.clone())?);
+            let Node { fsid, geometry, term, .. } = node;
+            let voter = VoterHost::start(&node.device, fsid, geometry, config, term, oracle.clone())?;
+            let parts = Parts {
+                device: base.device.clone(),
+                cache: base.cache.clone(),
+                counters: node.counters.clone(),
+                oracle,
+                door: node.door.clone(),
+            };
+            ranks = Some(voter.ranks());
+            running.lead = Some(Lead::start(voter.ranks(), parts)?);
             running.voter = Some(voter);
         }
+        Self::finish(node, base, Some(network), ranks, running, options)
+    }
 
-        let client = Arc::new(Client::new(fsid, rid, Secret(first.sb.secret), counters.clone()))?;
-        let link = Link::new(device.clone(), fsid, geometry, network, door);
-        let (session, receiver) = Session::start(client.clone(), link)?;
-        let joined = join(device, cache, geometry, fsid, rid, options, client.clone(), counters);
+    /// Joins whoever leads.
+    fn finish(
+        node: Node,
+        base: Base,
+        network: Option<Arc<Box<dyn Network>>>,
+        ranks: Option<Arc<Ranks>>,
+        mut running: Running,
+        options: &MountOptions,
+    ) -> Result<Mount> {
+        let Node { fsid, rid, geometry, secret, counters, door, .. } = node;
+        let alone = network.is_none();
+        let client = Arc::new(Client::new(fsid, rid, secret, counters.clone()))?;
+        let link = Link::new(base.device.clone(), fsid, geometry, network, door);
+        let (session, receiver) = Session::start(client.clone(), link, ranks)?;
+        let joined = join(base.device, base.cache, geometry, fsid, rid, options, client.clone(), counters);
         let store = match joined.and_then(|store| Ok(Arc::new(store)?)) {
             Ok(store) => store,
             Err(e) => {
@@ -206,7 +213,8 @@ impl Mount {
         let mount = Mount { fs: Fs::new(store.clone(), options.acl), store, running: Mutex::new(running) };
         let worker = start(&mount.store, options)?;
         mount.running.lock().worker = Some(worker);
-        if !options.read_only && options.server_addr.is_some() {
+        // Elsewhere they may be open.
+        if !options.read_only && alone {
             mount.fs.scan_orphans()?;
         }
         Ok(mount)
@@ -240,6 +248,9 @@ impl Mount {
         running.stop_receiver(&self.store);
         if let Some(server) = running.server.take() {
             server.stop();
+        }
+        if let Some(lead) = running.lead.take() {
+            lead.stop(true);
         }
         if let Some(voter) = running.voter.take() {
             voter.leave();
@@ -292,10 +303,75 @@ impl Drop for Mount {
         if let Some(server) = running.server.take() {
             server.abandon();
         }
+        if let Some(lead) = running.lead.take() {
+            lead.stop(false);
+        }
         // Nobody answers any more.
         self.store.client.close();
         running.stop_worker(&self.store);
         running.stop_receiver(&self.store);
+    }
+}
+
+/// What a mount begins with.
+struct Node {
+    /// Whose requests are not repeated: a voter must not be late, and knows what a failed one means.
+    device: Arc<Box<dyn BlockDevice>>,
+    counters: Arc<Counters>,
+    rid: u64,
+    fsid: u64,
+    geometry: Geometry,
+    secret: Secret,
+    /// Of the super block.
+    term: u64,
+    /// Of this node's server, while it runs.
+    door: Arc<Mutex<Option<Door>>>,
+}
+
+/// What reads and writes the volume.
+struct Base {
+    device: Arc<Box<dyn BlockDevice>>,
+    cache: Arc<BlockCache>,
+}
+
+impl Node {
+    fn new(device: Arc<Box<dyn BlockDevice>>, options: &MountOptions) -> Result<Node> {
+        if options.server_addr.is_some_and(|address| address.port() == 0) {
+            return Err(Error::Invalid("the server address has no port"));
+        }
+        let counters = Arc::new(Counters::new())?;
+        let device: Box<dyn BlockDevice> = try_box(CountedDevice::new(device, counters.clone()))?;
+        let device = Arc::new(device)?;
+        let first = read_super(&**device).map_err(|e| Error::from(scoutfs_server::ServerError::from(e)))?;
+        Ok(Node {
+            device,
+            counters,
+            rid: scoutfs_env::random::u64().max(1),
+            fsid: first.sb.id.fsid.get(),
+            geometry: first.geometry,
+            secret: Secret(first.sb.secret),
+            term: first.sb.term.get(),
+            door: Arc::new(Mutex::new(None))?,
+        })
+    }
+
+    fn base(&self, options: &MountOptions) -> Result<Base> {
+        let device: Box<dyn BlockDevice> = try_box(RetryDevice::new(self.device.clone()))?;
+        let device = Arc::new(device)?;
+        let capacity = (options.block_cache_bytes / scoutfs_format::BLOCK_SIZE).max(64);
+        let cache = Arc::new(BlockCache::new(device.clone(), self.fsid, self.geometry, capacity)?)?;
+        Ok(Base { device, cache })
+    }
+
+    fn config(&self, address: SocketAddr, options: &MountOptions) -> Config {
+        Config {
+            nr_voters: self.geometry.nr_voters(),
+            rid: self.rid,
+            address,
+            process: options.process,
+            seed: scoutfs_env::random::u64(),
+            timing: options.timing,
+        }
     }
 }
 
@@ -305,7 +381,7 @@ impl Drop for Mount {
 fn join(
     device: Arc<Box<dyn BlockDevice>>,
     cache: Arc<BlockCache>,
-    geometry: scoutfs_format::geometry::Geometry,
+    geometry: Geometry,
     fsid: u64,
     rid: u64,
     options: &MountOptions,

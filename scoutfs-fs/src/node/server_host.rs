@@ -209,7 +209,8 @@ fn serve(mut server: Server, peers: &mut Peers, shared: &Shared, leadership: &Le
             break;
         }
     }
-    if server.failed().is_none() && !shared.abandon.load(Ordering::Acquire) {
+    // Mounts that go on do so with another server, which finds what is durable.
+    if server.failed().is_none() && !shared.abandon.load(Ordering::Acquire) && !server.has_members() {
         // The merger writes until its piece is done; only then is nothing in flight, as the clean state says.
         let mut merge = shared.merge.lock();
         while is_out && merge.result.is_none() {

@@ -6,18 +6,24 @@
 //!
 //! Locking: one mutex over the store and what waits for it, held while orders are handed on.
 
+use core::sync::atomic::Ordering;
 use core::time::Duration;
 
 use scoutfs_env::net::Stream;
 use scoutfs_env::sync::Mutex;
 use scoutfs_env::thread::{self, JoinHandle};
 use scoutfs_env::{Arc, Box, Vec, time};
-use scoutfs_format::msg::STATUS_NOT_MEMBER;
+use scoutfs_format::le::{U32, U64};
+use scoutfs_format::msg::{
+    JoinRequest, MSG_JOIN, MSG_LOCK_REPORT, MSG_RECOVERED, Recovered, STATUS_NOT_MEMBER,
+};
 use scoutfs_net::connection::{ConnectionError, GreetingError};
 use scoutfs_net::frame::{Decoder, FrameError};
+use zerocopy::IntoBytes;
 
 use super::client::{Arrived, Client, MEMORY_PAUSE, Order};
 use super::link::{Link, NoWay};
+use super::voter::Ranks;
 use super::worker;
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -31,6 +37,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Session {
     client: Arc<Client>,
     link: Link,
+    /// The voter wants to know whether there is a server.
+    ranks: Option<Arc<Ranks>>,
     orders: Mutex<Orders>,
 }
 
@@ -61,8 +69,12 @@ impl Broken {
 
 impl Session {
     /// Starts the thread.
-    pub fn start(client: Arc<Client>, link: Link) -> Result<(Arc<Session>, JoinHandle)> {
-        let session = Arc::new(Session { client, link, orders: Mutex::new(Orders::default()) })?;
+    pub fn start(
+        client: Arc<Client>,
+        link: Link,
+        ranks: Option<Arc<Ranks>>,
+    ) -> Result<(Arc<Session>, JoinHandle)> {
+        let session = Arc::new(Session { client, link, ranks, orders: Mutex::new(Orders::default()) })?;
         let running = session.clone();
         let thread = thread::spawn("scoutfs-recv", move || running.run()).map_err(|_| Error::NoMemory)?;
         Ok((session, thread))
@@ -87,6 +99,7 @@ impl Session {
                     if !matches!(why, Broken::Ended) && !why.is_unknown() {
                         scoutfs_env::warn!("the connection to the server is closed: {why}");
                     }
+                    self.set_connected(0);
                     self.client.disconnected(why.is_unknown());
                     said = None;
                 }
@@ -106,6 +119,12 @@ impl Session {
         self.client.disconnected(false);
         if let Some(store) = &self.orders.lock().store {
             store.fail("the server is gone");
+        }
+    }
+
+    fn set_connected(&self, term: u64) {
+        if let Some(ranks) = &self.ranks {
+            ranks.set_connected(term);
         }
     }
 
@@ -141,14 +160,12 @@ impl Session {
             while let Some(frame) = decoder.next()? {
                 match self.client.arrived(&frame)? {
                     Arrived::Nothing => {}
-                    Arrived::Established { resumed: true } => {}
-                    Arrived::Established { resumed: false } if self.is_attached() => {
-                        // The new server must first be told of locks and seqs.
-                        scoutfs_env::error!("another node leads, and a mount cannot go on with it yet");
-                        self.client.close();
-                        return Ok(());
+                    Arrived::Established { term, resumed } => {
+                        self.set_connected(term);
+                        if !resumed {
+                            self.begin()?;
+                        }
                     }
-                    Arrived::Established { resumed: false } => self.client.resend()?,
                     Arrived::Order(order) => self.hand_on(order),
                 }
             }
@@ -157,9 +174,22 @@ impl Session {
         }
     }
 
-    /// Whether the mount has joined a server.
-    fn is_attached(&self) -> bool {
-        self.orders.lock().store.is_some()
+    /// Begins a session: a mount that is one already tells the new server what it must know, before it goes on.
+    fn begin(&self) -> core::result::Result<(), Broken> {
+        let store = self.orders.lock().store.clone();
+        if let Some(store) = store {
+            // Without memory the stream ends, and all begins anew on the next.
+            recover(&store).map_err(|e| {
+                scoutfs_env::warn!("telling the new server what this mount has: {e}");
+                Broken::Ended
+            })?;
+            self.client.resend()?;
+            store.lock_table.recovered(&store);
+            store.worker.look_for_merged();
+        } else {
+            self.client.resend()?;
+        }
+        Ok(())
     }
 
     fn hand_on(&self, order: Order) {
@@ -178,6 +208,28 @@ impl Session {
             }
         }
     }
+}
+
+/// Tells a new server which locks, seqs and hand-overs the mount has. The answers come as orders.
+fn recover(store: &Store) -> Result<()> {
+    scoutfs_env::info!("another server has taken over: going on with it");
+    let given = store.client.begin_recovery();
+    let identity = &store.identity;
+    let join = JoinRequest {
+        rid: U64::new(identity.rid),
+        process: identity.process,
+        read_only: U32::new(store.read_only.into()),
+        pad: U32::ZERO,
+    };
+    store.client.post(MSG_JOIN, join.as_bytes())?;
+    store.lock_table.recover(|locks| store.client.post(MSG_LOCK_REPORT, locks.as_bytes()))?;
+    let said = Recovered {
+        seq: U64::new(store.trans.seq()),
+        last_seq: U64::new(given.seq),
+        taken: U64::new(given.hand_over),
+        commit_nr: U64::new(store.commit_nr.load(Ordering::Acquire)),
+    };
+    store.client.post(MSG_RECOVERED, said.as_bytes())
 }
 
 /// Handles an order or hands it to the worker; what there is no memory for waits, and all that comes after it.

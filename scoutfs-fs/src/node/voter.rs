@@ -7,11 +7,11 @@
 //! Locking: the store that is told of the end of leadership is behind a mutex of its own, a leaf; the server learns of the lease
 //! through [`Leadership`].
 
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 
 use scoutfs_env::device::BlockDevice;
-use scoutfs_env::sync::Mutex;
+use scoutfs_env::sync::{Condvar, Mutex};
 use scoutfs_env::thread::{self, JoinHandle};
 use scoutfs_env::time::{self, Mono};
 use scoutfs_env::{Arc, Box, IoBuf, Vec};
@@ -29,10 +29,74 @@ use crate::store::Store;
 /// The thread looks whether to leave at least this often.
 const LONGEST_SLEEP: Duration = Duration::from_millis(50);
 
+/// What this node is in the election.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rank {
+    /// Another node leads, or nobody yet.
+    Follower,
+    /// This one leads.
+    Leads {
+        /// Its voter slot.
+        slot: u32,
+        /// The term.
+        term: u64,
+    },
+    /// It did.
+    Lost,
+}
+
+/// What the voter tells the node, and the node the voter.
+pub(crate) struct Ranks {
+    rank: Mutex<Rank>,
+    changed: Condvar,
+    leadership: Arc<Leadership>,
+    /// The term of the server that the mount is connected to; 0 none.
+    connected: AtomicU64,
+}
+
+impl Ranks {
+    fn new(rank: Rank, lease_until: Mono) -> Result<Self> {
+        Ok(Ranks {
+            rank: Mutex::new(rank),
+            changed: Condvar::new(),
+            leadership: Arc::new(Leadership::new(lease_until))?,
+            connected: AtomicU64::new(0),
+        })
+    }
+
+    fn set(&self, rank: Rank) {
+        *self.rank.lock() = rank;
+        self.changed.notify_all();
+    }
+
+    /// Waits until the node is no follower any more, or `give_up` says so.
+    pub fn wait(&self, give_up: impl Fn() -> bool) -> Rank {
+        let mut rank = self.rank.lock();
+        while *rank == Rank::Follower && !give_up() {
+            rank = self.changed.wait(rank);
+        }
+        *rank
+    }
+
+    /// Has who waits look whether to give up.
+    pub fn wake(&self) {
+        drop(self.rank.lock());
+        self.changed.notify_all();
+    }
+
+    /// Whether this node may act as the leader.
+    pub fn leadership(&self) -> Arc<Leadership> {
+        self.leadership.clone()
+    }
+
+    /// The mount is connected to the server of this term; 0 to none.
+    pub fn set_connected(&self, term: u64) {
+        self.connected.store(term, Ordering::Release);
+    }
+}
+
 /// This node's voter slot, owned until [`VoterHost::leave`].
 pub(crate) struct VoterHost {
-    slot: u32,
-    term: u64,
     shared: Arc<Shared>,
     thread: Option<JoinHandle>,
 }
@@ -40,8 +104,28 @@ pub(crate) struct VoterHost {
 struct Shared {
     leave: AtomicBool,
     abandon: AtomicBool,
-    leadership: Arc<Leadership>,
+    ranks: Arc<Ranks>,
     store: Mutex<Option<Arc<Store>>>,
+}
+
+impl Shared {
+    fn new(rank: Rank, lease_until: Mono) -> Result<Arc<Self>> {
+        Ok(Arc::new(Shared {
+            leave: AtomicBool::new(false),
+            abandon: AtomicBool::new(false),
+            ranks: Arc::new(Ranks::new(rank, lease_until)?)?,
+            store: Mutex::new(None),
+        })?)
+    }
+
+    fn lost(&self) {
+        self.ranks.leadership.lose();
+        self.ranks.set(Rank::Lost);
+        scoutfs_env::error!("this node is no longer the leader: the mount shuts down");
+        if let Some(store) = &*self.store.lock() {
+            store.fail("this node is no longer the leader");
+        }
+    }
 }
 
 /// The machine and its IO.
@@ -59,6 +143,34 @@ struct Runner {
 }
 
 impl Runner {
+    fn new(
+        device: &Arc<Box<dyn BlockDevice>>,
+        fsid: u64,
+        geometry: Geometry,
+        config: Config,
+        super_term: u64,
+    ) -> Result<Runner> {
+        let mut machine = Voter::new(config).map_err(|e| match e {
+            ConfigError::NoMemory(_) => Error::NoMemory,
+            ConfigError::Timing(_) => Error::Invalid("times of an election that do not go together"),
+            ConfigError::Voters { .. } => Error::Invalid("a number of voters that no volume has"),
+        })?;
+        machine.raise_term(super_term);
+        let nr_voters = geometry.nr_voters() as usize;
+        let mut blocks = Vec::new();
+        blocks.resize(nr_voters, None)?;
+        Ok(Runner {
+            machine,
+            device: device.clone(),
+            fsid,
+            geometry,
+            sectors: IoBuf::zeroed(nr_voters * 2 * SECTOR_SIZE)?,
+            sector: IoBuf::zeroed(SECTOR_SIZE)?,
+            blocks,
+            unreadable: 0,
+        })
+    }
+
     /// Does one piece of work that the machine wants, or sleeps. Gives what the node must know.
     fn step(&mut self) -> Option<Output> {
         match self.machine.poll_output() {
@@ -166,25 +278,8 @@ impl VoterHost {
     ) -> Result<VoterHost> {
         let rid = config.rid;
         let patience = Duration::from_millis(config.timing.lease_ms);
-        let mut machine = Voter::new(config).map_err(|e| match e {
-            ConfigError::NoMemory(_) => Error::NoMemory,
-            ConfigError::Timing(_) => Error::Invalid("times of an election that do not go together"),
-            ConfigError::Voters { .. } => Error::Invalid("a number of voters that no volume has"),
-        })?;
-        machine.raise_term(super_term);
         let nr_voters = geometry.nr_voters() as usize;
-        let mut blocks = Vec::new();
-        blocks.resize(nr_voters, None)?;
-        let mut runner = Runner {
-            machine,
-            device: device.clone(),
-            fsid,
-            geometry,
-            sectors: IoBuf::zeroed(nr_voters * 2 * SECTOR_SIZE)?,
-            sector: IoBuf::zeroed(SECTOR_SIZE)?,
-            blocks,
-            unreadable: 0,
-        };
+        let mut runner = Runner::new(device, fsid, geometry, config, super_term)?;
         let mut rivals = Rivals::new(rid, nr_voters, time::mono_now())?;
         let mut slot = None;
         let term = loop {
@@ -208,37 +303,41 @@ impl VoterHost {
         };
         let slot = slot.ok_or(Error::Shutdown("elected without a voter slot"))?;
         let lease_until = runner.machine.lease_until().unwrap_or(Mono::ZERO);
-        let shared = Arc::new(Shared {
-            leave: AtomicBool::new(false),
-            abandon: AtomicBool::new(false),
-            leadership: Arc::new(Leadership::new(lease_until))?,
-            store: Mutex::new(None),
-        })?;
+        let shared = Shared::new(Rank::Leads { slot, term }, lease_until)?;
         let for_thread = shared.clone();
-        let thread = thread::spawn("scoutfs-voter", move || beat(runner, &for_thread, patience))
+        let thread = thread::spawn("scoutfs-voter", move || beat(runner, &for_thread, patience, None))
             .map_err(|_| Error::NoMemory)?;
-        Ok(VoterHost { slot, term, shared, thread: Some(thread) })
+        Ok(VoterHost { shared, thread: Some(thread) })
     }
 
-    /// The voter slot.
-    pub fn slot(&self) -> u32 {
-        self.slot
+    /// Claims a voter slot, votes and stands from now on, in a thread of its own. [`VoterHost::ranks`] tells what comes of it.
+    pub fn start(
+        device: &Arc<Box<dyn BlockDevice>>,
+        fsid: u64,
+        geometry: Geometry,
+        config: Config,
+        super_term: u64,
+        oracle: Arc<Box<dyn DeathOracle + Send + Sync>>,
+    ) -> Result<VoterHost> {
+        let patience = Duration::from_millis(config.timing.lease_ms);
+        let runner = Runner::new(device, fsid, geometry, config, super_term)?;
+        let shared = Shared::new(Rank::Follower, Mono::ZERO)?;
+        let for_thread = shared.clone();
+        let thread =
+            thread::spawn("scoutfs-voter", move || beat(runner, &for_thread, patience, Some(&**oracle)))
+                .map_err(|_| Error::NoMemory)?;
+        Ok(VoterHost { shared, thread: Some(thread) })
     }
 
-    /// The term in which this node leads.
-    pub fn term(&self) -> u64 {
-        self.term
-    }
-
-    /// Whether this node may act as the leader.
-    pub fn leadership(&self) -> Arc<Leadership> {
-        self.shared.leadership.clone()
+    /// What comes of the election.
+    pub fn ranks(&self) -> Arc<Ranks> {
+        self.shared.ranks.clone()
     }
 
     /// The mount shuts down when leadership ends.
     pub fn on_lost(&self, store: &Arc<Store>) {
         *self.shared.store.lock() = Some(store.clone());
-        if self.shared.leadership.is_lost() {
+        if self.shared.ranks.leadership.is_lost() {
             store.fail("this node is no longer the leader");
         }
     }
@@ -264,12 +363,15 @@ impl Drop for VoterHost {
 }
 
 /// Beats until the slot is left. On a disk that takes no writes any more it is given up after `patience`: a crash would
-/// look the same.
-fn beat(mut runner: Runner, shared: &Shared, patience: Duration) {
+/// look the same. `oracle` tells whose death is certain.
+fn beat(mut runner: Runner, shared: &Shared, patience: Duration, oracle: Option<&dyn DeathOracle>) {
+    let ranks = &shared.ranks;
     let mut left_by = None;
+    let mut slot = None;
     while !shared.abandon.load(Ordering::Acquire) || left_by.is_some() {
         if left_by.is_none() && shared.leave.load(Ordering::Acquire) {
             let now = time::mono_now();
+            // A leader that hands over votes until there is another.
             left_by = Some(now.saturating_add(patience));
             runner.machine.leave(now);
         }
@@ -278,19 +380,36 @@ fn beat(mut runner: Runner, shared: &Shared, patience: Duration) {
             scoutfs_env::warn!("the voter slot could not be left cleanly");
             return;
         }
+        runner.machine.set_connected(ranks.connected.load(Ordering::Acquire));
         match runner.step() {
             Some(Output::Left) => return,
-            Some(Output::LostLeadership { .. } | Output::SlotLost { .. }) if !leaving => {
-                shared.leadership.lose();
-                scoutfs_env::error!("this node is no longer the leader: the mount shuts down");
-                if let Some(store) = &*shared.store.lock() {
-                    store.fail("this node is no longer the leader");
+            Some(Output::SlotOwned { voter }) => slot = Some(voter),
+            Some(Output::BecameLeader { term }) if !leaving => {
+                if let Some(until) = runner.machine.lease_until() {
+                    ranks.leadership.set_lease(until);
                 }
+                if let Some(slot) = slot {
+                    ranks.set(Rank::Leads { slot, term });
+                }
+            }
+            Some(Output::LostLeadership { .. }) if !leaving => shared.lost(),
+            Some(Output::SlotLost { voter }) if !leaving => {
+                slot = None;
+                if *ranks.rank.lock() == Rank::Follower {
+                    scoutfs_env::warn!("voter slot {voter} was lost to another mount");
+                } else {
+                    shared.lost();
+                }
+            }
+            Some(Output::Standby) => {
+                scoutfs_env::info!("all voter slots have owners: this node stands by");
             }
             _ => {}
         }
         if let Some(until) = runner.machine.lease_until() {
-            shared.leadership.set_lease(until);
+            ranks.leadership.set_lease(until);
+        } else if let Some(oracle) = oracle {
+            runner.confirm_deaths(oracle);
         }
     }
 }

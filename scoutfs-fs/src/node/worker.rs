@@ -15,8 +15,8 @@ use scoutfs_env::time::{self, Mono};
 use scoutfs_env::{Arc, Vec};
 use scoutfs_format::le::{U32, U64};
 use scoutfs_format::msg::{
-    CommitBelow, CommitNumber, MSG_COMMIT_BELOW, MSG_FINALIZE, MSG_LOCK, MSG_MERGED, STATUS_INVALID,
-    STATUS_OK,
+    CommitBelow, CommitNumber, JoinReply, MSG_COMMIT_BELOW, MSG_FINALIZE, MSG_JOIN, MSG_LOCK,
+    MSG_LOCK_REPORT, MSG_MERGED, MSG_RECOVERED, STATUS_INVALID, STATUS_OK,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -48,6 +48,8 @@ pub(crate) struct Worker {
     stop: AtomicBool,
     /// The open transaction is half full.
     early: AtomicBool,
+    /// Logs may be merged.
+    merged: AtomicBool,
 }
 
 impl Worker {
@@ -57,6 +59,7 @@ impl Worker {
             arrived: Condvar::new(),
             stop: AtomicBool::new(false),
             early: AtomicBool::new(false),
+            merged: AtomicBool::new(false),
         }
     }
 
@@ -64,6 +67,12 @@ impl Worker {
     pub fn commit_early(&self) {
         self.early.store(true, Ordering::Release);
         self.arrived.notify_all();
+    }
+
+    /// Has the worker look which of the mount's logs are merged: a server that is gone may not have told.
+    pub fn look_for_merged(&self) {
+        self.merged.store(true, Ordering::Release);
+        self.wake();
     }
 
     /// Has the worker look now.
@@ -92,6 +101,14 @@ pub(super) fn dispatch(store: &Store, order: &mut Option<Order>) -> Result<()> {
         Some(Order { kind: MSG_LOCK, of: OrderOf::Answer(STATUS_OK), payload }) => {
             store.lock_table.granted(store, payload)
         }
+        Some(Order { kind: MSG_JOIN, of: OrderOf::Answer(status), payload }) => {
+            let stands = *status == STATUS_OK
+                && JoinReply::read_from_bytes(payload).is_ok_and(|reply| {
+                    (reply.slot.get(), reply.epoch.get()) == (store.identity.slot, store.identity.epoch)
+                });
+            if stands { Ok(()) } else { Err(Error::Shutdown("the mount was fenced")) }
+        }
+        Some(Order { kind: MSG_LOCK_REPORT | MSG_RECOVERED, of: OrderOf::Answer(STATUS_OK), .. }) => Ok(()),
         Some(Order { of: OrderOf::Answer(status), .. }) => Err(Error::Server(*status)),
         Some(Order { kind: MSG_LOCK, of: OrderOf::Request(id), payload }) => {
             store.lock_table.revoked(store, *id, payload)
@@ -208,6 +225,12 @@ impl Clock {
     fn round(&mut self, store: &Store, intervals: &Intervals) -> Result<()> {
         let now = time::mono_now();
         store.retry_commit()?;
+        if store.worker.merged.swap(false, Ordering::AcqRel)
+            && let Err(e) = store.logs_merged()
+        {
+            store.worker.merged.store(true, Ordering::Release);
+            return Err(e);
+        }
         while store.lock_table.invalidate(store)? {}
         if now.saturating_duration_since(self.renewed) >= intervals.renew {
             store.renew()?;

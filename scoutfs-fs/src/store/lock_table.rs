@@ -11,7 +11,7 @@
 
 use scoutfs_env::sync::{Condvar, Mutex, MutexGuard};
 use scoutfs_env::{OrdMap, Vec};
-use scoutfs_format::msg::{LockMessage, MSG_LOCK};
+use scoutfs_format::msg::{LockMessage, MAX_PAYLOAD, MSG_LOCK};
 use scoutfs_lock::{Acquire, Cancel, LockClient, LockName, Message, Mode, Output, Revoked, Ticket};
 use scoutfs_net::connection::RequestId;
 use zerocopy::IntoBytes;
@@ -24,6 +24,9 @@ use crate::error::{Error, Result};
 
 /// Locks that a mount keeps though nobody uses them.
 const IDLE_LOCKS: usize = 10_000;
+/// Locks in one report to a new server.
+const REPORT_LOCKS: usize = 200;
+const _: () = assert!(REPORT_LOCKS * size_of::<LockMessage>() <= MAX_PAYLOAD);
 
 /// See the module.
 pub(crate) struct LockTable {
@@ -126,6 +129,34 @@ impl LockTable {
         store.counters.inc(Counter::LockGrant);
         self.pump_later(store, &mut state);
         Ok(())
+    }
+
+    /// Another server has taken over: `report` gets the locks that this mount holds, some at a time, as they are sent.
+    pub fn recover(&self, mut report: impl FnMut(&[LockMessage]) -> Result<()>) -> Result<()> {
+        let mut state = self.state.lock();
+        // What was to be said to the old server is said to nobody.
+        if matches!(state.undone, Some(Output::Request(_) | Output::Answer { .. })) {
+            state.undone = None;
+        }
+        state.machine.handle_new_server();
+        let mut after = None;
+        let mut part = Vec::with_capacity(REPORT_LOCKS)?;
+        loop {
+            part.clear();
+            for message in state.machine.reports(after).take(REPORT_LOCKS) {
+                after = Some(message.name);
+                part.push(message.to_raw())?;
+            }
+            if part.is_empty() {
+                return Ok(());
+            }
+            report(&part)?;
+        }
+    }
+
+    /// After [`LockTable::recover`]: goes on with what is wanted.
+    pub fn recovered(&self, store: &Store) {
+        self.pump_later(store, &mut self.state.lock());
     }
 
     /// The server wants a lock back. May be called again with the same message when it failed for want of memory.

@@ -24,6 +24,15 @@ impl DeathOracle for AllDead {
     }
 }
 
+/// Nobody is known to be dead.
+struct NoneDead;
+
+impl DeathOracle for NoneDead {
+    fn is_dead(&self, _: &ProcessId) -> bool {
+        false
+    }
+}
+
 /// A device that several owners share, as a disk is. It hangs while `hung` is held for writing.
 struct Shared {
     memory: StdArc<MemDevice>,
@@ -121,7 +130,9 @@ impl Volume {
     pub fn node(&self, address: SocketAddr, runs_server: bool) -> Mount {
         let network: Box<dyn Network> = try_box(TcpNetwork::default()).unwrap();
         let options = MountOptions { server_addr: runs_server.then_some(address), ..Self::options() };
-        Mount::open_in(self.device(), Some(Arc::new(network).unwrap()), &options, &AllDead).unwrap()
+        let oracle: Box<dyn DeathOracle + Send + Sync> = try_box(NoneDead).unwrap();
+        let (network, oracle) = (Arc::new(network).unwrap(), Arc::new(oracle).unwrap());
+        Mount::open_in(self.device(), network, &options, oracle).unwrap()
     }
 
     fn options() -> MountOptions {

@@ -544,6 +544,11 @@ impl Connection {
         }
     }
 
+    /// Gives up waiting for answers to requests of a kind that were left from earlier sessions.
+    pub fn forget_left(&mut self, kind: u8) {
+        self.requests.retain(|_, request| request.seq != 0 || request.kind != kind);
+    }
+
     /// Puts the requests that were left from earlier sessions into this one, in the order in which they were
     /// made. Does nothing without a session. On failure some may be; call it again.
     pub fn resend_requests(&mut self) -> Result<(), AllocError> {

@@ -13,7 +13,7 @@ use scoutfs_format::le::{U32, U64};
 use scoutfs_format::msg::{CommitNumber, LockMessage, MSG_LOCK, STATUS_INVALID, STATUS_OK};
 use scoutfs_lock::{LockError, LockServer, Message, ServerOutput};
 
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::{Answer, Handled, Outgoing, Refusal, Server, bytes_of, slot_le};
 use crate::error::ServerError;
@@ -79,6 +79,24 @@ impl Server {
                 Ok(())
             }
         }
+    }
+
+    /// A mount that was a member under a former server says which locks it holds.
+    pub(super) fn lock_report(&mut self, from: u64, payload: &[u8]) -> Handled {
+        let raws = <[LockMessage]>::ref_from_bytes(payload).map_err(|_| Refusal::Status(STATUS_INVALID))?;
+        for raw in raws {
+            let handled =
+                Message::from_raw(raw).and_then(|message| self.locks.server.handle_report(from, &message));
+            match handled {
+                Ok(()) => {}
+                Err(LockError::NoMemory(_)) => return Err(Refusal::Stop(ServerError::NoMemory)),
+                Err(e) => {
+                    log::warn!("scoutfs server: mount {from:016x}: {e}");
+                    return Err(Refusal::Status(STATUS_INVALID));
+                }
+            }
+        }
+        Ok(Answer::Now(Vec::new()))
     }
 
     /// A mount holds no lock any more, and waits for none.

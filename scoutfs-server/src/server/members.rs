@@ -22,8 +22,8 @@ use scoutfs_env::{AllocError, OrdMap, Vec, log};
 use scoutfs_format::Key;
 use scoutfs_format::le::{U32, U64};
 use scoutfs_format::msg::{
-    CommitNumber, JoinReply, JoinRequest, RenewReply, STATUS_AGAIN, STATUS_INVALID, STATUS_NO_SLOT,
-    STATUS_NO_SPACE, STATUS_NOT_MEMBER,
+    CommitNumber, JoinReply, JoinRequest, Recovered, RenewReply, STATUS_AGAIN, STATUS_INVALID,
+    STATUS_NO_SLOT, STATUS_NO_SPACE, STATUS_NOT_MEMBER,
 };
 use scoutfs_format::server_item::{MEMBER_FENCED, MEMBER_FREE, MEMBER_GONE, MEMBER_LIVE, MemberItem};
 
@@ -233,6 +233,28 @@ impl Server {
             lease_ms: U64::new(LEASE.as_millis() as u64),
             reserve_blocks: U64::new(reserve_blocks(self.total_meta())),
         })?))
+    }
+
+    /// A mount that was a member under a former server has told all that this one must know. Saying it twice does no harm.
+    pub(super) fn recovered(&mut self, now: Mono, slot: u32, said: Recovered) -> Handled {
+        let Some(member) = self.members.get_mut(slot) else {
+            return Err(Refusal::Status(STATUS_NOT_MEMBER));
+        };
+        for seq in [said.seq.get(), said.last_seq.get()] {
+            if seq >= member.closed_below && !member.open_seqs.contains(&seq) {
+                member.open_seqs.push(seq)?;
+            }
+        }
+        member.unknown_below = 0;
+        member.renewed = now;
+        member.note_commit(said.commit_nr.get());
+        for (&number, hand_over) in member.hand_overs.iter_mut() {
+            hand_over.told |= number <= said.taken.get();
+        }
+        self.horizon_progress()?;
+        self.locks_recover();
+        self.send_locks(now)?;
+        Ok(Answer::Now(Vec::new()))
     }
 
     pub(super) fn renew(&mut self, now: Mono, slot: u32) -> Handled {

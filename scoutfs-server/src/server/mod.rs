@@ -53,9 +53,9 @@ use scoutfs_format::geometry::Geometry;
 use scoutfs_format::le::{I64, U32, U64};
 use scoutfs_format::msg::{
     MAX_PAYLOAD, MSG_COMMIT_BELOW, MSG_FINALIZED, MSG_HORIZON, MSG_INOS, MSG_JOIN, MSG_LEAVE, MSG_LOCK,
-    MSG_RENEW, MSG_RESPONSE, MSG_SEQ, MSG_SEQ_CLOSED, MSG_SPACE, MSG_SPACE_GIVE, MSG_SPACE_TAKEN, MSG_STATFS,
-    MessageHeader, STATUS_AGAIN, STATUS_CORRUPT, STATUS_INVALID, STATUS_IO, STATUS_NO_MEMORY,
-    STATUS_NOT_MEMBER, STATUS_OK, StatfsReply,
+    MSG_LOCK_REPORT, MSG_RECOVERED, MSG_RENEW, MSG_RESPONSE, MSG_SEQ, MSG_SEQ_CLOSED, MSG_SPACE,
+    MSG_SPACE_GIVE, MSG_SPACE_TAKEN, MSG_STATFS, MessageHeader, STATUS_AGAIN, STATUS_CORRUPT, STATUS_INVALID,
+    STATUS_IO, STATUS_NO_MEMORY, STATUS_NOT_MEMBER, STATUS_OK, StatfsReply,
 };
 use scoutfs_format::voter::{ProcessId, SuperBlock};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -276,6 +276,8 @@ impl Server {
             MSG_RENEW => self.renew(now, slot),
             MSG_LEAVE => self.leave(slot, parse(payload)?),
             MSG_FINALIZED => self.finalized(slot, parse(payload)?),
+            MSG_LOCK_REPORT => self.lock_report(from, payload),
+            MSG_RECOVERED => self.recovered(now, slot, parse(payload)?),
             _ => Err(Refusal::Status(STATUS_INVALID)),
         }
     }
@@ -367,6 +369,11 @@ impl Server {
     /// The super block as it was last made durable.
     pub fn super_block(&self) -> &SuperBlock {
         &self.durable
+    }
+
+    /// Whether mounts are left that go on when this server ends.
+    pub fn has_members(&self) -> bool {
+        self.members.live().next().is_some()
     }
 
     /// Whether a mount is a member.

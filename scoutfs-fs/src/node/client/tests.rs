@@ -49,7 +49,7 @@ fn receive(client: &Client, stream: Pipe) {
     {
         decoder.push(&buffer[..count]).unwrap();
         while let Some(frame) = decoder.next().unwrap() {
-            if let Arrived::Established { resumed: false } = client.arrived(&frame).unwrap() {
+            if let Arrived::Established { resumed: false, .. } = client.arrived(&frame).unwrap() {
                 client.resend().unwrap();
             }
         }

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Runs the server when this node is elected, at any time of the mount.
+//!
+//! A thread waits for the election, so that the voter's never waits for anything. A node leads once: when it has lost leadership its mount
+//! shuts down.
+//!
+//! Locking: one mutex over the server's host, a leaf; the door is behind that of the link.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use scoutfs_btree::BlockCache;
+use scoutfs_env::device::BlockDevice;
+use scoutfs_env::sync::Mutex;
+use scoutfs_env::thread::{self, JoinHandle};
+use scoutfs_env::{Arc, Box, time};
+use scoutfs_server::super_block::read_super;
+use scoutfs_server::{DeathOracle, Server, ServerError};
+
+use super::server_host::{Door, ServerHost};
+use super::voter::{Rank, Ranks};
+use crate::counters::Counters;
+use crate::error::{Error, Result};
+
+/// What a server is made of.
+pub(super) struct Parts {
+    pub device: Arc<Box<dyn BlockDevice>>,
+    pub cache: Arc<BlockCache>,
+    pub counters: Arc<Counters>,
+    pub oracle: Arc<Box<dyn DeathOracle + Send + Sync>>,
+    /// Opened while the server runs.
+    pub door: Arc<Mutex<Option<Door>>>,
+}
+
+/// See the module.
+pub(super) struct Lead {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle>,
+}
+
+struct Shared {
+    ranks: Arc<Ranks>,
+    stop: AtomicBool,
+    host: Mutex<Option<ServerHost>>,
+}
+
+impl Lead {
+    /// Waits for the election from now on.
+    pub fn start(ranks: Arc<Ranks>, parts: Parts) -> Result<Lead> {
+        let shared = Arc::new(Shared { ranks, stop: AtomicBool::new(false), host: Mutex::new(None) })?;
+        let for_thread = shared.clone();
+        let thread =
+            thread::spawn("scoutfs-lead", move || run(&for_thread, &parts)).map_err(|_| Error::NoMemory)?;
+        Ok(Lead { shared, thread: Some(thread) })
+    }
+
+    /// Ends the server, if it runs: cleanly, or as a crash would.
+    pub fn stop(mut self, cleanly: bool) {
+        self.join();
+        if let Some(host) = self.shared.host.lock().take() {
+            if cleanly { host.stop() } else { host.abandon() }
+        }
+    }
+
+    fn join(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.shared.ranks.wake();
+        if let Some(thread) = self.thread.take() {
+            thread.join();
+        }
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+fn run(shared: &Shared, parts: &Parts) {
+    let Rank::Leads { slot, term } = shared.ranks.wait(|| shared.stop.load(Ordering::Acquire)) else {
+        return;
+    };
+    match serve(shared, parts, slot, term) {
+        Ok(host) => {
+            *parts.door.lock() = Some(host.door());
+            *shared.host.lock() = Some(host);
+        }
+        Err(e) => {
+            scoutfs_env::error!("this node was elected and cannot serve: {e}");
+            shared.ranks.leadership().lose();
+        }
+    }
+}
+
+fn serve(shared: &Shared, parts: &Parts, slot: u32, term: u64) -> Result<ServerHost> {
+    let Parts { device, cache, counters, oracle, .. } = parts;
+    // The super block as the last leader left it, now that there is no other.
+    let sb = read_super(&***device).map_err(|e| Error::from(ServerError::from(e)))?;
+    let server = Server::open(device.clone(), cache.clone(), sb, slot, term, &***oracle, time::mono_now())?;
+    ServerHost::start(server, cache.clone(), shared.ranks.leadership(), counters.clone())
+}
