@@ -3,6 +3,7 @@
 
 use std::sync::Arc as StdArc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::{Duration, Instant};
 
 use scoutfs_env::device::{BlockDevice, IoError, IoOp, MemDevice};
 use scoutfs_env::{Arc, Box, try_box};
@@ -136,6 +137,11 @@ fn mount_and_end(volume: &MemDevice, requests: i64, once: bool, unmount: bool) -
             }
         }
         Err(_) => assert!(failed.load(Ordering::Relaxed), "{what}: refused without a failure"),
+    }
+    // A thread that has ended can be seen for a moment, and those of a connection end by themselves.
+    let start = Instant::now();
+    while !threads().is_empty() && start.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(threads(), Vec::<String>::new(), "{what}");
     assert!(!held.load(Ordering::Acquire), "{what}: something still has the device");

@@ -32,7 +32,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 const CORE_DEPENDENCIES: &[&str] = &["zerocopy", "bitflags", "thiserror"];
 
 /// What `scoutfs-env` may use besides, in its userspace back ends only.
-const ENV_DEPENDENCIES: &[&str] = &["thiserror", "crc32c", "libc"];
+const ENV_DEPENDENCIES: &[&str] = &["thiserror", "crc32c", "hmac", "libc", "sha2", "socket2"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
