@@ -383,7 +383,7 @@ fn umount_returns_after_destroy() {
     assert_eq!(backing_file(&device).unwrap(), Some(m.place.volume()));
     let number = device.to_str().unwrap().strip_prefix("/dev/loop").unwrap();
     let bdi = format!("/sys/class/bdi/7:{number}-fuseblk/read_ahead_kb");
-    assert_eq!(fs::read_to_string(bdi).unwrap().trim(), "1024");
+    assert_eq!(fs::read_to_string(bdi).unwrap().trim(), "4096");
 
     // A busy mount stays.
     let open = File::open(m.path("file")).unwrap();
