@@ -28,12 +28,12 @@ use crate::error::{Error, Result};
 const FULL_ATTEMPTS: u32 = 400;
 /// And when they do: whoever waits that long is told that it is full, though others may go on to write and delete.
 const LONGEST_FULL: u32 = 10 * FULL_ATTEMPTS;
+/// Between two looks.
+const FULL_PAUSE: Duration = Duration::from_millis(25);
 /// Metadata blocks that the mount keeps besides what its checkpoint needs when the server has none to merge with.
 const FEED_KEEP: u64 = 8;
 /// Most extents that are given back at once.
 const GIVE_EXTENTS: usize = 64;
-/// Between two of these attempts.
-const FULL_PAUSE: Duration = Duration::from_millis(25);
 
 /// What was fetched ahead, and what the worker must tell the server.
 pub(crate) struct Numbers {

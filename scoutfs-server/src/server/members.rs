@@ -363,7 +363,6 @@ impl Server {
         self.end_member(slot, if left || dead { MEMBER_GONE } else { MEMBER_FENCED })
     }
 
-    /// Fences members whose lease has run out.
     /// The leader's lease had ended and goes on. Nobody could renew a lease meanwhile: all count from now.
     pub fn resumed(&mut self, now: Mono) {
         self.now = self.now.max(now);
@@ -372,6 +371,7 @@ impl Server {
         }
     }
 
+    /// Fences members whose lease has run out.
     pub(super) fn check_leases(&mut self, now: Mono) -> Result<(), ServerError> {
         let late = self.members.live().find(|m| !m.broken && lease_end(m) <= now).map(|m| m.slot);
         match late {
