@@ -35,6 +35,7 @@ impl Place {
 
 /// An operation.
 #[derive(Clone, Debug)]
+// The names say it; each stands for the system call of that name.
 #[allow(missing_docs)]
 pub enum Op {
     Create(Place),

@@ -45,7 +45,7 @@ impl Rivals {
             && first.is_some_and(|first| first != (block.nonce, block.write_nr))
     }
 
-    /// Looks at the slots again. Fails when this mount would wait for nothing: no other mount can be joined yet, so one
+    /// Looks at the slots again. Fails when this mount would wait for nothing: a mount without a network joins no other, so one
     /// that leads, or that all together have all slots, keeps this one out as long as they live; and a
     /// majority of slots that cannot be read stays unread.
     pub fn look(&mut self, now: Mono, has_slot: bool, machine: &Voter) -> Result<()> {

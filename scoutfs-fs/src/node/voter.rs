@@ -319,7 +319,9 @@ impl VoterHost {
         super_term: u64,
         oracle: Arc<Box<dyn DeathOracle + Send + Sync>>,
     ) -> Result<VoterHost> {
-        let patience = Duration::from_millis(config.timing.lease_ms);
+        // A leader that leaves votes until another leads, for two dead times at most.
+        let timing = &config.timing;
+        let patience = Duration::from_millis(timing.lease_ms.saturating_add(2 * timing.dead_ms));
         let runner = Runner::new(device, fsid, geometry, config, super_term)?;
         let shared = Shared::new(Rank::Follower, Mono::ZERO)?;
         let for_thread = shared.clone();
@@ -371,7 +373,6 @@ fn beat(mut runner: Runner, shared: &Shared, patience: Duration, oracle: Option<
     while !shared.abandon.load(Ordering::Acquire) || left_by.is_some() {
         if left_by.is_none() && shared.leave.load(Ordering::Acquire) {
             let now = time::mono_now();
-            // A leader that hands over votes until there is another.
             left_by = Some(now.saturating_add(patience));
             runner.machine.leave(now);
         }

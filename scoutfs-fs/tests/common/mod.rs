@@ -75,6 +75,7 @@ pub struct Volume {
     slow_merges: StdArc<AtomicU64>,
 }
 
+// Each test file uses a part of this module.
 #[allow(dead_code)]
 impl Volume {
     /// A new volume that one mount makes work.
@@ -168,12 +169,14 @@ pub fn file() -> NewInode {
 }
 
 /// A directory of the super user.
+// As above.
 #[allow(dead_code)]
 pub fn dir() -> NewInode {
     NewInode { mode: 0o040_755, ..file() }
 }
 
 /// A file's name.
+// As above.
 #[allow(dead_code)]
 pub fn name(i: usize) -> Vec<u8> {
     format!("file-{i:06}").into_bytes()

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Cluster locks: feeds the lock machine and sends what it says.
 //!
-//! A new server grants nothing until every member that it found live has been reclaimed; mounts that live on report what
-//! they hold. A mount that does not answer a revoke for [`REVOKE_LIMIT`] is fenced, though it renews its lease.
+//! A new server grants nothing until every member that it found live has told what it holds, or has been reclaimed. A mount that does not answer a revoke for [`REVOKE_LIMIT`] is fenced, though it renews its lease.
 
 use core::time::Duration;
 
@@ -12,7 +11,6 @@ use scoutfs_env::time::Mono;
 use scoutfs_format::le::{U32, U64};
 use scoutfs_format::msg::{CommitNumber, LockMessage, MSG_LOCK, STATUS_INVALID, STATUS_OK};
 use scoutfs_lock::{LockError, LockServer, Message, ServerOutput};
-
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{Answer, Handled, Outgoing, Refusal, Server, bytes_of, slot_le};
@@ -104,7 +102,7 @@ impl Server {
         self.locks.server.handle_client_gone(rid);
     }
 
-    /// Ends recovery when every member that held locks under a former server is gone.
+    /// Ends recovery when every member that may hold locks from under a former server has told of them, or is gone.
     pub(super) fn locks_recover(&mut self) {
         if self.locks.server.is_recovering() && !self.members.live().any(|m| m.unknown_below > 0) {
             self.locks.server.finish_recovery();

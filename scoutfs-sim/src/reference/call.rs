@@ -53,6 +53,7 @@ pub enum Allocate {
 
 /// Whether an attribute may be there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+// The names say it.
 #[allow(missing_docs)]
 pub enum Existing {
     Any,
@@ -62,6 +63,7 @@ pub enum Existing {
 
 /// How a rename treats what has the new name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+// The names say it.
 #[allow(missing_docs)]
 pub enum Target {
     Replace,
@@ -74,6 +76,7 @@ pub type Place = (u64, Name);
 
 /// One call.
 #[derive(Clone, Debug)]
+// The names say it; each stands for the system call of that name.
 #[allow(missing_docs)]
 pub enum Call {
     /// A regular or special file.
@@ -154,6 +157,8 @@ impl std::fmt::Debug for Answer {
     }
 }
 
+/// Those of Linux that the reference answers.
+// Their names are their documentation.
 #[allow(missing_docs)]
 pub mod errno {
     pub const EPERM: i32 = 1;

@@ -11,6 +11,7 @@ use super::node::{Content, Name, Time};
 
 /// One operation.
 #[derive(Clone, Debug)]
+// The names say it; each stands for the system call of that name.
 #[allow(missing_docs)]
 pub enum Op {
     Create(u8, u8, u32),
