@@ -6,6 +6,9 @@
 //! synced before it asked, so a request that comes while a round goes on waits for the next one, which serves all
 //! who wait by then.
 //!
+//! A mount is asked one thing at a time, so that its answer is to what it was asked: the answer to an earlier round, in which
+//! the mount needed no longer be waited for, says nothing of a later one.
+//!
 //! A mount that is gone or fenced has no seq any more: its records are frozen. A mount of which a new server does not
 //! know what it has open is asked.
 
@@ -66,30 +69,34 @@ impl Server {
         loop {
             match self.horizon.round.take() {
                 Some(round) if self.members.live().any(|m| m.may_use_below(round.horizon)) => {
+                    let horizon = round.horizon;
                     self.horizon.round = Some(round);
-                    return Ok(());
+                    return self.ask_below(horizon);
                 }
                 Some(round) => self.end_round(round)?,
                 None if self.horizon.next.is_empty() => return Ok(()),
-                None => self.begin_round()?,
+                None => {
+                    let askers = core::mem::take(&mut self.horizon.next);
+                    self.horizon.round = Some(Round { horizon: self.counters.next_seq, askers });
+                }
             }
         }
     }
 
-    fn begin_round(&mut self) -> Result<(), ServerError> {
-        let horizon = self.counters.next_seq;
+    /// Asks all that a round waits for and that were not asked, or have answered.
+    fn ask_below(&mut self, horizon: u64) -> Result<(), ServerError> {
         let mut ask = Vec::new();
-        for member in self.members.live_mut() {
-            if member.may_use_below(horizon) {
-                member.asked_below = horizon;
-                ask.push(member.rid())?;
+        for member in self.members.live() {
+            if member.may_use_below(horizon) && member.asked_below == 0 {
+                ask.push((member.slot, member.rid()))?;
             }
         }
-        for to in ask {
+        for (slot, to) in ask {
             self.request(to, MSG_COMMIT_BELOW, &CommitBelow { seq: U64::new(horizon) }, false)?;
+            if let Some(member) = self.members.get_mut(slot) {
+                member.asked_below = horizon;
+            }
         }
-        let askers = core::mem::take(&mut self.horizon.next);
-        self.horizon.round = Some(Round { horizon, askers });
         Ok(())
     }
 

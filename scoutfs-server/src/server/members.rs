@@ -54,7 +54,7 @@ pub(crate) struct MemberState {
     pub closed_below: u64,
     /// Seqs below this one were given out by former servers, and it may have some.
     pub unknown_below: u64,
-    /// What it was asked to commit below.
+    /// What it was asked to commit below, and has not answered; 0 nothing.
     pub asked_below: u64,
     /// The highest record number that it told of.
     pub commit_nr: u64,

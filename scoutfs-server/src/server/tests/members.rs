@@ -217,7 +217,7 @@ fn a_horizon_waits_for_every_open_seq_below_it_and_serves_all_who_wait() {
     b.write_record(&mut rig, false, false, 0);
     let commit = b.commit_number();
     rig.send(2, 1, MSG_COMMIT_BELOW, MSG_RESPONSE, commit.as_bytes());
-    // The first round serves the first; the second begins after it and asks again, for a has a lower seq open.
+    // The first round serves the first; the second begins after it and waits for a, which has a lower seq open.
     let answers = rig.poll();
     assert_eq!(answers.iter().map(|(_, id, _, _)| *id).collect::<Vec<_>>(), [id1]);
     let (reply, slots) = HorizonReply::read_from_prefix(&answers[0].3).unwrap();
@@ -233,6 +233,31 @@ fn a_horizon_waits_for_every_open_seq_below_it_and_serves_all_who_wait() {
     let answers = rig.poll();
     assert_eq!(answers.iter().map(|(_, id, _, _)| *id).collect::<Vec<_>>(), [id2]);
     assert!(HorizonReply::read_from_prefix(&answers[0].3).unwrap().0.horizon.get() > horizon);
+}
+
+/// A mount that commits by itself lets a round end without its answer. When that comes, in the next round, it is no answer to that.
+#[test]
+fn a_late_answer_says_nothing_of_a_later_round() {
+    let mut rig = Rig::smallest();
+    let mut mount = SimMount::start(&mut rig, 1);
+    let (id1, id2) = (rig.new_id(), rig.new_id());
+    rig.send(1, id1, MSG_HORIZON, 0, &[]);
+    assert!(rig.poll().is_empty());
+    mount.put(Key::inode(5), b"x");
+    mount.commit(&mut rig, false);
+    // It holds the next seq by now, and says that it has none below: the round is over, the question on its way.
+    let ended: Vec<u64> = rig.poll().iter().map(|(_, id, _, _)| *id).collect();
+    assert_eq!(ended, [id1]);
+    let late = mount.commit_number();
+    mount.put(Key::inode(5), b"y");
+    rig.send(1, id2, MSG_HORIZON, 0, &[]);
+    rig.send(1, 1, MSG_COMMIT_BELOW, MSG_RESPONSE, late.as_bytes());
+    assert!(rig.poll().is_empty(), "its transaction is open");
+    let asked = |rig: &Rig| rig.inbox.iter().filter(|(_, kind, _)| *kind == MSG_COMMIT_BELOW).count();
+    assert_eq!(asked(&rig), 2, "it is asked again");
+    mount.write_record(&mut rig, false, false, 0);
+    rig.send(1, 2, MSG_COMMIT_BELOW, MSG_RESPONSE, mount.commit_number().as_bytes());
+    assert_eq!(rig.poll().iter().map(|(_, id, _, _)| *id).collect::<Vec<_>>(), [id2]);
 }
 
 /// While the leader's own lease was over nobody could renew one.
