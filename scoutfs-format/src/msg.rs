@@ -38,9 +38,10 @@ constants! { MSG_CONSTANTS:
     /// Mount to server, after the record that gives it is durable: a [`HandOverHeader`] and its extents;
     /// answer [`HandOverTaken`].
     pub const MSG_SPACE_GIVE: u8 = 8;
-    /// Both ways: [`LockMessage`]. From a mount a request for a mode, from the server a grant as its answer, and with it one
-    /// [`CommitNumber`] for each other slot that has a commit which the mount was not told of; from the server a revoke, from a
-    /// mount its answer.
+    /// Both ways: [`LockMessage`], and [`OpenInodes`] where [`LOCK_OPENS`] says so. From a mount a request for a mode, from the
+    /// server a grant as its answer, and with it one [`CommitNumber`] for each other slot that has a commit which the mount was
+    /// not told of; from the server a revoke, from a mount its answer. Who gives a group back says which of its inodes are open
+    /// here; who gets it for writing is told which are open elsewhere.
     pub const MSG_LOCK: u8 = 9;
     /// Mount to server: no payload; answer [`HorizonReply`] and one [`CommitNumber`] for each slot in use.
     pub const MSG_HORIZON: u8 = 10;
@@ -63,6 +64,9 @@ constants! { MSG_CONSTANTS:
     pub const MSG_LOCK_REPORT: u8 = 20;
     /// Mount to a new server, after all of its locks: [`Recovered`]; no payload in the answer.
     pub const MSG_RECOVERED: u8 = 21;
+    /// Mount to a new server, before [`MSG_RECOVERED`]: [`OpensReport`]s, the open inodes of each group that has some; no payload
+    /// in the answer.
+    pub const MSG_OPENS_REPORT: u8 = 22;
 
     /// [`MessageHeader::status`]: done.
     pub const STATUS_OK: u16 = 0;
@@ -94,6 +98,11 @@ constants! { MSG_CONSTANTS:
     pub const MODE_READ: u8 = 1;
     /// Exclusive.
     pub const MODE_WRITE: u8 = 2;
+
+    /// [`LockMessage::flags`]: [`OpenInodes`] follow.
+    pub const LOCK_OPENS: u8 = 1;
+    /// Words in [`OpenInodes`]: a bit for each inode of the largest group.
+    pub const OPEN_WORDS: usize = 16;
 }
 
 layout! {
@@ -248,7 +257,20 @@ layout! {
         pub old_mode: u8,
         /// Mode wanted or granted.
         pub mode: u8,
-        pub pad: [u8; 6],
+        /// [`LOCK_OPENS`].
+        pub flags: u8,
+        pub pad: [u8; 5],
+    }
+
+    /// Which inodes of a group are open: bit `n % 64` of word `n / 64` stands for the group's inode `start + n`.
+    pub struct OpenInodes {
+        pub words: [U64; OPEN_WORDS],
+    }
+
+    /// Which inodes of a group a mount has open.
+    pub struct OpensReport {
+        pub id: LockId,
+        pub opens: OpenInodes,
     }
 
     /// A slot's newest durable record.

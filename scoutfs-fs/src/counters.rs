@@ -121,6 +121,7 @@ const KINDS: &[&str] = &[
     "proof",
     "lock_report",
     "recovered",
+    "opens_report",
 ];
 
 /// The counters of one mount. See the module.

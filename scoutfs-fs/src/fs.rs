@@ -4,14 +4,16 @@
 //! [`Fs`] has one method for each operation; they are written in the folders of what they work on (`inode`,
 //! `dir`, `xattr`, `acl`, `data`). Any number of threads may call them. The caller has checked permissions.
 
-use scoutfs_env::Arc;
 use scoutfs_env::sync::Mutex;
+use scoutfs_env::{Arc, Box};
 
 use crate::counters::Counter;
 use crate::error::{Error, Result};
 use crate::inode::record::Inode;
 use crate::inode::table::InodeTable;
 use crate::store::{LockMode, StatFs, Store};
+
+pub use caches::KernelCaches;
 
 /// A mounted filesystem.
 ///
@@ -28,6 +30,8 @@ pub struct Fs {
     pub(crate) rename: Mutex<()>,
     /// Access control lists are on.
     acls: bool,
+    /// What the front end's kernel keeps.
+    caches: Mutex<Option<Arc<Box<dyn KernelCaches>>>>,
 }
 
 impl Fs {
@@ -36,7 +40,7 @@ impl Fs {
 
     /// A filesystem on a mounted store; `acls` as in [`MountOptions::acl`](crate::MountOptions::acl).
     pub fn new(store: Arc<Store>, acls: bool) -> Fs {
-        Fs { store, table: InodeTable::new(), rename: Mutex::new(()), acls }
+        Fs { store, table: InodeTable::new(), rename: Mutex::new(()), acls, caches: Mutex::new(None) }
     }
 
     /// Whether access control lists are on.
@@ -97,6 +101,7 @@ impl Fs {
     }
 }
 
+mod caches;
 #[cfg(test)]
 mod fault;
 #[cfg(test)]

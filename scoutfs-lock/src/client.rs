@@ -292,6 +292,11 @@ impl<T: Copy> LockClient<T> {
         self.locks.get(&name).map_or(Mode::Null, |lock| lock.mode)
     }
 
+    /// [`Granted::refresh`] of a lock that the mount holds.
+    pub fn refresh(&self, name: LockName) -> Option<u64> {
+        self.locks.get(&name).filter(|lock| lock.mode > Mode::Null).map(|lock| lock.refresh)
+    }
+
     /// Uses a lock, or begins to wait for it. On error nothing has changed.
     pub fn acquire(&mut self, name: LockName, mode: Mode) -> Result<Acquire, LockError> {
         if mode == Mode::Null {

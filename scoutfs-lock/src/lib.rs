@@ -10,6 +10,7 @@
 //! | `message` | [`Mode`], [`Message`]: what is said about a lock, parsed and checked |
 //! | `client` | [`LockClient`]: the locks of one mount and their users |
 //! | `server` | [`LockServer`]: who holds what, who waits, who must give back |
+//! | `opens` | [`Opens`]: which inodes of a group are open |
 //! | `ready` | a list of the locks that have something to say, which needs no memory |
 //! | `error` | [`LockError`] |
 //!
@@ -44,6 +45,7 @@ mod client;
 mod error;
 mod message;
 mod name;
+mod opens;
 mod ready;
 mod server;
 #[cfg(test)]
@@ -55,4 +57,5 @@ pub use client::{Acquire, Cancel, Granted, LockClient, Output, Revoked, Ticket};
 pub use error::LockError;
 pub use message::{Message, Mode};
 pub use name::{GROUP_ORDER, LockName};
+pub use opens::Opens;
 pub use server::{Grant, LockServer, ServerOutput};

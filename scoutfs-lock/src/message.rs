@@ -3,11 +3,12 @@
 
 use core::fmt;
 
+use scoutfs_env::{AllocError, Vec};
 use scoutfs_format::le::U64;
-use scoutfs_format::msg::{LockMessage, MODE_NULL, MODE_READ, MODE_WRITE};
-use zerocopy::FromBytes;
+use scoutfs_format::msg::{LOCK_OPENS, LockMessage, MODE_NULL, MODE_READ, MODE_WRITE, OpenInodes};
+use zerocopy::{FromBytes, IntoBytes};
 
-use crate::{LockError, LockName};
+use crate::{LockError, LockName, Opens};
 
 /// How a lock is held. A higher mode includes the lower ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -85,16 +86,40 @@ pub struct Message {
 }
 
 impl Message {
-    /// Checks the payload of a lock message.
-    pub fn parse(payload: &[u8]) -> Result<Message, LockError> {
-        let raw = LockMessage::ref_from_bytes(payload)
-            .map_err(|_| LockError::Length { found: payload.len(), expected: size_of::<LockMessage>() })?;
-        Self::from_raw(raw)
+    /// Checks the payload of a lock message: the message, which inodes are open, and what follows.
+    pub fn parse(payload: &[u8]) -> Result<(Message, Opens, &[u8]), LockError> {
+        let length = |expected| LockError::Length { found: payload.len(), expected };
+        let (raw, rest) =
+            LockMessage::ref_from_prefix(payload).map_err(|_| length(size_of::<LockMessage>()))?;
+        let message = Self::from_fields(raw)?;
+        if raw.flags & LOCK_OPENS == 0 {
+            return Ok((message, Opens::default(), rest));
+        }
+        let expected = size_of::<LockMessage>() + size_of::<OpenInodes>();
+        let (opens, rest) = OpenInodes::ref_from_prefix(rest).map_err(|_| length(expected))?;
+        Ok((message, Opens::from_raw(opens), rest))
     }
 
-    /// Checks a received message.
+    /// As [`Message::parse`], where nothing may follow.
+    pub fn parse_whole(payload: &[u8]) -> Result<(Message, Opens), LockError> {
+        match Self::parse(payload)? {
+            (message, opens, []) => Ok((message, opens)),
+            (_, _, rest) => {
+                Err(LockError::Length { found: payload.len(), expected: payload.len() - rest.len() })
+            }
+        }
+    }
+
+    /// Checks a received message without open inodes.
     pub fn from_raw(raw: &LockMessage) -> Result<Message, LockError> {
-        if raw.pad != [0; 6] {
+        if raw.flags != 0 {
+            return Err(LockError::Stray);
+        }
+        Self::from_fields(raw)
+    }
+
+    fn from_fields(raw: &LockMessage) -> Result<Message, LockError> {
+        if raw.pad != [0; 5] || raw.flags & !LOCK_OPENS != 0 {
             return Err(LockError::Stray);
         }
         Ok(Message {
@@ -107,7 +132,22 @@ impl Message {
         })
     }
 
-    /// As it is sent.
+    /// The payload, with the open inodes if there are any.
+    pub fn to_payload(&self, opens: &Opens) -> Result<Vec<u8>, AllocError> {
+        let mut raw = self.to_raw();
+        let mut payload = Vec::new();
+        if opens.is_empty() {
+            payload.extend_from_slice(raw.as_bytes())?;
+            return Ok(payload);
+        }
+        raw.flags = LOCK_OPENS;
+        payload.reserve(size_of::<LockMessage>() + size_of::<OpenInodes>())?;
+        payload.extend_from_slice(raw.as_bytes())?;
+        payload.extend_from_slice(opens.to_raw().as_bytes())?;
+        Ok(payload)
+    }
+
+    /// As it is sent, without open inodes.
     pub const fn to_raw(&self) -> LockMessage {
         LockMessage {
             id: self.name.to_raw(),
@@ -116,7 +156,8 @@ impl Message {
             generation: U64::new(self.generation),
             old_mode: self.old_mode.to_raw(),
             mode: self.mode.to_raw(),
-            pad: [0; 6],
+            flags: 0,
+            pad: [0; 5],
         }
     }
 }
@@ -129,16 +170,29 @@ mod tests {
 
     proptest! {
         #[test]
-        fn messages_round_trip_and_rubbish_is_refused(mut bytes: [u8; size_of::<LockMessage>()], tame: bool) {
+        fn messages_round_trip_and_rubbish_is_refused(
+            mut bytes in any::<[u8; size_of::<LockMessage>()]>(),
+            tame in any::<bool>(),
+            open in proptest::collection::vec(any::<u8>(), 0..20),
+            rest in any::<[u8; 3]>(),
+        ) {
             if tame {
                 let good = Message {
                     name: LockName::group_of(bytes[0] as u64 * 1024),
                     version: 1, commit_nr: 2, generation: 3, old_mode: Mode::Read, mode: Mode::Write,
                 };
                 bytes.copy_from_slice(good.to_raw().as_bytes());
-                prop_assert_eq!(Message::parse(&bytes), Ok(good));
+                let mut opens = Opens::default();
+                open.iter().for_each(|ino| opens.insert(u64::from(*ino)));
+                let mut payload = good.to_payload(&opens).unwrap();
+                prop_assert_eq!(payload.len() > bytes.len(), !open.is_empty());
+                prop_assert_eq!(Message::parse_whole(&payload), Ok((good, opens)));
+                prop_assert!(Message::parse(&payload[..payload.len() - 1]).is_err());
+                payload.extend_from_slice(&rest).unwrap();
+                prop_assert_eq!(Message::parse(&payload), Ok((good, opens, &rest[..])));
+                prop_assert!(Message::parse_whole(&payload).is_err());
             }
-            if let Ok(message) = Message::parse(&bytes) {
+            if let Ok((message, _, _)) = Message::parse(&bytes) {
                 let raw = message.to_raw();
                 prop_assert_eq!(raw.as_bytes(), bytes);
             }

@@ -7,7 +7,7 @@ use scoutfs_env::time::Mono;
 use scoutfs_env::{OrdMap, Vec};
 
 use crate::ready::{Link, Linked, ReadyList};
-use crate::{LockError, LockName, Message, Mode};
+use crate::{LockError, LockName, Message, Mode, Opens};
 
 /// A grant without its version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +89,9 @@ struct Lock<T> {
     holders: Vec<Holder>,
     /// First come, first served; each mount at most once.
     queue: Vec<Waiting<T>>,
+    /// Inodes that mounts said to have open when they gave the lock back; none of them is empty. Out of date for a mount that
+    /// holds the lock again.
+    opens: Vec<(u64, Opens)>,
 }
 
 impl<T> Linked for Lock<T> {
@@ -99,11 +102,23 @@ impl<T> Linked for Lock<T> {
 
 impl<T> Lock<T> {
     fn new() -> Self {
-        Lock { link: Link::default(), holders: Vec::new(), queue: Vec::new() }
+        Lock { link: Link::default(), holders: Vec::new(), queue: Vec::new(), opens: Vec::new() }
     }
 
     fn holder(&self, client: u64) -> Option<&Holder> {
         self.holders.iter().find(|h| h.client == client)
+    }
+
+    /// What a mount that gives the lock back has open. There is room for one more mount.
+    fn note_opens(&mut self, client: u64, opens: &Opens) {
+        self.opens.retain(|(other, _)| *other != client);
+        if !opens.is_empty() {
+            let _ = self.opens.push_within_capacity((client, *opens));
+        }
+    }
+
+    fn is_unused(&self) -> bool {
+        self.holders.is_empty() && self.queue.is_empty() && self.opens.is_empty()
     }
 
     /// A mount is known to hold no more than `mode`.
@@ -169,9 +184,15 @@ impl<T: Copy> LockServer<T> {
     }
 
     /// A mount asks for a lock, or gives one back (mode null). The answer is a grant with this `token`. A duplicate
-    /// of a request that was granted gets no answer; one of a request that waits takes its place. On error nothing
-    /// has changed.
-    pub fn handle_request(&mut self, client: u64, token: T, message: &Message) -> Result<(), LockError> {
+    /// of a request that was granted gets no answer; one of a request that waits takes its place. `opens` are the inodes that a
+    /// mount that gives the lock back has open. On error nothing has changed.
+    pub fn handle_request(
+        &mut self,
+        client: u64,
+        token: T,
+        message: &Message,
+        opens: &Opens,
+    ) -> Result<(), LockError> {
         let name = message.name;
         let mut waiting = Waiting { client, token, mode: message.mode };
         match self.locks.get_mut(&name) {
@@ -181,6 +202,10 @@ impl<T: Copy> LockServer<T> {
                 }
                 lock.holders.reserve(lock.queue.len() + 1)?;
                 lock.queue.reserve(1)?;
+                lock.opens.reserve(1)?;
+                if message.mode == Mode::Null {
+                    lock.note_opens(client, opens);
+                }
                 if let Some(at) = lock.queue.iter().position(|w| w.client == client) {
                     // It keeps its turn.
                     if let Some(place) = lock.queue.get_mut(at) {
@@ -197,6 +222,10 @@ impl<T: Copy> LockServer<T> {
                 let mut lock = Lock::new();
                 lock.holders.reserve(1)?;
                 lock.queue.push(waiting)?;
+                lock.opens.reserve(1)?;
+                if message.mode == Mode::Null {
+                    lock.note_opens(client, opens);
+                }
                 self.locks.insert(name, lock)?;
             }
         }
@@ -204,8 +233,9 @@ impl<T: Copy> LockServer<T> {
         Ok(())
     }
 
-    /// A mount answers a revoke. Answers that nobody waits for (duplicates) are ignored.
-    pub fn handle_answer(&mut self, client: u64, message: &Message) -> Result<(), LockError> {
+    /// A mount answers a revoke; `opens` are the inodes that it has open, if it gives all back. Answers that nobody waits for
+    /// (duplicates) are ignored. On error nothing has changed.
+    pub fn handle_answer(&mut self, client: u64, message: &Message, opens: &Opens) -> Result<(), LockError> {
         let name = message.name;
         let Some(lock) = self.locks.get_mut(&name) else {
             return Ok(());
@@ -217,18 +247,23 @@ impl<T: Copy> LockServer<T> {
         if message.mode > revoke.keep {
             return Err(LockError::NotGivenBack { client, name, to: revoke.keep, found: message.mode });
         }
+        if message.mode == Mode::Null {
+            lock.opens.reserve(1)?;
+            lock.note_opens(client, opens);
+        }
         lock.lower(client, message.mode);
         self.ready.push(&mut self.locks, name);
         Ok(())
     }
 
-    /// A mount has left, or was reclaimed: it holds nothing and waits for nothing any more.
+    /// A mount has left, or was reclaimed: it holds nothing, waits for nothing and has nothing open any more.
     pub fn handle_client_gone(&mut self, client: u64) {
         let mut next = self.locks.first_key_value().map(|(name, _)| *name);
         while let Some(name) = next {
             if let Some(lock) = self.locks.get_mut(&name) {
                 lock.holders.retain(|h| h.client != client);
                 lock.queue.retain(|w| w.client != client);
+                lock.opens.retain(|(other, _)| *other != client);
             }
             self.ready.push(&mut self.locks, name);
             next = self.locks.higher(&name).map(|(name, _)| *name);
@@ -266,6 +301,32 @@ impl<T: Copy> LockServer<T> {
         Ok(())
     }
 
+    /// In recovery: a mount has these inodes of a group open, whether it holds the lock or not. On error nothing has changed.
+    pub fn handle_opens(&mut self, client: u64, name: LockName, opens: &Opens) -> Result<(), LockError> {
+        if !self.recovering {
+            return Err(LockError::NotRecovering { client, name });
+        }
+        if self.locks.get(&name).is_none() {
+            self.locks.insert(name, Lock::new())?;
+            self.ready.push(&mut self.locks, name);
+        }
+        if let Some(lock) = self.locks.get_mut(&name) {
+            lock.opens.reserve(1)?;
+            lock.note_opens(client, opens);
+        }
+        Ok(())
+    }
+
+    /// The inodes of a group that others than `client` have open; complete while `client` holds the lock for writing.
+    pub fn opens_elsewhere(&self, name: LockName, client: u64) -> Opens {
+        let mut all = Opens::default();
+        let lock = self.locks.get(&name);
+        for (_, opens) in lock.iter().flat_map(|lock| &*lock.opens).filter(|(other, _)| *other != client) {
+            all.add(opens);
+        }
+        all
+    }
+
     /// Every mount has reported, or was reclaimed.
     pub fn finish_recovery(&mut self) {
         self.recovering = false;
@@ -290,10 +351,7 @@ impl<T: Copy> LockServer<T> {
                 return Some(output);
             }
             self.ready.pop(&mut self.locks);
-            if let Some(lock) = self.locks.get(&name)
-                && lock.holders.is_empty()
-                && lock.queue.is_empty()
-            {
+            if self.locks.get(&name).is_some_and(Lock::is_unused) {
                 self.locks.remove(&name);
             }
         }

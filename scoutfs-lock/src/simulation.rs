@@ -216,10 +216,10 @@ impl Cluster {
                 if self.faults && self.chance.one_in(20) && !queue_has(queue, &wire) {
                     self.send(id, false, message.name, Wire::Refused(message.name));
                 } else {
-                    self.server.handle_request(id, token, &message).unwrap();
+                    self.server.handle_request(id, token, &message, &Opens::default()).unwrap();
                 }
             }
-            Wire::Answer(message) => self.server.handle_answer(id, &message).unwrap(),
+            Wire::Answer(message) => self.server.handle_answer(id, &message, &Opens::default()).unwrap(),
             Wire::Grant(message) => self.mounts[at].locks.handle_grant(&message),
             Wire::Refused(name) => self.mounts[at].locks.handle_refused(name),
             Wire::Revoke(token, message) => {

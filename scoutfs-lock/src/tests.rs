@@ -65,23 +65,23 @@ fn holding(mode: Mode, generation: u64) -> LockClient<u32> {
 #[test]
 fn requests_are_served_in_the_order_of_their_coming() {
     let mut server = server();
-    server.handle_request(A, 10, &request(1, Mode::Null, Mode::Read, 0)).unwrap();
-    server.handle_request(B, 20, &request(1, Mode::Null, Mode::Write, 0)).unwrap();
-    server.handle_request(C, 30, &request(1, Mode::Null, Mode::Read, 0)).unwrap();
+    server.handle_request(A, 10, &request(1, Mode::Null, Mode::Read, 0), &Opens::default()).unwrap();
+    server.handle_request(B, 20, &request(1, Mode::Null, Mode::Write, 0), &Opens::default()).unwrap();
+    server.handle_request(C, 30, &request(1, Mode::Null, Mode::Read, 0), &Opens::default()).unwrap();
     let first = said(&mut server);
     let [(A, Some(10), Mode::Read, _), (A, None, Mode::Null, revoke)] = first[..] else {
         panic!("{first:?}");
     };
     // The reader that came later does not overtake the writer.
     let answer = Message { old_mode: Mode::Read, mode: Mode::Null, ..revoke };
-    server.handle_answer(A, &answer).unwrap();
+    server.handle_answer(A, &answer, &Opens::default()).unwrap();
     let second = said(&mut server);
     let [(B, Some(20), Mode::Write, grant), (B, None, Mode::Read, revoke)] = second[..] else {
         panic!("{second:?}");
     };
     assert_eq!(grant.version, 99);
     // A reader leaves the writer the right to read.
-    server.handle_answer(B, &Message { mode: Mode::Read, ..revoke }).unwrap();
+    server.handle_answer(B, &Message { mode: Mode::Read, ..revoke }, &Opens::default()).unwrap();
     assert_eq!(brief(&mut server), [(C, Some(30), Mode::Read)]);
 }
 
@@ -89,23 +89,23 @@ fn requests_are_served_in_the_order_of_their_coming() {
 fn two_readers_that_both_want_to_write_get_it_one_after_the_other() {
     let mut server = server();
     for client in [A, B] {
-        server.handle_request(client, 1, &request(1, Mode::Null, Mode::Read, 0)).unwrap();
+        server.handle_request(client, 1, &request(1, Mode::Null, Mode::Read, 0), &Opens::default()).unwrap();
     }
     let grants = said(&mut server);
     for (client, _, _, grant) in &grants {
         let wish = request(1, Mode::Read, Mode::Write, grant.generation);
-        server.handle_request(*client, 2, &wish).unwrap();
+        server.handle_request(*client, 2, &wish, &Opens::default()).unwrap();
     }
     let revokes = said(&mut server);
     let [(B, None, Mode::Null, revoke)] = revokes[..] else {
         panic!("{revokes:?}");
     };
-    server.handle_answer(B, &revoke).unwrap();
+    server.handle_answer(B, &revoke, &Opens::default()).unwrap();
     let next = said(&mut server);
     let [(A, Some(2), Mode::Write, _), (A, None, Mode::Null, revoke)] = next[..] else {
         panic!("{next:?}");
     };
-    server.handle_answer(A, &revoke).unwrap();
+    server.handle_answer(A, &revoke, &Opens::default()).unwrap();
     assert_eq!(brief(&mut server), [(B, Some(2), Mode::Write)]);
 }
 
@@ -113,31 +113,31 @@ fn two_readers_that_both_want_to_write_get_it_one_after_the_other() {
 fn duplicates_of_requests_and_answers_change_nothing() {
     let mut server = server();
     let wish = request(1, Mode::Null, Mode::Write, 0);
-    server.handle_request(A, 1, &wish).unwrap();
+    server.handle_request(A, 1, &wish, &Opens::default()).unwrap();
     assert_eq!(brief(&mut server).len(), 1);
-    server.handle_request(A, 1, &wish).unwrap();
+    server.handle_request(A, 1, &wish, &Opens::default()).unwrap();
     assert_eq!(brief(&mut server), []);
-    server.handle_request(B, 2, &request(1, Mode::Null, Mode::Read, 0)).unwrap();
-    server.handle_request(B, 2, &request(1, Mode::Null, Mode::Read, 0)).unwrap();
+    server.handle_request(B, 2, &request(1, Mode::Null, Mode::Read, 0), &Opens::default()).unwrap();
+    server.handle_request(B, 2, &request(1, Mode::Null, Mode::Read, 0), &Opens::default()).unwrap();
     let revokes = said(&mut server);
     let [(A, None, Mode::Read, to_read)] = revokes[..] else { panic!("{revokes:?}") };
-    server.handle_answer(A, &to_read).unwrap();
+    server.handle_answer(A, &to_read, &Opens::default()).unwrap();
     assert_eq!(brief(&mut server), [(B, Some(2), Mode::Read)]);
-    server.handle_request(C, 3, &request(1, Mode::Null, Mode::Write, 0)).unwrap();
+    server.handle_request(C, 3, &request(1, Mode::Null, Mode::Write, 0), &Opens::default()).unwrap();
     assert_eq!(brief(&mut server), [(A, None, Mode::Null), (B, None, Mode::Null)]);
     // The answer to the first revoke comes again: it does not answer the second.
-    server.handle_answer(A, &Message { mode: Mode::Null, ..to_read }).unwrap();
+    server.handle_answer(A, &Message { mode: Mode::Null, ..to_read }, &Opens::default()).unwrap();
     assert_eq!(brief(&mut server), []);
 }
 
 #[test]
 fn an_answer_that_keeps_too_much_is_an_error() {
     let mut server = server();
-    server.handle_request(A, 1, &request(1, Mode::Null, Mode::Write, 0)).unwrap();
-    server.handle_request(B, 2, &request(1, Mode::Null, Mode::Write, 0)).unwrap();
+    server.handle_request(A, 1, &request(1, Mode::Null, Mode::Write, 0), &Opens::default()).unwrap();
+    server.handle_request(B, 2, &request(1, Mode::Null, Mode::Write, 0), &Opens::default()).unwrap();
     let (_, _, _, revoke) = said(&mut server)[1];
     assert_eq!(
-        server.handle_answer(A, &Message { mode: Mode::Read, ..revoke }),
+        server.handle_answer(A, &Message { mode: Mode::Read, ..revoke }, &Opens::default()),
         Err(LockError::NotGivenBack { client: A, name: name(1), to: Mode::Null, found: Mode::Read })
     );
 }
@@ -145,9 +145,9 @@ fn an_answer_that_keeps_too_much_is_an_error() {
 #[test]
 fn a_mount_that_is_gone_is_in_nobodys_way() {
     let mut server = server();
-    server.handle_request(A, 1, &request(1, Mode::Null, Mode::Write, 0)).unwrap();
-    server.handle_request(B, 2, &request(1, Mode::Null, Mode::Write, 0)).unwrap();
-    server.handle_request(C, 3, &request(1, Mode::Null, Mode::Read, 0)).unwrap();
+    server.handle_request(A, 1, &request(1, Mode::Null, Mode::Write, 0), &Opens::default()).unwrap();
+    server.handle_request(B, 2, &request(1, Mode::Null, Mode::Write, 0), &Opens::default()).unwrap();
+    server.handle_request(C, 3, &request(1, Mode::Null, Mode::Read, 0), &Opens::default()).unwrap();
     said(&mut server);
     server.handle_client_gone(B);
     server.handle_client_gone(A);
@@ -161,8 +161,8 @@ fn a_mount_that_is_gone_is_in_nobodys_way() {
 fn a_revoke_that_is_not_answered_is_overdue() {
     let mut server = server();
     let at = |s| Mono::ZERO.saturating_add(Duration::from_secs(s));
-    server.handle_request(A, 1, &request(1, Mode::Null, Mode::Write, 0)).unwrap();
-    server.handle_request(B, 2, &request(1, Mode::Null, Mode::Write, 0)).unwrap();
+    server.handle_request(A, 1, &request(1, Mode::Null, Mode::Write, 0), &Opens::default()).unwrap();
+    server.handle_request(B, 2, &request(1, Mode::Null, Mode::Write, 0), &Opens::default()).unwrap();
     while server.poll_output(at(5)).is_some() {}
     assert_eq!(server.overdue(at(14), Duration::from_secs(10)), None);
     assert_eq!(server.overdue(at(15), Duration::from_secs(10)), Some(A));
@@ -171,7 +171,7 @@ fn a_revoke_that_is_not_answered_is_overdue() {
 #[test]
 fn a_new_server_grants_nothing_before_all_have_reported() {
     let mut server = LockServer::new(7);
-    server.handle_request(B, 2, &request(1, Mode::Null, Mode::Write, 0)).unwrap();
+    server.handle_request(B, 2, &request(1, Mode::Null, Mode::Write, 0), &Opens::default()).unwrap();
     let report = request(1, Mode::Read, Mode::Read, 40);
     server.handle_report(A, &report).unwrap();
     server.handle_report(C, &report).unwrap();
@@ -197,12 +197,12 @@ fn a_new_server_grants_nothing_before_all_have_reported() {
 fn a_request_without_memory_changes_nothing() {
     for fail_at in 0.. {
         let mut server = server();
-        server.handle_request(A, 1, &request(1, Mode::Null, Mode::Write, 0)).unwrap();
+        server.handle_request(A, 1, &request(1, Mode::Null, Mode::Write, 0), &Opens::default()).unwrap();
         said(&mut server);
         alloc_fault::fail_after(fail_at);
         let results = [
-            server.handle_request(B, 2, &request(1, Mode::Null, Mode::Write, 0)),
-            server.handle_request(B, 3, &request(2, Mode::Null, Mode::Write, 0)),
+            server.handle_request(B, 2, &request(1, Mode::Null, Mode::Write, 0), &Opens::default()),
+            server.handle_request(B, 3, &request(2, Mode::Null, Mode::Write, 0), &Opens::default()),
         ];
         alloc_fault::clear();
         let said: Vec<_> = brief(&mut server);
@@ -294,28 +294,28 @@ fn a_request_that_was_taken_for_a_duplicate_is_made_again() {
     let mut server = server();
     let mut client = holding(Mode::Read, 1);
     let first = request(1, Mode::Null, Mode::Read, 0);
-    server.handle_request(A, 1, &first).unwrap();
+    server.handle_request(A, 1, &first, &Opens::default()).unwrap();
     assert_eq!(brief(&mut server), [(A, Some(1), Mode::Read)]);
-    server.handle_request(B, 2, &request(1, Mode::Null, Mode::Write, 0)).unwrap();
+    server.handle_request(B, 2, &request(1, Mode::Null, Mode::Write, 0), &Opens::default()).unwrap();
     let (_, _, _, revoke) = said(&mut server)[0];
     client.handle_revoke(1, &revoke);
     client.release(name(1), Mode::Read).unwrap();
     outputs(&mut client);
     client.invalidated(name(1), 1).unwrap();
     let Output::Answer { message, .. } = outputs(&mut client)[0] else { panic!() };
-    server.handle_answer(A, &message).unwrap();
+    server.handle_answer(A, &message, &Opens::default()).unwrap();
     server.handle_client_gone(B);
     said(&mut server);
     // The next request is on its way when a duplicate of the first one is granted.
     client.acquire(name(1), Mode::Write).unwrap();
     let Output::Request(second) = outputs(&mut client)[0] else { panic!() };
-    server.handle_request(A, 1, &first).unwrap();
+    server.handle_request(A, 1, &first, &Opens::default()).unwrap();
     let (_, _, _, odd) = said(&mut server)[0];
-    server.handle_request(A, 3, &second).unwrap();
+    server.handle_request(A, 3, &second, &Opens::default()).unwrap();
     assert_eq!(brief(&mut server), []);
     client.handle_grant(&odd);
     let Output::Request(again) = outputs(&mut client)[0] else { panic!() };
-    server.handle_request(A, 4, &again).unwrap();
+    server.handle_request(A, 4, &again, &Opens::default()).unwrap();
     let (_, _, _, grant) = said(&mut server)[0];
     client.handle_grant(&grant);
     assert_eq!(client.mode(name(1)), Mode::Write);
@@ -460,4 +460,62 @@ fn mistakes_of_the_caller_are_named() {
     let error = LockError::NotInUse { name, mode: Mode::Write };
     assert_eq!(client.release(name, Mode::Write), Err(error));
     assert_eq!(client.invalidated(name, 1), Err(LockError::NotInvalidating { name }));
+}
+
+/// An inode is deleted by the holder for writing only when nobody else has it open.
+#[test]
+fn who_writes_is_told_what_others_have_open() {
+    let mut server = server();
+    let (first, other) = (1 << GROUP_ORDER, (1 << GROUP_ORDER) + 9);
+    let open = |inos: &[u64]| {
+        let mut opens = Opens::default();
+        inos.iter().for_each(|ino| opens.insert(*ino));
+        opens
+    };
+    server.handle_request(A, 1, &request(1, Mode::Null, Mode::Read, 0), &Opens::default()).unwrap();
+    said(&mut server);
+    server.handle_request(B, 2, &request(1, Mode::Null, Mode::Write, 0), &Opens::default()).unwrap();
+    let revoke = said(&mut server)[0].3;
+    // Not what it says in passing, but what it gives the lock back with.
+    let stale = Message { generation: revoke.generation + 1, mode: Mode::Null, ..revoke };
+    server.handle_answer(A, &stale, &open(&[other])).unwrap();
+    assert_eq!(server.opens_elsewhere(name(1), B), Opens::default());
+    server.handle_answer(A, &Message { mode: Mode::Null, ..revoke }, &open(&[first, other])).unwrap();
+    said(&mut server);
+    assert_eq!(server.opens_elsewhere(name(1), B), open(&[first, other]));
+    assert_eq!(server.opens_elsewhere(name(1), A), Opens::default(), "its own it knows itself");
+    assert_eq!(server.opens_elsewhere(name(2), B), Opens::default());
+
+    // C gives an idle lock back, and has one inode open; that of A that is closed since goes when A gives it back again.
+    let give_back = request(1, Mode::Null, Mode::Null, 0);
+    server.handle_request(C, 3, &give_back, &open(&[other])).unwrap();
+    assert_eq!(server.opens_elsewhere(name(1), C), open(&[first, other]));
+    server.handle_request(A, 4, &give_back, &open(&[first])).unwrap();
+    said(&mut server);
+    assert_eq!(server.opens_elsewhere(name(1), C), open(&[first]));
+    assert_eq!(server.opens_elsewhere(name(1), B), open(&[first, other]));
+
+    // Who is gone has nothing open, and then nothing is kept.
+    server.handle_client_gone(C);
+    assert_eq!(server.opens_elsewhere(name(1), B), open(&[first]));
+    server.handle_client_gone(B);
+    said(&mut server);
+    assert_eq!(server.len(), 1);
+    server.handle_request(A, 5, &give_back, &Opens::default()).unwrap();
+    said(&mut server);
+    assert!(server.is_empty());
+}
+
+/// A new server learns what is open from those who opened it, whether they hold the lock or not.
+#[test]
+fn open_inodes_outlive_a_server() {
+    let mut server: LockServer<u32> = LockServer::new(100);
+    let mut opens = Opens::default();
+    opens.insert(5);
+    server.handle_opens(A, name(1), &opens).unwrap();
+    server.handle_request(B, 2, &request(1, Mode::Null, Mode::Write, 0), &Opens::default()).unwrap();
+    server.finish_recovery();
+    said(&mut server);
+    assert_eq!(server.opens_elsewhere(name(1), B), opens);
+    assert!(matches!(server.handle_opens(A, name(1), &opens), Err(LockError::NotRecovering { .. })));
 }

@@ -206,7 +206,7 @@ impl Subject for InProcess {
             }
             Call::Close(which) => {
                 let ino = self.open.swap_remove(*which);
-                self.fs().release(ino);
+                self.fs().release(ino, false);
                 return Ok(Answer::Done);
             }
             _ => {}
@@ -291,7 +291,7 @@ fn carry_out(fs: &Fs, call: &Call) -> Result<Answer, Error> {
             };
             done(fs.rename(from.0, &from.1.0, to.0, &to.1.0, flags))
         }
-        Call::Open(ino) => done(fs.open(*ino)),
+        Call::Open(ino) => done(fs.open(*ino, false)),
         Call::Write(ino, offset, data, _) => number(fs.write(*ino, *offset, &data.bytes())),
         Call::Append(ino, data) => number(fs.append(*ino, &data.bytes()).map(|(_, len)| len)),
         Call::Truncate(ino, size) => set(fs, *ino, SetAttr { size: Some(*size), ..SetAttr::default() }),

@@ -133,14 +133,14 @@ fn exercise(fs: &Fs, rng: &mut Rng) {
         }
         let _ = fs.setxattr(*ino, b"user.new", &content(*ino, 100), SetXattrMode::Any);
         if let Content::File(bytes) = &node.content {
-            let _ = fs.open(*ino);
+            let _ = fs.open(*ino, false);
             let _ = fs.seek_data(*ino, 0);
             let _ = fs.seek_hole(*ino, 0);
             let _ = fs.write(*ino, bytes.len() as u64 / 2, &content(*ino, 5000));
             let _ = fs.append(*ino, b"more");
             let _ = fs.fallocate(*ino, AllocateMode::PunchHole, true, 4096, 8192);
             let _ = fs.setattr(*ino, &SetAttr { size: Some(bytes.len() as u64 / 3), ..SetAttr::default() });
-            fs.release(*ino);
+            fs.release(*ino, false);
         }
         for name in node.xattrs.keys() {
             let _ = fs.removexattr(*ino, name, false);

@@ -98,9 +98,12 @@ fn lock_payload(rng: &mut Rng) -> Vec<u8> {
         generation: small(rng),
         old_mode: rng.below(4) as u8,
         mode: rng.below(4) as u8,
-        pad: [0; 6],
+        flags: rng.below(3) as u8,
+        pad: [0; 5],
     };
-    message.as_bytes().to_vec()
+    let mut payload = message.as_bytes().to_vec();
+    payload.resize(payload.len() + *rng.pick(&[0, 0, 127, 128]), 0xa5);
+    payload
 }
 
 fn send(server: &mut Server, from: u64, kind: u8, response: bool, payload: &[u8], n: u64) {

@@ -498,7 +498,8 @@ fn a_signal_ends_the_wait_for_a_lock() {
 fn more_waiting_locks_than_threads_do_not_block_the_unlock() {
     let few = |options: &mut SessionOptions| {
         let idle = Duration::from_millis(100);
-        options.threads = ThreadOptions { readers: 1, max_threads: 2, max_lock_waiters: 12, idle };
+        options.threads =
+            ThreadOptions { readers: 1, max_threads: 2, max_lock_waiters: 12, idle, ..options.threads };
     };
     let Some(m) = Mounted::with(Knobs::default(), few) else { return };
     fs::write(m.path("file"), b"x").unwrap();

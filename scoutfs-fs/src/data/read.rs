@@ -13,7 +13,7 @@ impl Fs {
     /// 4096 bytes, with an offset that is, too, is read into without a copy.
     pub fn read(&self, ino: u64, offset: u64, buf: &mut [u8]) -> Result<usize> {
         let pin = self.pin(ino)?;
-        let locks = self.store().lock(&[(ino, LockMode::Read)])?;
+        let locks = self.lock_pages(&pin, offset, offset.saturating_add(buf.len() as u64))?;
         let _state = pin.data.read();
         let inode = self.load_file(&locks, ino)?;
         let left = inode.size().saturating_sub(offset);

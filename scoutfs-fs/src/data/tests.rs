@@ -133,8 +133,8 @@ fn a_truncation_of_many_extents_takes_many_transactions_and_frees_all() {
 fn a_truncation_that_a_crash_cut_short_is_finished_by_the_next_open_or_change() {
     let finish: [fn(&Fs, u64); 4] = [
         |fs, ino| {
-            fs.open(ino).unwrap();
-            fs.release(ino);
+            fs.open(ino, false).unwrap();
+            fs.release(ino, false);
         },
         |fs, ino| truncate(fs, ino, 8192 * 400),
         |fs, ino| assert_eq!(fs.write(ino, 8192 * 400 - 1, &[0]).unwrap(), 1),

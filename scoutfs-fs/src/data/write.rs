@@ -36,7 +36,17 @@ impl Fs {
     fn write_at(&self, ino: u64, offset: Option<u64>, data: &[u8]) -> Result<(u64, usize)> {
         self.writable()?;
         let pin = self.pin(ino)?;
-        let locks = self.store().lock(&[(ino, LockMode::Write)])?;
+        let locks = match offset {
+            Some(first) => {
+                let end = first.saturating_add(data.len() as u64);
+                pin.note_pages(end);
+                let locks = self.store().lock_bytes(ino, LockMode::Write, first, end)?;
+                pin.note_pages(end);
+                locks
+            }
+            // Where it goes is known under the lock.
+            None => self.store().lock(&[(ino, LockMode::Write)])?,
+        };
         let mut state = pin.data.write();
         let mut inode = self.load_file(&locks, ino)?;
         inode.check_changeable()?;

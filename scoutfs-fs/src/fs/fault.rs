@@ -196,7 +196,7 @@ fn reading_that_runs_out_of_memory_can_be_repeated() {
         ("seek", Box::new(|| fs.seek_hole(file, 0).map(|_| ()))),
         ("getxattr", Box::new(|| fs.getxattr(file, b"user.x", &mut [0; 9000]).map(|_| ()))),
         ("listxattr", Box::new(|| fs.listxattr(file, &mut [0; 100]).map(|_| ()))),
-        ("open", Box::new(|| fs.open(file).map(|()| fs.release(file)))),
+        ("open", Box::new(|| fs.open(file, false).map(|()| fs.release(file, false)))),
         ("statfs", Box::new(|| fs.statfs().map(|_| ()))),
         ("fsync", Box::new(|| fs.fsync(file))),
     ];

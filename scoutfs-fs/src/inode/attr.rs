@@ -146,7 +146,11 @@ impl Fs {
         set.check()?;
         self.count(Counter::Setattr);
         let pin = self.pin(ino)?;
-        let locks = self.store().lock(&[(ino, LockMode::Write)])?;
+        let locks = match set.size {
+            // While it waits for a truncation, a kernel may keep pages from being written.
+            Some(_) => self.store().lock_bytes(ino, LockMode::Write, 0, u64::MAX)?,
+            None => self.store().lock(&[(ino, LockMode::Write)])?,
+        };
         let mut state = pin.data.write();
         let mut inode = match set.size {
             Some(_) => self.load_file(&locks, ino)?,

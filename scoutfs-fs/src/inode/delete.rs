@@ -28,6 +28,7 @@ const STEP_ITEMS: usize = 128;
 impl Fs {
     /// Deletes leftovers: unlinked inodes that nobody uses.
     pub fn scan_orphans(&self) -> Result<()> {
+        self.store().horizon()?;
         let mut from = Some(0);
         while let Some(first) = from {
             from = self.scan_some_orphans(first, SCAN_INODES)?;
@@ -58,7 +59,8 @@ impl Fs {
         let Some(mut inode) = Inode::load(&locks, ino)? else {
             return Ok(());
         };
-        if inode.nlink() != 0 {
+        // Who closes it last there deletes it.
+        if inode.nlink() != 0 || self.store().lock_table.is_open_elsewhere(ino) {
             return Ok(());
         }
         let mut first = 0;

@@ -6,6 +6,10 @@
 //! took that last reference away deletes it, alone: until that is done the entry says so and nobody can
 //! take a new reference, so no handle revives an unlinked inode.
 //!
+//! An inode that is open on another mount stays on the volume, and that mount deletes it: on the last close of a file whose lock
+//! was away meanwhile it looks whether the inode has lost its links. References from look-ups alone do not keep what another
+//! mount has unlinked.
+//!
 //! The attributes are not kept here: the item cache is their cache, and what cluster locks invalidate there cannot be
 //! stale here. What is kept is the lock under which this mount's threads take turns, and what helps writing.
 //!
@@ -17,13 +21,16 @@
 
 use core::ops::Deref;
 
-use scoutfs_env::sync::atomic::{AtomicBool, Ordering};
+use scoutfs_env::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use scoutfs_env::sync::{Mutex, RwLock, RwLockWriteGuard};
 use scoutfs_env::{Arc, OrdMap};
+use scoutfs_lock::LockName;
 
 use crate::data::state::DataState;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
+use crate::inode::record::Inode;
+use crate::store::{LockMode, Locks};
 
 const NR_SHARDS: usize = 16;
 
@@ -39,9 +46,35 @@ pub(crate) struct MemInode {
     unlinked: AtomicBool,
     /// An unnamed temporary file that may be given a name.
     linkable: AtomicBool,
+    /// The kernel may keep pages below this offset.
+    pub pages_end: AtomicU64,
+    /// Open files through which the kernel can change pages without asking.
+    unseen_writers: AtomicU64,
+    /// The kernel did not know the inode when its attributes were to be forgotten.
+    pub attributes_unsure: AtomicBool,
+    /// [`LockTable::refresh`](crate::store::LockTable::refresh) when the inode was opened: until it changes nobody else can have
+    /// unlinked it.
+    opened_at: AtomicU64,
 }
 
 impl MemInode {
+    /// The kernel may keep pages that it gets or writes below this offset.
+    pub fn note_pages(&self, end: u64) {
+        if self.pages_end.load(Ordering::Relaxed) < end {
+            self.pages_end.fetch_max(end, Ordering::AcqRel);
+        }
+    }
+
+    /// Whether the kernel can change pages without asking: they are kept under a lock for writing only.
+    pub fn may_be_dirtied(&self) -> bool {
+        self.unseen_writers.load(Ordering::Acquire) > 0
+    }
+
+    /// The lock for giving the kernel pages.
+    fn page_mode(&self) -> LockMode {
+        if self.may_be_dirtied() { LockMode::Write } else { LockMode::Read }
+    }
+
     pub fn set_unlinked(&self, unlinked: bool) {
         self.unlinked.store(unlinked, Ordering::Relaxed);
     }
@@ -60,13 +93,15 @@ struct Entry {
     lookups: u64,
     opens: u64,
     pins: u64,
+    /// Another mount has unlinked it: look-ups do not keep it.
+    unlinked_elsewhere: bool,
     /// The last reference is gone and the inode is being deleted.
     dying: bool,
 }
 
 impl Entry {
     fn in_use(&self) -> bool {
-        self.lookups != 0 || self.opens != 0 || self.pins != 0
+        (self.lookups != 0 && !self.unlinked_elsewhere) || self.opens != 0 || self.pins != 0
     }
 }
 
@@ -97,6 +132,21 @@ impl InodeTable {
         self.shard(ino).lock().contains_key(&ino)
     }
 
+    /// Calls `f` with each inode from `first` to `last` that was in the table before, and may have left it since.
+    pub fn for_each_in(&self, first: u64, last: u64, mut f: impl FnMut(&MemInode)) {
+        for shard in &self.shards {
+            let mut from = Some(first);
+            while let Some(inode) = from.and_then(|from| {
+                let shard = shard.lock();
+                let (ino, entry) = shard.ceiling(&from)?;
+                (*ino <= last).then(|| entry.inode.clone())
+            }) {
+                f(&inode);
+                from = inode.ino.checked_add(1);
+            }
+        }
+    }
+
     /// Calls `f` with the state of each inode whose lock is free right now.
     pub fn for_each_idle(&self, mut f: impl FnMut(&mut DataState)) {
         for shard in &self.shards {
@@ -121,8 +171,36 @@ impl Pin<'_> {
         self.fs.table.count(self.ino, |e| e.lookups = e.lookups.saturating_add(1));
     }
 
-    fn add_open(&self) {
-        self.fs.table.count(self.ino, |e| e.opens = e.opens.saturating_add(1));
+    /// Counts an open file. The caller holds the inode's cluster lock.
+    fn add_open(&self, unseen_writer: bool) -> Result<()> {
+        let mut shard = self.fs.table.shard(self.ino).lock();
+        // It is pinned.
+        let Some(entry) = shard.get_mut(&self.ino) else { return Err(Error::StaleHandle) };
+        if entry.opens == 0 {
+            self.fs.store().opens.insert(self.ino)?;
+        }
+        entry.opens = entry.opens.saturating_add(1);
+        if unseen_writer {
+            self.inode.unseen_writers.fetch_add(1, Ordering::AcqRel);
+        }
+        Ok(())
+    }
+
+    /// Counts an open file less; true if it was the last.
+    fn remove_open(&self, unseen_writer: bool) -> bool {
+        let mut last = false;
+        self.fs.table.count(self.ino, |entry| {
+            last = entry.opens == 1;
+            entry.opens = entry.opens.saturating_sub(1);
+            if unseen_writer {
+                let less = |writers: u64| writers.checked_sub(1);
+                let _ = self.inode.unseen_writers.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+            }
+            if last {
+                self.fs.store().opens.remove(self.ino);
+            }
+        });
+        last
     }
 }
 
@@ -181,8 +259,19 @@ impl Fs {
             data: RwLock::new(DataState::default()),
             unlinked: AtomicBool::new(false),
             linkable: AtomicBool::new(false),
+            pages_end: AtomicU64::new(0),
+            unseen_writers: AtomicU64::new(0),
+            attributes_unsure: AtomicBool::new(false),
+            opened_at: AtomicU64::new(0),
         })?;
-        let entry = Entry { inode: inode.clone(), lookups: 0, opens: 0, pins: 1, dying: false };
+        let entry = Entry {
+            inode: inode.clone(),
+            lookups: 0,
+            opens: 0,
+            pins: 1,
+            unlinked_elsewhere: false,
+            dying: false,
+        };
         shard.insert(ino, entry)?;
         Ok(Pin { fs: self, inode })
     }
@@ -228,28 +317,70 @@ impl Fs {
         self.put(ino, |e| e.lookups = e.lookups.saturating_sub(count));
     }
 
-    /// Counts an open file. Finishes a truncation that a crash interrupted.
-    pub fn open(&self, ino: u64) -> Result<()> {
+    /// Counts an open file. Finishes a truncation that a crash interrupted. `unseen_writer`: the kernel can change pages of the
+    /// file without asking (a shared mapping over FUSE); [`Fs::release`] must get the same.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StaleHandle`] when the inode is gone.
+    pub fn open(&self, ino: u64, unseen_writer: bool) -> Result<()> {
         let pin = self.pin(ino)?;
         self.finish_truncate(&pin)?;
-        pin.add_open();
+        let mode = if unseen_writer { LockMode::Write } else { LockMode::Read };
+        let locks = self.store().lock(&[(ino, mode)])?;
+        self.load(&locks, ino)?;
+        pin.add_open(unseen_writer)?;
+        let refresh = self.store().lock_table.refresh(LockName::group_of(pin.ino)).unwrap_or(0);
+        pin.opened_at.store(refresh, Ordering::Relaxed);
+        self.renew_attributes(&pin);
         Ok(())
     }
 
-    /// Counts an open file less.
-    pub fn release(&self, ino: u64) {
-        let mut last = None;
-        self.put(ino, |e| {
-            e.opens = e.opens.saturating_sub(1);
-            if e.opens == 0 {
-                last = Some(e.inode.clone());
+    /// The lock for reading bytes of a file, into pages that the kernel may keep.
+    pub(crate) fn lock_pages(&self, inode: &MemInode, first: u64, end: u64) -> Result<Locks<'_>> {
+        // Also before: who drops pages must know of this request, which may hold some already.
+        inode.note_pages(end);
+        loop {
+            let mode = inode.page_mode();
+            let locks = self.store().lock_bytes(inode.ino, mode, first, end)?;
+            inode.note_pages(end);
+            if inode.page_mode() == mode || mode == LockMode::Write {
+                return Ok(locks);
             }
-        });
-        if let Some(inode) = last {
-            let mut state = inode.data.write();
+        }
+    }
+
+    /// Counts an open file less.
+    pub fn release(&self, ino: u64, unseen_writer: bool) {
+        // It is in the table, so no memory is needed.
+        let Ok(pin) = self.pin(ino) else { return };
+        if !pin.remove_open(unseen_writer) {
+            return;
+        }
+        {
+            let mut state = pin.data.write();
             state.forget_tail();
             self.drop_reservation(&mut state);
         }
+        let refresh = self.store().lock_table.refresh(LockName::group_of(ino));
+        let was_away = refresh != Some(pin.opened_at.load(Ordering::Relaxed));
+        if was_away && !pin.unlinked.load(Ordering::Relaxed) && !self.store().read_only() {
+            match self.is_unlinked(ino) {
+                Ok(true) => {
+                    pin.set_unlinked(true);
+                    self.table.count(ino, |entry| entry.unlinked_elsewhere = true);
+                }
+                Ok(false) => {}
+                // The next scan finds it.
+                Err(error) => scoutfs_env::log::warn!("closing inode {ino}: {error}"),
+            }
+        }
+    }
+
+    /// Whether an inode is there and has no links.
+    fn is_unlinked(&self, ino: u64) -> Result<bool> {
+        let locks = self.store().lock(&[(ino, LockMode::Read)])?;
+        Ok(Inode::load(&locks, ino)?.is_some_and(|inode| inode.nlink() == 0))
     }
 
     /// Deletes the inode if it has no links and nobody uses it.

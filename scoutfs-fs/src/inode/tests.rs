@@ -77,7 +77,7 @@ fn a_changed_inode_moves_to_the_end_of_the_index_and_stays_there_once() {
 fn an_unlinked_inode_lives_until_its_last_reference_and_open_file_are_gone() {
     let fs = TestFs::new();
     let ino = fs.create(ROOT_INO, b"file", &FILE).unwrap().ino;
-    fs.open(ino).unwrap();
+    fs.open(ino, false).unwrap();
     fs.write(ino, 0, b"data").unwrap();
     fs.unlink(ROOT_INO, b"file").unwrap();
     assert_eq!(orphan(&fs), Some(ino));
@@ -86,7 +86,7 @@ fn an_unlinked_inode_lives_until_its_last_reference_and_open_file_are_gone() {
     assert_eq!(fs.read_all(ino), b"data and more");
     fs.scan_orphans().unwrap();
     assert_eq!(fs.getattr(ino).unwrap().nlink, 0);
-    fs.release(ino);
+    fs.release(ino, false);
     assert!(matches!(fs.getattr(ino), Err(Error::StaleHandle)));
     assert_eq!(orphan(&fs), None);
     fs.verify();

@@ -11,10 +11,11 @@ use core::time::Duration;
 
 use scoutfs_env::net::Stream;
 use scoutfs_env::sync::{Condvar, Mutex};
+use scoutfs_env::time::{self, Mono};
 use scoutfs_env::{Arc, Box, OrdMap, Vec};
 use scoutfs_format::msg::{
-    HandOverHeader, MSG_LOCK, MSG_LOCK_REPORT, MSG_RECOVERED, MSG_SEQ, MSG_SPACE, STATUS_AGAIN,
-    STATUS_NO_MEMORY, STATUS_NO_SPACE, STATUS_NOT_MEMBER, STATUS_OK, SeqReply,
+    HandOverHeader, MSG_LOCK, MSG_LOCK_REPORT, MSG_OPENS_REPORT, MSG_RECOVERED, MSG_SEQ, MSG_SPACE,
+    STATUS_AGAIN, STATUS_NO_MEMORY, STATUS_NO_SPACE, STATUS_NOT_MEMBER, STATUS_OK, SeqReply,
 };
 use scoutfs_net::connection::{Connection, ConnectionError, Event, RequestId, Secret};
 use scoutfs_net::frame::{Frame, FrameError};
@@ -25,6 +26,8 @@ use crate::error::{Error, Result};
 
 /// How long to wait for memory before trying again, where nothing else can be done.
 pub(super) const MEMORY_PAUSE: Duration = Duration::from_millis(10);
+/// Who may give up waiting looks at least this often whether to.
+pub(crate) const LOOK: Duration = Duration::from_millis(500);
 /// Bytes that are gathered before they are sent.
 const GATHER: usize = 64 << 10;
 
@@ -50,6 +53,8 @@ struct State {
     requests: OrdMap<u64, Request>,
     given: Given,
     closed: bool,
+    /// Without a server requests fail from then on.
+    give_up: Option<Mono>,
 }
 
 /// The newest numbers that any server has given, whatever became of them here.
@@ -126,6 +131,7 @@ impl Client {
                 requests: OrdMap::new(),
                 given: Given::default(),
                 closed: false,
+                give_up: None,
             }),
             answered: Condvar::new(),
             counters,
@@ -176,11 +182,24 @@ impl Client {
         let mut state = self.state.lock();
         loop {
             match state.requests.get(&id) {
-                Some(Request::Open) if !state.closed => state = self.answered.wait(state),
+                Some(Request::Open) if !state.closed => {}
                 _ => break,
             }
+            state = match state.give_up {
+                None => self.answered.wait(state),
+                Some(end) => {
+                    let left = end.saturating_duration_since(time::mono_now());
+                    if left.is_zero() && state.stream.is_none() {
+                        break;
+                    }
+                    self.answered.wait_timeout(state, left.max(LOOK)).0
+                }
+            };
         }
         let request = state.requests.remove(&id);
+        if matches!(request, Some(Request::Open)) {
+            state.connection.forget(id);
+        }
         drop(state);
         match request {
             Some(Request::Answered { status, payload }) => {
@@ -303,7 +322,7 @@ impl Client {
     /// Another server has taken over: what was said to the old one of locks is void. Tells what servers have given.
     pub(super) fn begin_recovery(&self) -> Given {
         let mut state = self.state.lock();
-        for kind in [MSG_LOCK, MSG_LOCK_REPORT, MSG_RECOVERED] {
+        for kind in [MSG_LOCK, MSG_LOCK_REPORT, MSG_OPENS_REPORT, MSG_RECOVERED] {
             state.connection.forget_left(kind);
         }
         state.given
@@ -317,6 +336,28 @@ impl Client {
     /// Whether [`Client::close`] was called.
     pub(super) fn is_closed(&self) -> bool {
         self.state.lock().closed
+    }
+
+    /// Whether there is a stream to a server.
+    pub fn has_server(&self) -> bool {
+        self.state.lock().stream.is_some()
+    }
+
+    /// Fails when nobody waits for a server any more, and there is none.
+    pub fn check_patience(&self) -> Result<()> {
+        let state = self.state.lock();
+        match state.give_up {
+            Some(end) if state.stream.is_none() && time::mono_now() >= end => {
+                Err(Error::Shutdown("there is no server"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// From `end` on nobody waits for a server any more.
+    pub(super) fn give_up_at(&self, end: Mono) {
+        self.state.lock().give_up.get_or_insert(end);
+        self.answered.notify_all();
     }
 
     /// Ends the connection: all requests fail.

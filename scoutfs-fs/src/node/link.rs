@@ -35,12 +35,27 @@ pub(super) enum NoWay {
     /// This node led, and its server has ended.
     #[error("the server of this node has ended")]
     Ended,
+    /// There is no network, and this node does not lead.
+    #[error("this node does not lead yet")]
+    NotLeading,
     /// Nobody leads.
-    #[error("no node leads yet")]
-    NoLeader,
-    /// The voters' blocks cannot be read.
-    #[error("the voters' blocks cannot be read")]
-    Unreadable,
+    #[error("no node leads yet, {present} of the {needed} voters that are needed are there")]
+    NoLeader {
+        /// Voter slots that have owners, who may be dead.
+        present: u32,
+        /// How many make the volume work.
+        needed: u32,
+    },
+    /// So few of the voters' blocks can be read that nobody can be elected.
+    #[error("only {readable} of {slots} voter slots can be read, {needed} are needed")]
+    Unreadable {
+        /// How many can be read.
+        readable: u32,
+        /// A majority.
+        needed: u32,
+        /// How many there are.
+        slots: u32,
+    },
     /// The leader does not answer.
     #[error("the leader at {address}: {why}")]
     Network {
@@ -75,7 +90,7 @@ impl Link {
             }
             return door.connect().map_err(|_| NoWay::NoMemory);
         }
-        let Some(network) = &self.network else { return Err(NoWay::NoLeader) };
+        let Some(network) = &self.network else { return Err(NoWay::NotLeading) };
         let address = self.leader()?;
         network.connect(address, CONNECT).map_err(|why| NoWay::Network { address, why })
     }
@@ -84,7 +99,7 @@ impl Link {
     fn leader(&self) -> Result<SocketAddr, NoWay> {
         let mut sectors = IoBuf::zeroed(2 * SECTOR_SIZE).map_err(|_| NoWay::NoMemory)?;
         let mut leader: Option<VoterBlock> = None;
-        let mut readable = false;
+        let (mut readable, mut present) = (0, 0);
         for voter in 0..self.geometry.nr_voters() {
             let mut read = [false; 2];
             for (copy, sector) in sectors.chunks_exact_mut(SECTOR_SIZE).enumerate() {
@@ -95,16 +110,19 @@ impl Link {
             let copies = [read[0].then_some(first), read[1].then_some(second)];
             let nr_voters = self.geometry.nr_voters();
             let Ok(block) = VoterBlock::newest(copies, self.fsid, voter, nr_voters) else { continue };
-            readable = true;
+            readable += 1;
+            present += u32::from(block.owned);
             let better = leader.as_ref().is_none_or(|best| block.leader_term > best.leader_term);
             if block.owned && block.leader_term > 0 && better {
                 leader = Some(block);
             }
         }
+        let slots = self.geometry.nr_voters();
+        let needed = slots / 2 + 1;
         match leader {
             Some(VoterBlock { address: Some(address), .. }) => Ok(address),
-            _ if readable => Err(NoWay::NoLeader),
-            _ => Err(NoWay::Unreadable),
+            _ if readable < needed => Err(NoWay::Unreadable { readable, needed, slots }),
+            _ => Err(NoWay::NoLeader { present, needed }),
         }
     }
 }

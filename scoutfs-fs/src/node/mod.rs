@@ -14,12 +14,14 @@
 //! | `peers` | the mounts that the server talks to |
 //! | `link` | the way to the server, wherever it is |
 //! | `session` | the thread that connects to the server and receives |
+//! | `revoker` | gives locks back |
+//! | `orphans` | looks for unlinked inodes that nobody has deleted |
 //! | `counted` | the device, counting what is asked of it |
 //! | `client` | requests to the server and their answers |
 //! | `worker` | what goes on in the background: commits by time, refills, what the server asks for |
 //!
 //! Threads of a mount: one that receives the server's messages (and never waits for an answer), one worker (which may
-//! commit and ask the server), one voter, and those of the server host: the server, the merger, one that accepts streams, and two for
+//! commit and ask the server), one that gives locks back, one that looks for orphans, one voter, and those of the server host: the server, the merger, one that accepts streams, and two for
 //! each stream.
 
 mod client;
@@ -28,8 +30,10 @@ mod lead;
 mod leadership;
 mod link;
 mod mount;
+mod orphans;
 mod peers;
 mod port;
+mod revoker;
 mod rivals;
 mod server_host;
 mod session;
@@ -37,7 +41,7 @@ mod socket;
 mod voter;
 mod worker;
 
-pub(crate) use client::Client;
+pub(crate) use client::{Client, LOOK};
 pub use mount::{Mount, MountOptions};
 pub(crate) use rivals::shown;
 pub(crate) use worker::Worker;

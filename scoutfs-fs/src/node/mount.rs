@@ -31,7 +31,9 @@ use super::client::Client;
 use super::counted::CountedDevice;
 use super::lead::{Lead, Parts};
 use super::link::Link;
+use super::orphans::OrphanScan;
 use super::port::Port;
+use super::revoker::start_revoker;
 use super::server_host::{Door, ServerHost};
 use super::session::Session;
 use super::voter::{Rank, Ranks, VoterHost};
@@ -40,7 +42,8 @@ use crate::counters::Counters;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::store::{
-    Identity, LockTable, News, Numbers, Reader, RootsCell, Slot, SpaceCell, Store, Trans, Tuning, Wish,
+    Identity, LockTable, News, Numbers, OpenInodes, Reader, RootsCell, Slot, SpaceCell, Store, Trans, Tuning,
+    Wish,
 };
 
 /// The times of the election. The lease outlasts a disk that is busy for some seconds; a claim is prompt on a disk
@@ -57,6 +60,11 @@ const TIMING: Timing = Timing {
 /// How often, and in which intervals, unmounting waits for memory.
 const LEAVE_ATTEMPTS: u32 = 200;
 const LEAVE_PAUSE: Duration = Duration::from_millis(20);
+
+/// Who unmounts without a lease waits so long for a server to confirm it: others need about that to elect one.
+const SERVER_PATIENCE: Duration = Duration::from_secs(30);
+/// Who has one makes all durable without a server, this long before it ends.
+const LAST_COMMIT: Duration = Duration::from_secs(2);
 
 /// How to mount.
 #[derive(Clone, Copy, Debug)]
@@ -101,7 +109,7 @@ impl MountOptions {
 
 /// A mounted volume. Dropping it without [`Mount::unmount`] is what a crash looks like to others.
 pub struct Mount {
-    fs: Fs,
+    fs: Arc<Fs>,
     store: Arc<Store>,
     /// What runs, until it is unmounted.
     running: Mutex<Running>,
@@ -111,6 +119,8 @@ pub struct Mount {
 struct Running {
     receiver: Option<JoinHandle>,
     worker: Option<JoinHandle>,
+    revoker: Option<JoinHandle>,
+    orphans: Option<OrphanScan>,
     port: Option<Port>,
     server: Option<ServerHost>,
     lead: Option<Lead>,
@@ -202,7 +212,7 @@ impl Mount {
             Err(e) => {
                 client.close();
                 receiver.join();
-                return Err(e);
+                return Err(session.in_vain().unwrap_or(e));
             }
         };
         session.attach(&store);
@@ -210,12 +220,20 @@ impl Mount {
         if let Some(voter) = &running.voter {
             voter.on_lost(&store);
         }
-        let mount = Mount { fs: Fs::new(store.clone(), options.acl), store, running: Mutex::new(running) };
+        let fs = Arc::new(Fs::new(store.clone(), options.acl))?;
+        let mount = Mount { fs, store, running: Mutex::new(running) };
+        let revoker = start_revoker(&mount.fs)?;
+        mount.running.lock().revoker = Some(revoker);
         let worker = start(&mount.store, options)?;
         mount.running.lock().worker = Some(worker);
-        // Elsewhere they may be open.
-        if !options.read_only && alone {
+        if options.read_only {
+            return Ok(mount);
+        }
+        if alone {
             mount.fs.scan_orphans()?;
+        } else {
+            let orphans = OrphanScan::start(&mount.fs)?;
+            mount.running.lock().orphans = Some(orphans);
         }
         Ok(mount)
     }
@@ -225,13 +243,29 @@ impl Mount {
         &self.fs
     }
 
+    /// The mount will be left: from now on nobody waits long for a server, if there is none.
+    pub fn begin_unmount(&self) {
+        let left = self.store.lease_left();
+        let patience = if left > LAST_COMMIT { left - LAST_COMMIT } else { SERVER_PATIENCE };
+        self.store.client.give_up_at(time::mono_now().saturating_add(patience));
+    }
+
     /// Makes everything durable and leaves the volume clean. Operations fail from then on. Does nothing the second time.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no server, and none comes, all is made durable as long as the lease lasts. Then the mount is as one that
+    /// died: what was synced is safe. In any case the next server takes back what the mount held.
     pub fn unmount(&self) -> Result<()> {
         let mut running = self.running.lock();
         if running.receiver.is_none() {
             return Ok(());
         }
+        self.begin_unmount();
         self.fs.drop_reservations();
+        if let Some(orphans) = running.orphans.take() {
+            orphans.stop();
+        }
         // Nothing may be committed after the clean record.
         running.stop_worker(&self.store);
         let mut attempt = 1;
@@ -263,7 +297,10 @@ impl Mount {
         let commit_nr = match self.store.left() {
             Some(commit_nr) => commit_nr,
             None => {
-                self.store.tell_server()?;
+                // What it need not hear, it reads in the ring.
+                if self.store.client.has_server() {
+                    self.store.tell_server()?;
+                }
                 self.store.commit(Wish { leave: true, ..Wish::default() })?
             }
         };
@@ -274,16 +311,22 @@ impl Mount {
             epoch: U64::new(self.store.identity.epoch),
             commit_nr: U64::new(commit_nr),
         };
-        self.store.client.request(MSG_LEAVE, message.as_bytes())?;
-        Ok(())
+        match self.store.client.request(MSG_LEAVE, message.as_bytes()) {
+            Err(_) if self.store.client.check_patience().is_err() => {
+                scoutfs_env::warn!("there is no server that could be told that this mount has left");
+                Ok(())
+            }
+            told => told.map(drop),
+        }
     }
 }
 
 impl Running {
     fn stop_worker(&mut self, store: &Store) {
         store.worker.stop();
-        if let Some(worker) = self.worker.take() {
-            worker.join();
+        store.lock_table.stop();
+        for thread in [self.worker.take(), self.revoker.take()].into_iter().flatten() {
+            thread.join();
         }
     }
 
@@ -308,6 +351,9 @@ impl Drop for Mount {
         }
         // Nobody answers any more.
         self.store.client.close();
+        if let Some(orphans) = running.orphans.take() {
+            orphans.stop();
+        }
         running.stop_worker(&self.store);
         running.stop_receiver(&self.store);
     }
@@ -432,6 +478,7 @@ fn join(
         trans: Trans::new(seq),
         space: SpaceCell::new(space),
         lock_table: LockTable::new(),
+        opens: OpenInodes::new(),
         news: News::new(),
         client,
         worker: Worker::new(),
@@ -450,7 +497,7 @@ fn join(
     })
 }
 
-/// The first record, the first space, and the worker.
+/// The first record, the first space, what is told of space while there is no server, and the worker.
 fn start(store: &Arc<Store>, options: &MountOptions) -> Result<JoinHandle> {
     store.commit(Wish { always: true, ..Wish::default() })?;
     if !options.read_only {
@@ -459,6 +506,7 @@ fn start(store: &Arc<Store>, options: &MountOptions) -> Result<JoinHandle> {
         store.request_space(SpaceKind::Data, 0)?;
         store.commit(Wish::default())?;
     }
+    store.statfs()?;
     let intervals = Intervals {
         commit: options.commit_interval,
         idle: options.idle_interval,

@@ -15,7 +15,8 @@ use scoutfs_env::thread::{self, JoinHandle};
 use scoutfs_env::{Arc, Box, Vec, time};
 use scoutfs_format::le::{U32, U64};
 use scoutfs_format::msg::{
-    JoinRequest, MSG_JOIN, MSG_LOCK_REPORT, MSG_RECOVERED, Recovered, STATUS_NOT_MEMBER,
+    JoinRequest, MSG_JOIN, MSG_LOCK_REPORT, MSG_OPENS_REPORT, MSG_RECOVERED, OpensReport, Recovered,
+    STATUS_NOT_MEMBER,
 };
 use scoutfs_net::connection::{ConnectionError, GreetingError};
 use scoutfs_net::frame::{Decoder, FrameError};
@@ -32,6 +33,8 @@ use crate::store::Store;
 const BUFFER: usize = 16 << 10;
 /// Between attempts to connect.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Who waits for so long is told for what: an election takes a moment.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub(super) struct Session {
@@ -40,6 +43,8 @@ pub(super) struct Session {
     /// The voter wants to know whether there is a server.
     ranks: Option<Arc<Ranks>>,
     orders: Mutex<Orders>,
+    /// Why no server can come.
+    in_vain: Mutex<Option<NoWay>>,
 }
 
 #[derive(Default)]
@@ -74,7 +79,13 @@ impl Session {
         link: Link,
         ranks: Option<Arc<Ranks>>,
     ) -> Result<(Arc<Session>, JoinHandle)> {
-        let session = Arc::new(Session { client, link, ranks, orders: Mutex::new(Orders::default()) })?;
+        let session = Arc::new(Session {
+            client,
+            link,
+            ranks,
+            orders: Mutex::new(Orders::default()),
+            in_vain: Mutex::new(None),
+        })?;
         let running = session.clone();
         let thread = thread::spawn("scoutfs-recv", move || running.run()).map_err(|_| Error::NoMemory)?;
         Ok((session, thread))
@@ -89,9 +100,22 @@ impl Session {
         }
     }
 
+    /// Why the mount cannot join, if that is known.
+    pub fn in_vain(&self) -> Option<Error> {
+        match *self.in_vain.lock() {
+            Some(NoWay::Unreadable { readable, needed, slots }) => Some(Error::Voters {
+                readable: readable as usize,
+                needed: needed as usize,
+                slots: slots as usize,
+            }),
+            _ => None,
+        }
+    }
+
     fn run(&self) {
         // What was said last, so that it is not said over and over.
         let mut said = None;
+        let mut since = time::mono_now();
         while !self.client.is_closed() {
             match self.link.connect() {
                 Ok(stream) => {
@@ -102,8 +126,17 @@ impl Session {
                     self.set_connected(0);
                     self.client.disconnected(why.is_unknown());
                     said = None;
+                    since = time::mono_now();
                 }
                 Err(NoWay::Ended) => break,
+                Err(e) if time::mono_now().saturating_duration_since(since) < PATIENCE => {
+                    scoutfs_env::debug!("no server yet: {e}");
+                }
+                // A mount that is joined goes on as long as it has its lease.
+                Err(e @ NoWay::Unreadable { .. }) if self.orders.lock().store.is_none() => {
+                    *self.in_vain.lock() = Some(e);
+                    break;
+                }
                 Err(e) => {
                     if said.as_ref() != Some(&e) {
                         scoutfs_env::info!("waiting for the server: {e}");
@@ -210,7 +243,7 @@ impl Session {
     }
 }
 
-/// Tells a new server which locks, seqs and hand-overs the mount has. The answers come as orders.
+/// Tells a new server which locks, open inodes, seqs and hand-overs the mount has. The answers come as orders.
 fn recover(store: &Store) -> Result<()> {
     scoutfs_env::info!("another server has taken over: going on with it");
     let given = store.client.begin_recovery();
@@ -223,6 +256,12 @@ fn recover(store: &Store) -> Result<()> {
     };
     store.client.post(MSG_JOIN, join.as_bytes())?;
     store.lock_table.recover(|locks| store.client.post(MSG_LOCK_REPORT, locks.as_bytes()))?;
+    let mut after = None;
+    while let Some((name, opens)) = store.opens.after(after) {
+        let report = OpensReport { id: name.to_raw(), opens: opens.to_raw() };
+        store.client.post(MSG_OPENS_REPORT, report.as_bytes())?;
+        after = Some(name);
+    }
     let said = Recovered {
         seq: U64::new(store.trans.seq()),
         last_seq: U64::new(given.seq),

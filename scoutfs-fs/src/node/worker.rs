@@ -16,7 +16,7 @@ use scoutfs_env::{Arc, Vec};
 use scoutfs_format::le::{U32, U64};
 use scoutfs_format::msg::{
     CommitBelow, CommitNumber, JoinReply, MSG_COMMIT_BELOW, MSG_FINALIZE, MSG_JOIN, MSG_LOCK,
-    MSG_LOCK_REPORT, MSG_MERGED, MSG_RECOVERED, STATUS_INVALID, STATUS_OK,
+    MSG_LOCK_REPORT, MSG_MERGED, MSG_OPENS_REPORT, MSG_RECOVERED, STATUS_INVALID, STATUS_OK,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -108,7 +108,11 @@ pub(super) fn dispatch(store: &Store, order: &mut Option<Order>) -> Result<()> {
                 });
             if stands { Ok(()) } else { Err(Error::Shutdown("the mount was fenced")) }
         }
-        Some(Order { kind: MSG_LOCK_REPORT | MSG_RECOVERED, of: OrderOf::Answer(STATUS_OK), .. }) => Ok(()),
+        Some(Order {
+            kind: MSG_LOCK_REPORT | MSG_OPENS_REPORT | MSG_RECOVERED,
+            of: OrderOf::Answer(STATUS_OK),
+            ..
+        }) => Ok(()),
         Some(Order { of: OrderOf::Answer(status), .. }) => Err(Error::Server(*status)),
         Some(Order { kind: MSG_LOCK, of: OrderOf::Request(id), payload }) => {
             store.lock_table.revoked(store, *id, payload)
@@ -154,6 +158,8 @@ fn work(store: &Store, intervals: Intervals) {
                 failures += 1;
                 time::sleep(ROUND);
             }
+            // It waited for a server in vain.
+            Err(_) if store.worker.stop.load(Ordering::Acquire) => return,
             Err(e) => {
                 if store.trans.check().is_ok() {
                     scoutfs_env::error!("background work: {e}");
@@ -231,7 +237,6 @@ impl Clock {
             store.worker.merged.store(true, Ordering::Release);
             return Err(e);
         }
-        while store.lock_table.invalidate(store)? {}
         if now.saturating_duration_since(self.renewed) >= intervals.renew {
             store.renew()?;
             self.renewed = now;

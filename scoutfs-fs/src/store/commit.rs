@@ -144,11 +144,13 @@ impl Store {
 
     /// Closes the open transaction, which the slot has then, and opens the next one. On an error it is open as before.
     fn close(&self, slot: &mut Slot, wish: Wish) -> Result<()> {
-        let mut next = self.next_seq()?;
+        // After the last transaction nothing is written, so its seq need be none of the server's: there may be no server.
+        let mut next = if wish.leave { self.trans.unused_seq() } else { self.next_seq()? };
         let closed = loop {
             match self.trans.close(next) {
                 Some(closed) => break closed,
                 // A lock may be granted at any moment.
+                None if wish.leave => next = self.trans.unused_seq(),
                 None => next = self.fetch_seq()?,
             }
         };
@@ -160,7 +162,9 @@ impl Store {
             }
             Err(e) => {
                 self.trans.reopen();
-                self.keep_seq(next);
+                if !wish.leave {
+                    self.keep_seq(next);
+                }
                 if !matches!(e, Error::NoMemory) {
                     self.trans.fail("a transaction could not be closed");
                 }

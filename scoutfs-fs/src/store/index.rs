@@ -16,7 +16,7 @@ impl Store {
     }
 
     /// Asks the server up to where the index is complete. Everything that was synced anywhere before this call is below.
-    fn horizon(&self) -> Result<u64> {
+    pub(crate) fn horizon(&self) -> Result<u64> {
         let payload = self.client.request(MSG_HORIZON, &[])?;
         let (reply, commits) = HorizonReply::read_from_prefix(&payload)
             .map_err(|_| Error::Shutdown("an answer of the server has a wrong length"))?;
@@ -88,7 +88,7 @@ impl Store {
         Ok(())
     }
 
-    /// The first committed orphan at or after an inode number.
+    /// The first committed orphan at or after an inode number, as far as this mount knows: see [`Store::horizon`].
     pub fn next_orphan(&self, from: u64) -> Result<Option<u64>> {
         let last = Key::new(ZONE_ORPHAN, 0, KIND_ORPHAN, u64::MAX, u64::MAX, u8::MAX);
         let mut from = Key::orphan(from);

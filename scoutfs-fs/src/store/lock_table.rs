@@ -2,25 +2,27 @@
 //! The cluster locks of this mount: the protocol's machine, its waiters, and its messages.
 //!
 //! Grants are taken by the thread that receives messages, so a waiter waits for its grant alone. A range whose lock goes
-//! back is committed and dropped by the worker.
+//! back is committed and dropped by a thread of its own (`node/revoker.rs`).
 //!
-//! What the machine asks for is never lost for want of memory: it is kept (`undone`), the worker is woken, and what comes
+//! What the machine asks for is never lost for want of memory: it is kept (`undone`), that thread is woken, and what comes
 //! after it waits its turn. Only who waits for a lock gets an errno.
 //!
 //! Locking: one mutex around the machine, a leaf; messages are queued under it so that those about one lock stay in order.
 
+use core::time::Duration;
+
 use scoutfs_env::sync::{Condvar, Mutex, MutexGuard};
 use scoutfs_env::{OrdMap, Vec};
 use scoutfs_format::msg::{LockMessage, MAX_PAYLOAD, MSG_LOCK};
-use scoutfs_lock::{Acquire, Cancel, LockClient, LockName, Message, Mode, Output, Revoked, Ticket};
+use scoutfs_lock::{Acquire, Cancel, LockClient, LockName, Message, Mode, Opens, Output, Revoked, Ticket};
 use scoutfs_net::connection::RequestId;
-use zerocopy::IntoBytes;
 
 use super::Store;
-use super::commit::Wish;
+use super::flush::{ByteRange, Flush};
 use super::locks::LockMode;
 use crate::counters::Counter;
 use crate::error::{Error, Result};
+use crate::node::LOOK;
 
 /// Locks that a mount keeps though nobody uses them.
 const IDLE_LOCKS: usize = 10_000;
@@ -28,10 +30,25 @@ const IDLE_LOCKS: usize = 10_000;
 const REPORT_LOCKS: usize = 200;
 const _: () = assert!(REPORT_LOCKS * size_of::<LockMessage>() <= MAX_PAYLOAD);
 
+/// What waits for memory is tried again after this long.
+const MEMORY_PAUSE: Duration = Duration::from_millis(20);
+
 /// See the module.
 pub(crate) struct LockTable {
     state: Mutex<State>,
+    /// Somebody has a lock, or may be a guest, or a guest is done.
     changed: Condvar,
+    /// There is something for the revoker.
+    revoked: Condvar,
+}
+
+/// How a lock is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// As granted.
+    Granted,
+    /// While it goes back, see [`super::flush`].
+    Guest,
 }
 
 struct State {
@@ -43,6 +60,12 @@ struct State {
     invalidate: Vec<(LockName, Mode)>,
     /// What the machine asked for and could not be done yet.
     undone: Option<Output<RequestId>>,
+    /// Inodes that are open on other mounts, of locks that are held for writing; none of them is empty.
+    elsewhere: OrdMap<LockName, Opens>,
+    /// Pages that are dropped while their lock goes back.
+    flush: Flush,
+    /// The revoker is to end.
+    stopped: bool,
 }
 
 impl LockTable {
@@ -54,77 +77,127 @@ impl LockTable {
                 waiting: 0,
                 invalidate: Vec::new(),
                 undone: None,
+                elsewhere: OrdMap::new(),
+                flush: Flush::default(),
+                stopped: false,
             }),
             changed: Condvar::new(),
+            revoked: Condvar::new(),
         }
     }
 
-    /// Uses a lock, waiting until it is granted. What was committed elsewhere under it is to be read from then on.
-    pub fn acquire(&self, store: &Store, name: LockName, mode: LockMode) -> Result<()> {
-        self.acquire_as_is(store, name, mode)?;
+    /// Uses a lock, waiting until it is granted. What was committed elsewhere under it is to be read from then on. A request of
+    /// a kernel for `pages` of an inode may be let in while they are dropped.
+    pub fn acquire(
+        &self,
+        store: &Store,
+        name: LockName,
+        mode: LockMode,
+        pages: Option<(u64, ByteRange)>,
+    ) -> Result<Use> {
+        if self.acquire_as_is(store, name, mode, pages)? == Use::Guest {
+            return Ok(Use::Guest);
+        }
         let caught_up = store.catch_up();
         if caught_up.is_err() {
-            self.release(store, name, mode);
+            self.release(store, name, mode, Use::Granted);
         }
-        caught_up
+        caught_up.map(|()| Use::Granted)
     }
 
-    fn acquire_as_is(&self, store: &Store, name: LockName, mode: LockMode) -> Result<()> {
+    fn acquire_as_is(
+        &self,
+        store: &Store,
+        name: LockName,
+        mode: LockMode,
+        pages: Option<(u64, ByteRange)>,
+    ) -> Result<Use> {
         let mut state = self.state.lock();
         let waiting = state.waiting + 1;
         state.acquired.reserve(waiting)?;
         let ticket = match state.machine.acquire(name, mode.into()).map_err(lock_error)? {
-            Acquire::Granted(_) => return Ok(()),
+            Acquire::Granted(_) => return Ok(Use::Granted),
             Acquire::Wait(ticket) => ticket,
         };
         store.counters.inc(Counter::LockWait);
         state.waiting = waiting;
-        let result = self.wait(store, state, ticket);
+        let guest = pages.map(|(ino, range)| Guest { name, mode: mode.into(), ino, range });
+        let result = self.wait(store, state, ticket, guest);
         let mut state = self.state.lock();
         state.waiting -= 1;
-        match result {
-            Ok(()) => Ok(()),
-            Err(e) => {
-                if state.acquired.remove(&ticket).is_some()
-                    || state.machine.cancel(name, ticket) == Cancel::Acquired
-                {
-                    state.machine.release(name, mode.into()).map_err(lock_error)?;
-                }
-                self.pump_later(store, &mut state);
-                Err(e)
+        if !matches!(result, Ok(Use::Granted)) {
+            if state.acquired.remove(&ticket).is_some()
+                || state.machine.cancel(name, ticket) == Cancel::Acquired
+            {
+                state.machine.release(name, mode.into()).map_err(lock_error)?;
             }
+            self.pump_later(store, &mut state);
         }
+        result
     }
 
-    /// Waits until the user with this ticket has the lock. On an error it may have it, or get it.
-    fn wait(&self, store: &Store, mut state: MutexGuard<'_, State>, ticket: Ticket) -> Result<()> {
+    /// Waits until the user with this ticket has the lock, or is let in as a guest. Unless it was granted it may have the lock,
+    /// or get it.
+    fn wait(
+        &self,
+        store: &Store,
+        mut state: MutexGuard<'_, State>,
+        ticket: Ticket,
+        guest: Option<Guest>,
+    ) -> Result<Use> {
         self.pump(store, &mut state)?;
         loop {
             if state.acquired.remove(&ticket).is_some() {
-                return Ok(());
+                return Ok(Use::Granted);
             }
             store.trans.check()?;
-            state = self.changed.wait(state);
+            store.client.check_patience()?;
+            if let Some(guest) = &guest
+                && state.machine.mode(guest.name) >= guest.mode
+                && state.flush.admit(guest.ino, guest.range)
+            {
+                return Ok(Use::Guest);
+            }
+            (state, _) = self.changed.wait_timeout(state, LOOK);
         }
     }
 
     /// Ends a use.
-    pub fn release(&self, store: &Store, name: LockName, mode: LockMode) {
+    pub fn release(&self, store: &Store, name: LockName, mode: LockMode, used: Use) {
         let mut state = self.state.lock();
+        if used == Use::Guest {
+            state.flush.leave();
+            drop(state);
+            self.changed.notify_all();
+            return;
+        }
         if state.machine.release(name, mode.into()).map_err(lock_error).is_err() {
             store.trans.fail("the cluster locks are inconsistent");
         }
         self.pump_later(store, &mut state);
     }
 
+    /// Changes whenever this mount had lost the lock in between; none while it does not hold it.
+    pub fn refresh(&self, name: LockName) -> Option<u64> {
+        self.state.lock().machine.refresh(name)
+    }
+
+    /// Whether an inode is open on another mount. True only while its lock is held for writing.
+    pub fn is_open_elsewhere(&self, ino: u64) -> bool {
+        let name = LockName::group_of(ino);
+        self.state.lock().elsewhere.get(&name).is_some_and(|opens| opens.contains(ino))
+    }
+
     /// An answer of the server to a request for a lock.
     pub fn granted(&self, store: &Store, payload: &[u8]) -> Result<()> {
-        let (payload, commits) = payload.split_at_checked(size_of::<LockMessage>()).unwrap_or((payload, &[]));
-        let message = Message::parse(payload).map_err(lock_error)?;
-        // Both count before anybody can use the lock.
+        let (message, opens, commits) = Message::parse(payload).map_err(lock_error)?;
+        // All of it counts before anybody can use the lock.
         store.news.note(commits, store.identity.slot)?;
         store.trans.note_granted(message.version);
         let mut state = self.state.lock();
+        if message.mode == Mode::Write && !opens.is_empty() {
+            state.elsewhere.insert(message.name, opens)?;
+        }
         state.machine.handle_grant(&message);
         store.counters.inc(Counter::LockGrant);
         self.pump_later(store, &mut state);
@@ -161,36 +234,79 @@ impl LockTable {
 
     /// The server wants a lock back. May be called again with the same message when it failed for want of memory.
     pub fn revoked(&self, store: &Store, id: RequestId, payload: &[u8]) -> Result<()> {
-        let message = Message::parse(payload).map_err(lock_error)?;
+        let (message, _) = Message::parse_whole(payload).map_err(lock_error)?;
         store.counters.inc(Counter::LockRevoke);
         let mut state = self.state.lock();
         if let Revoked::Answer(answer) = state.machine.handle_revoke(id, &message) {
-            store.client.answer(MSG_LOCK, id, 0, answer.to_raw().as_bytes())?;
+            let payload = payload_of(store, &answer)?;
+            store.client.answer(MSG_LOCK, id, 0, &payload)?;
         }
         self.pump_later(store, &mut state);
         Ok(())
     }
 
-    /// Commits and drops what the locks that go back cover. For the worker; true when there was something to do. What an error
-    /// leaves undone is done by the next call.
-    pub fn invalidate(&self, store: &Store) -> Result<bool> {
-        let next = {
-            let mut state = self.state.lock();
-            self.pump(store, &mut state)?;
-            state.invalidate.last().copied()
-        };
-        let Some((name, keep)) = next else { return Ok(false) };
-        let commit_nr = store.commit(Wish::default())?;
-        if keep == Mode::Null {
-            let (first, last) = name.range();
-            store.items.invalidate(first, last)?;
-        }
+    /// Waits until locks go back and tells how many; none when the revoker is to end.
+    pub fn wait_for_revokes(&self, store: &Store) -> Option<usize> {
         let mut state = self.state.lock();
-        // More may have come meanwhile; each lock is there once.
-        state.invalidate.retain(|(other, _)| *other != name);
+        loop {
+            match self.pump(store, &mut state) {
+                Ok(()) | Err(Error::NoMemory) => {}
+                Err(_) => store.trans.fail("the cluster locks are inconsistent"),
+            }
+            if state.stopped || store.trans.check().is_err() {
+                return None;
+            }
+            if !state.invalidate.is_empty() {
+                return Some(state.invalidate.len());
+            }
+            state = match state.undone {
+                Some(_) => self.revoked.wait_timeout(state, MEMORY_PAUSE).0,
+                None => self.revoked.wait(state),
+            };
+        }
+    }
+
+    /// The `n`-th of the locks that go back, and what of it stays.
+    pub fn revoke(&self, n: usize) -> Option<(LockName, Mode)> {
+        self.state.lock().invalidate.get(n).copied()
+    }
+
+    /// What the first of the locks that go back covers is committed and dropped.
+    pub fn invalidated(&self, store: &Store, commit_nr: u64) -> Result<()> {
+        let mut state = self.state.lock();
+        if state.invalidate.is_empty() {
+            return Ok(());
+        }
+        // Each lock is there once.
+        let (name, _) = state.invalidate.remove(0);
+        state.elsewhere.remove(&name);
         state.machine.invalidated(name, commit_nr).map_err(lock_error)?;
-        self.pump(store, &mut state)?;
-        Ok(true)
+        self.pump_later(store, &mut state);
+        Ok(())
+    }
+
+    /// Ends the revoker.
+    pub fn stop(&self) {
+        self.state.lock().stopped = true;
+        self.revoked.notify_all();
+    }
+
+    /// A kernel drops pages of an inode with `drop_pages`, which may wait for requests for these pages: they come in as guests,
+    /// and then what they left is dropped, too. Nobody else uses the inode.
+    pub fn flush(&self, ino: u64, range: ByteRange, mut drop_pages: impl FnMut(ByteRange)) {
+        let mut next = Some(range);
+        while let Some(range) = next {
+            self.state.lock().flush.begin(ino, range);
+            // Some may be waiting.
+            self.changed.notify_all();
+            drop_pages(range);
+            let mut state = self.state.lock();
+            state.flush.close();
+            while !state.flush.is_quiet() {
+                state = self.changed.wait(state);
+            }
+            next = state.flush.pop_again();
+        }
     }
 
     /// Wakes all who wait, when the mount has failed.
@@ -198,13 +314,14 @@ impl LockTable {
         let state = self.state.lock();
         drop(state);
         self.changed.notify_all();
+        self.revoked.notify_all();
     }
 
-    /// As [`LockTable::pump`], and leaves what cannot be done now to the worker.
+    /// As [`LockTable::pump`], and leaves what cannot be done now to the revoker.
     fn pump_later(&self, store: &Store, state: &mut State) {
         match self.pump(store, state) {
             Ok(()) => {}
-            Err(Error::NoMemory) => store.wake_worker(),
+            Err(Error::NoMemory) => self.revoked.notify_all(),
             Err(_) => store.trans.fail("the cluster locks are inconsistent"),
         }
     }
@@ -222,13 +339,13 @@ impl LockTable {
 
     fn carry_out(&self, store: &Store, state: &mut State, output: Output<RequestId>) -> Result<()> {
         match output {
-            Output::Request(message) => store.client.post(MSG_LOCK, message.to_raw().as_bytes())?,
+            Output::Request(message) => store.client.post(MSG_LOCK, &payload_of(store, &message)?)?,
             Output::Answer { token, message } => {
-                store.client.answer(MSG_LOCK, token, 0, message.to_raw().as_bytes())?;
+                store.client.answer(MSG_LOCK, token, 0, &payload_of(store, &message)?)?;
             }
             Output::Invalidate { name, keep, .. } => {
                 state.invalidate.push((name, keep))?;
-                store.wake_worker();
+                self.revoked.notify_all();
             }
             Output::Acquired { ticket, .. } => {
                 state.acquired.insert(ticket, ())?;
@@ -237,6 +354,20 @@ impl LockTable {
         }
         Ok(())
     }
+}
+
+/// A request of a kernel that may be let in while a lock goes back.
+struct Guest {
+    name: LockName,
+    mode: Mode,
+    ino: u64,
+    range: ByteRange,
+}
+
+/// A message to the server; one that gives all of a lock back says what of it is open here.
+fn payload_of(store: &Store, message: &Message) -> Result<Vec<u8>> {
+    let opens = if message.mode == Mode::Null { store.opens.of(message.name) } else { Opens::default() };
+    Ok(message.to_payload(&opens)?)
 }
 
 fn lock_error(e: scoutfs_lock::LockError) -> Error {

@@ -7,7 +7,9 @@ use scoutfs_item::{Bounds, ItemCache, ItemReader};
 use scoutfs_lock::{LockName, Mode};
 
 use super::Store;
+use super::flush::ByteRange;
 use super::hold::{Hold, Need};
+use super::lock_table::Use;
 use crate::error::{Error, Result};
 
 /// What a lock allows. The order is that of strength.
@@ -32,9 +34,26 @@ impl From<LockMode> for Mode {
 pub struct Locks<'a> {
     store: &'a Store,
     held: Vec<(LockName, LockMode)>,
+    /// How the lock of an inode with pages is used; all others are granted.
+    used: Use,
 }
 
 impl<'a> Locks<'a> {
+    /// The lock of one inode, for a request that a kernel makes for pages of it.
+    pub(super) fn acquire_for_pages(
+        store: &'a Store,
+        ino: u64,
+        mode: LockMode,
+        range: ByteRange,
+    ) -> Result<Self> {
+        let name = LockName::group_of(ino);
+        let mut locks = Locks { store, held: Vec::with_capacity(1)?, used: Use::Granted };
+        locks.used = store.lock_table.acquire(store, name, mode, Some((ino, range)))?;
+        // There is room.
+        locks.held.push((name, mode))?;
+        Ok(locks)
+    }
+
     pub(super) fn acquire(store: &'a Store, rename: bool, inos: &[(u64, LockMode)]) -> Result<Self> {
         let mut want: Vec<(LockName, LockMode)> = Vec::with_capacity(inos.len() + 1)?;
         for &(ino, mode) in inos {
@@ -48,9 +67,9 @@ impl<'a> Locks<'a> {
             want.push((LockName::RENAME, LockMode::Write))?;
         }
         want.sort_unstable_by_key(|(name, _)| *name);
-        let mut locks = Locks { store, held: Vec::with_capacity(want.len())? };
+        let mut locks = Locks { store, held: Vec::with_capacity(want.len())?, used: Use::Granted };
         for (name, mode) in want {
-            store.lock_table.acquire(store, name, mode)?;
+            store.lock_table.acquire(store, name, mode, None)?;
             // There is room: the drop must release what was acquired.
             locks.held.push((name, mode))?;
         }
@@ -114,7 +133,7 @@ impl<'a> Locks<'a> {
 impl Drop for Locks<'_> {
     fn drop(&mut self) {
         for (name, mode) in self.held.drain(..).rev() {
-            self.store.lock_table.release(self.store, name, mode);
+            self.store.lock_table.release(self.store, name, mode, self.used);
         }
     }
 }

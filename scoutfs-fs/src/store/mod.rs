@@ -15,6 +15,8 @@
 //! | --- | --- |
 //! | `locks` | [`Locks`]: what an operation holds, and reading under it |
 //! | `lock_table` | the cluster locks of this mount |
+//! | `flush` | pages that a kernel drops while their lock goes back |
+//! | `opens` | which inodes are open here |
 //! | `hold` | [`Hold`]: being in the transaction |
 //! | `trans` | the open transaction: who is in it |
 //! | `commit` | closing a transaction and making it durable |
@@ -33,11 +35,13 @@
 //! are leaves.
 
 mod commit;
+mod flush;
 mod hold;
 mod index;
 mod lock_table;
 mod locks;
 mod news;
+mod opens;
 mod reader;
 mod roots;
 mod runs;
@@ -63,6 +67,7 @@ pub use supply::StatFs;
 
 pub(crate) use commit::Wish;
 pub(crate) use lock_table::LockTable;
+pub(crate) use opens::OpenInodes;
 pub(crate) use reader::Reader;
 pub(crate) use roots::RootsCell;
 pub(crate) use slot::{Identity, Slot};
@@ -102,6 +107,7 @@ pub struct Store {
     pub(crate) trans: Trans,
     pub(crate) space: SpaceCell,
     pub(crate) lock_table: LockTable,
+    pub(crate) opens: OpenInodes,
     pub(crate) client: Arc<Client>,
     pub(crate) worker: Worker,
     /// What others have committed.
@@ -139,6 +145,12 @@ impl Store {
     /// The rename lock, then those of the inodes.
     pub fn lock_rename(&self, inos: &[(u64, LockMode)]) -> Result<Locks<'_>> {
         Locks::acquire(self, true, inos)
+    }
+
+    /// The lock of one inode, for reading or writing bytes `first..end` of it. A kernel that keeps pages, and makes requests for
+    /// them, may do this while it is asked to drop them.
+    pub fn lock_bytes(&self, ino: u64, mode: LockMode, first: u64, end: u64) -> Result<Locks<'_>> {
+        Locks::acquire_for_pages(self, ino, mode, (first, end))
     }
 
     /// The device, for data.
@@ -190,11 +202,6 @@ impl Store {
     pub(crate) fn fail(&self, why: &'static str) {
         self.trans.fail(why);
         self.lock_table.wake();
-        self.worker.wake();
-    }
-
-    /// Has the worker look now.
-    pub(crate) fn wake_worker(&self) {
         self.worker.wake();
     }
 

@@ -53,6 +53,8 @@ pub(crate) struct Numbers {
     /// End of the lease, in nanoseconds of the monotonic clock.
     lease_end: AtomicU64,
     lease_ms: u64,
+    /// The last answer of [`Store::statfs`].
+    statfs: Mutex<Option<StatFs>>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -134,6 +136,7 @@ impl Numbers {
             low: [AtomicBool::new(true), AtomicBool::new(true)],
             lease_end: AtomicU64::new(now.saturating_add(Duration::from_millis(lease_ms)).as_ns()),
             lease_ms,
+            statfs: Mutex::new(None),
         }
     }
 
@@ -539,8 +542,19 @@ impl Store {
         self.renew()
     }
 
-    /// Space and inodes of the volume.
+    /// Space and inodes of the volume: as they were while there is no server, for `umount` asks, too.
     pub fn statfs(&self) -> Result<StatFs> {
+        if let Some(last) = *self.numbers.statfs.lock()
+            && !self.client.has_server()
+        {
+            return Ok(last);
+        }
+        let now = self.ask_statfs()?;
+        *self.numbers.statfs.lock() = Some(now);
+        Ok(now)
+    }
+
+    fn ask_statfs(&self) -> Result<StatFs> {
         // Blocks that move to or from the server meanwhile would count twice.
         let _turn = self.numbers.supply.lock();
         let reply: StatfsReply = parse(&self.client.request(MSG_STATFS, &[])?)?;

@@ -146,6 +146,12 @@ impl Trans {
         seq > state.seq.max(state.granted)
     }
 
+    /// A number above all that this mount has written with.
+    pub fn unused_seq(&self) -> u64 {
+        let state = self.state.lock();
+        state.seq.max(state.granted).saturating_add(1)
+    }
+
     /// Counts inodes; called by an operation in the transaction.
     pub fn add_inodes(&self, delta: i64) {
         let mut state = self.state.lock();

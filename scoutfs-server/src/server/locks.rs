@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Cluster locks: feeds the lock machine and sends what it says.
 //!
-//! A new server grants nothing until every member that it found live has told what it holds, or has been reclaimed. A mount that does not answer a revoke for [`REVOKE_LIMIT`] is fenced, though it renews its lease.
+//! A new server grants nothing until every member that it found live has told what it holds and what it has open, or has been
+//! reclaimed. A mount that does not answer a revoke for [`REVOKE_LIMIT`] is fenced, though it renews its lease.
 
 use core::time::Duration;
 
@@ -9,11 +10,11 @@ use scoutfs_env::Vec;
 use scoutfs_env::log;
 use scoutfs_env::time::Mono;
 use scoutfs_format::le::{U32, U64};
-use scoutfs_format::msg::{CommitNumber, LockMessage, MSG_LOCK, STATUS_INVALID, STATUS_OK};
-use scoutfs_lock::{LockError, LockServer, Message, ServerOutput};
+use scoutfs_format::msg::{CommitNumber, LockMessage, MSG_LOCK, OpensReport, STATUS_INVALID, STATUS_OK};
+use scoutfs_lock::{LockError, LockName, LockServer, Message, Opens, ServerOutput};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::{Answer, Handled, Outgoing, Refusal, Server, bytes_of, slot_le};
+use super::{Answer, Handled, Outgoing, Refusal, Server, slot_le};
 use crate::error::ServerError;
 
 /// How long a mount may take to answer a revoke.
@@ -36,24 +37,17 @@ impl Locks {
 
 impl Server {
     /// A mount wants a lock, or gives one back. The answer is a grant.
-    pub(super) fn lock_request(&mut self, now: Mono, from: u64, id: u64, raw: LockMessage) -> Handled {
-        // One that gives a lock back says what the next holder must see.
-        if let Some(member) = self.members.live_slot(from).and_then(|slot| self.members.get_mut(slot)) {
-            member.note_commit(raw.commit_nr.get());
-        }
-        let handled =
-            Message::from_raw(&raw).and_then(|message| self.locks.server.handle_request(from, id, &message));
-        match handled {
-            Ok(()) => {
-                self.send_locks(now)?;
-                Ok(Answer::Later)
+    pub(super) fn lock_request(&mut self, now: Mono, from: u64, id: u64, payload: &[u8]) -> Handled {
+        let handled = Message::parse_whole(payload).and_then(|(message, opens)| {
+            // One that gives a lock back says what the next holder must see.
+            if let Some(member) = self.members.live_slot(from).and_then(|slot| self.members.get_mut(slot)) {
+                member.note_commit(message.commit_nr);
             }
-            Err(LockError::NoMemory(_)) => Err(Refusal::Stop(ServerError::NoMemory)),
-            Err(e) => {
-                log::warn!("scoutfs server: mount {from:016x}: {e}");
-                Err(Refusal::Status(STATUS_INVALID))
-            }
-        }
+            self.locks.server.handle_request(from, id, &message, &opens)
+        });
+        self.lock_handled(from, handled)?;
+        self.send_locks(now)?;
+        Ok(Answer::Later)
     }
 
     /// A mount answers a revoke.
@@ -62,19 +56,28 @@ impl Server {
         now: Mono,
         slot: u32,
         from: u64,
-        raw: LockMessage,
+        payload: &[u8],
     ) -> Result<(), ServerError> {
-        if let Some(member) = self.members.get_mut(slot) {
-            member.note_commit(raw.commit_nr.get());
-        }
-        let handled =
-            Message::from_raw(&raw).and_then(|message| self.locks.server.handle_answer(from, &message));
-        match handled {
+        let handled = Message::parse_whole(payload).and_then(|(message, opens)| {
+            if let Some(member) = self.members.get_mut(slot) {
+                member.note_commit(message.commit_nr);
+            }
+            self.locks.server.handle_answer(from, &message, &opens)
+        });
+        match self.lock_handled(from, handled) {
             Ok(()) => self.send_locks(now),
-            Err(LockError::NoMemory(_)) => Err(ServerError::NoMemory),
+            Err(Refusal::Stop(e)) => Err(e),
+            Err(Refusal::Status(_)) => Ok(()),
+        }
+    }
+
+    fn lock_handled(&self, from: u64, handled: Result<(), LockError>) -> Result<(), Refusal> {
+        match handled {
+            Ok(()) => Ok(()),
+            Err(LockError::NoMemory(_)) => Err(Refusal::Stop(ServerError::NoMemory)),
             Err(e) => {
                 log::warn!("scoutfs server: mount {from:016x}: {e}");
-                Ok(())
+                Err(Refusal::Status(STATUS_INVALID))
             }
         }
     }
@@ -85,19 +88,23 @@ impl Server {
         for raw in raws {
             let handled =
                 Message::from_raw(raw).and_then(|message| self.locks.server.handle_report(from, &message));
-            match handled {
-                Ok(()) => {}
-                Err(LockError::NoMemory(_)) => return Err(Refusal::Stop(ServerError::NoMemory)),
-                Err(e) => {
-                    log::warn!("scoutfs server: mount {from:016x}: {e}");
-                    return Err(Refusal::Status(STATUS_INVALID));
-                }
-            }
+            self.lock_handled(from, handled)?;
         }
         Ok(Answer::Now(Vec::new()))
     }
 
-    /// A mount holds no lock any more, and waits for none.
+    /// A mount that was a member under a former server says which inodes it has open.
+    pub(super) fn opens_report(&mut self, from: u64, payload: &[u8]) -> Handled {
+        let raws = <[OpensReport]>::ref_from_bytes(payload).map_err(|_| Refusal::Status(STATUS_INVALID))?;
+        for raw in raws {
+            let handled = LockName::parse(&raw.id)
+                .and_then(|name| self.locks.server.handle_opens(from, name, &Opens::from_raw(&raw.opens)));
+            self.lock_handled(from, handled)?;
+        }
+        Ok(Answer::Now(Vec::new()))
+    }
+
+    /// A mount holds no lock any more, waits for none, and has nothing open.
     pub(super) fn locks_left(&mut self, rid: u64) {
         self.locks.server.handle_client_gone(rid);
     }
@@ -156,8 +163,12 @@ impl Server {
             match output {
                 ServerOutput::Grant { client, token, grant } => {
                     // Drawn now: higher than all that former holders have used.
-                    let version = if grant.needs_version() { self.take_seq()? } else { 0 };
-                    let mut payload = bytes_of(&grant.into_message(version).to_raw())?;
+                    let (mut version, mut opens) = (0, Opens::default());
+                    if grant.needs_version() {
+                        version = self.take_seq()?;
+                        opens = self.locks.server.opens_elsewhere(grant.name(), client);
+                    }
+                    let mut payload = grant.into_message(version).to_payload(&opens)?;
                     self.add_news(client, &mut payload)?;
                     let (to, kind, id, status) = (client, MSG_LOCK, token, STATUS_OK);
                     self.send(Outgoing { to, kind, response: true, status, id, payload }, false);

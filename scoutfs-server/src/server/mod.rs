@@ -53,9 +53,9 @@ use scoutfs_format::geometry::Geometry;
 use scoutfs_format::le::{I64, U32, U64};
 use scoutfs_format::msg::{
     MAX_PAYLOAD, MSG_COMMIT_BELOW, MSG_FINALIZED, MSG_HORIZON, MSG_INOS, MSG_JOIN, MSG_LEAVE, MSG_LOCK,
-    MSG_LOCK_REPORT, MSG_RECOVERED, MSG_RENEW, MSG_RESPONSE, MSG_SEQ, MSG_SEQ_CLOSED, MSG_SPACE,
-    MSG_SPACE_GIVE, MSG_SPACE_TAKEN, MSG_STATFS, MessageHeader, STATUS_AGAIN, STATUS_CORRUPT, STATUS_INVALID,
-    STATUS_IO, STATUS_NO_MEMORY, STATUS_NOT_MEMBER, STATUS_OK, StatfsReply,
+    MSG_LOCK_REPORT, MSG_OPENS_REPORT, MSG_RECOVERED, MSG_RENEW, MSG_RESPONSE, MSG_SEQ, MSG_SEQ_CLOSED,
+    MSG_SPACE, MSG_SPACE_GIVE, MSG_SPACE_TAKEN, MSG_STATFS, MessageHeader, STATUS_AGAIN, STATUS_CORRUPT,
+    STATUS_INVALID, STATUS_IO, STATUS_NO_MEMORY, STATUS_NOT_MEMBER, STATUS_OK, StatfsReply,
 };
 use scoutfs_format::voter::{ProcessId, SuperBlock};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -270,13 +270,14 @@ impl Server {
             MSG_SPACE => self.space(slot, id, parse(payload)?),
             MSG_SPACE_TAKEN => self.space_taken(slot, parse(payload)?),
             MSG_SPACE_GIVE => self.space_give(slot, payload),
-            MSG_LOCK => self.lock_request(now, from, id, parse(payload)?),
+            MSG_LOCK => self.lock_request(now, from, id, payload),
             MSG_HORIZON => self.horizon_request(from, id),
             MSG_STATFS => self.statfs(),
             MSG_RENEW => self.renew(now, slot),
             MSG_LEAVE => self.leave(slot, parse(payload)?),
             MSG_FINALIZED => self.finalized(slot, parse(payload)?),
             MSG_LOCK_REPORT => self.lock_report(from, payload),
+            MSG_OPENS_REPORT => self.opens_report(from, payload),
             MSG_RECOVERED => self.recovered(now, slot, parse(payload)?),
             _ => Err(Refusal::Status(STATUS_INVALID)),
         }
@@ -302,10 +303,7 @@ impl Server {
                 Ok(commit) => self.committed_below(slot, from, commit),
                 Err(_) => Ok(()),
             },
-            MSG_LOCK => match FromBytes::read_from_bytes(payload) {
-                Ok(message) => self.lock_answer(now, slot, from, message),
-                Err(_) => Ok(()),
-            },
+            MSG_LOCK => self.lock_answer(now, slot, from, payload),
             _ => Ok(()),
         }
     }

@@ -4,11 +4,11 @@
 use scoutfs_env::crc32c::crc32c;
 use scoutfs_format::msg::{LockMessage, MessageHeader};
 use scoutfs_fs::acl::Acl;
-use scoutfs_lock::{LockName, Message, Mode};
+use scoutfs_lock::{LockName, Message, Mode, Opens};
 use scoutfs_net::Decoder;
 use scoutfs_net::frame::{HEADER_LEN, Header, encode};
 use scoutfs_utils::fuse::describe_request;
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::FromBytes;
 
 use super::refused;
 
@@ -88,15 +88,24 @@ pub fn lock_messages() -> Vec<Vec<u8>> {
     let message =
         |name, old_mode, mode| Message { name, version: 9, commit_nr: 8, generation: 7, old_mode, mode };
     [(1, Mode::Read, Mode::Write), (5000, Mode::Null, Mode::Read), (u64::MAX, Mode::Write, Mode::Null)]
-        .map(|(ino, old, new)| message(LockName::group_of(ino), old, new).to_raw().as_bytes().to_vec())
+        .map(|(ino, old, new)| {
+            let mut opens = Opens::default();
+            if new == Mode::Null {
+                opens.insert(ino);
+            }
+            message(LockName::group_of(ino), old, new).to_payload(&opens).unwrap().to_vec()
+        })
         .to_vec()
 }
 
 pub fn lock_message(bytes: &[u8]) -> String {
     match Message::parse(bytes) {
-        Ok(message) => {
-            assert_eq!(bytes.len(), size_of::<LockMessage>());
-            assert_eq!(message.to_raw().as_bytes(), bytes);
+        Ok((message, opens, rest)) => {
+            let payload = message.to_payload(&opens).unwrap();
+            // An empty set is sent as none.
+            if !opens.is_empty() || bytes.len() - rest.len() == size_of::<LockMessage>() {
+                assert_eq!([&*payload, rest].concat(), bytes);
+            }
             format!("ok {:?} {:?}", message.old_mode, message.mode)
         }
         Err(e) => refused(&e),

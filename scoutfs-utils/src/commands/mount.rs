@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc as StdArc;
 
 use scoutfs_env::device::{BlockDevice, FileDevice, OpenMode};
+use scoutfs_env::net::{Network, TcpNetwork};
 use scoutfs_env::{Arc, try_box};
 use scoutfs_fs::{Mount as Node, MountOptions};
+use scoutfs_server::DeathOracle;
 
 use crate::cli::Mount;
 use crate::fuse::daemon::{self, Ready, Started};
@@ -64,8 +66,12 @@ fn serve(path: &Path, directory: &Path, options: &Options, ready: Option<Ready>)
         how.commit_interval = interval;
     }
     let signals = EndSignals::take_over().map_err(|e| e.to_string())?;
+    let network: scoutfs_env::Box<dyn Network> = try_box(TcpNetwork::default()).map_err(no_memory)?;
+    let oracle: scoutfs_env::Box<dyn DeathOracle + Send + Sync> =
+        try_box(LocalProcesses::new()).map_err(no_memory)?;
+    let (network, oracle) = (Arc::new(network).map_err(no_memory)?, Arc::new(oracle).map_err(no_memory)?);
     let node =
-        Node::open(device, &how, &LocalProcesses::new()).map_err(|e| format!("{}: {e}", path.display()))?;
+        Node::open_in(device, network, &how, oracle).map_err(|e| format!("{}: {e}", path.display()))?;
     let adapter = StdArc::new(Adapter::new(node, options.acl));
 
     // The mount holds the loop device from then on; it goes with it.

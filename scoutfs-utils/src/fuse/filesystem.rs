@@ -53,6 +53,9 @@ pub trait Filesystem: Send + Sync {
         Ok(())
     }
 
+    /// The mount is about to go: no request comes any more, but some may be going on, and [`destroy`](Self::destroy) waits for them.
+    fn begin_destroy(&self) {}
+
     /// The mount is gone: nothing else runs and nothing will. On a fuseblk mount `umount` waits for it.
     fn destroy(&self) {}
 

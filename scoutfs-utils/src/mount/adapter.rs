@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! FUSE requests to operations of the filesystem and back: translate, call, translate.
 //!
-//! OPEN, OPENDIR and FLUSH are answered ENOSYS, so that the kernel does without them: files need no handle here, an
-//! unlinked file that is open lives until FORGET, and fcntl and flock locks are the kernel's own as long as there is
-//! one mount.
+//! OPEN and RELEASE count open files, which other mounts must know of; files need no handle. FLUSH is answered ENOSYS, so that
+//! the kernel does without it: fcntl and flock locks are its own, and hold on this mount.
+//!
+//! The kernel keeps names, attributes and pages as long as the mount has its lease, and drops them when locks go back
+//! (`caches`). It can change pages of a file that is open for writing without asking (mmap), and keeps pages locked while it
+//! writes. So as long as a file is open for writing here, its pages are read under a lock for writing.
+//!
+//! Where to append is known to the core alone, so files that are open for appending bypass the kernel's pages.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -11,22 +16,27 @@ use std::time::Duration;
 
 use scoutfs_fs::data::AllocateMode;
 use scoutfs_fs::dir::{NewInode, RenameFlags as FsRenameFlags};
+use scoutfs_fs::fs::KernelCaches;
 use scoutfs_fs::inode::Attr as FsAttr;
 use scoutfs_fs::ioctl::Capability;
 use scoutfs_fs::xattr::{SetXattr as FsSetXattr, SetXattrMode};
 use scoutfs_fs::{Error, Fs, Mount};
 
+use super::caches::FuseCaches;
 use super::caller::Credentials;
 use super::convert::{attr, errno, rdev_in, set_attr};
 use super::ioctl;
 use crate::fuse::{
     AttrReply, Context, CopyFileRange, Create, DirPlusSink, DirSink, Entry, Errno, Fallocate, Filesystem,
     Forgets, InitFlags, Ioctl, IoctlReply, Negotiated, Notifier, OpenReplyFlags, Opened, Read, ReadBuf,
-    Rename, RenameFlags, Result, SetAttr, SetXattr, Statfs, StatxReply, Write,
+    Release, Rename, RenameFlags, Result, SetAttr, SetXattr, Statfs, StatxReply, Write,
 };
 
 /// The longest that the kernel may believe what it was told.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// The protocol's minor version that brought the notification to look names up again.
+const EPOCHS_MINOR: u32 = 44;
 
 /// A mounted volume as a FUSE filesystem.
 pub struct Adapter {
@@ -36,6 +46,8 @@ pub struct Adapter {
     /// The kernel says with an access control list whether set-group-ID goes. Where it does not say (before Linux 5.12)
     /// it always goes.
     tells_acl_kill_sgid: AtomicBool,
+    /// The kernel can be told to look names up again (since Linux 6.16).
+    has_epochs: AtomicBool,
     /// Set when the mount begins to serve.
     notifier: OnceLock<Notifier>,
 }
@@ -43,7 +55,13 @@ pub struct Adapter {
 impl Adapter {
     /// Serves a mount, with access control lists as it has them.
     pub fn new(mount: Mount, acls: bool) -> Self {
-        Adapter { mount, acls, tells_acl_kill_sgid: AtomicBool::new(false), notifier: OnceLock::new() }
+        Adapter {
+            mount,
+            acls,
+            tells_acl_kill_sgid: AtomicBool::new(false),
+            has_epochs: AtomicBool::new(false),
+            notifier: OnceLock::new(),
+        }
     }
 
     /// What it wants of the kernel: the umask is applied here, where default access control lists are known; permissions
@@ -52,8 +70,10 @@ impl Adapter {
     /// The kernel keeps the list (or that there is none) of each inode but the root, which it makes before it knows of lists: since
     /// Linux 6.18.42 it asks for the root's on each path that a user other than the root's owner walks through it.
     pub fn wanted(&self) -> InitFlags {
-        // The adapter does without OPEN, so truncation must come as SETATTR.
-        let mut want = (InitFlags::DEFAULT - InitFlags::ATOMIC_O_TRUNC) | InitFlags::DONT_MASK;
+        // Truncation comes as SETATTR, whether by an open or not.
+        let without = InitFlags::ATOMIC_O_TRUNC | InitFlags::NO_OPENDIR_SUPPORT;
+        let more = InitFlags::DONT_MASK | InitFlags::DIRECT_IO_ALLOW_MMAP;
+        let mut want = (InitFlags::DEFAULT - without) | more;
         want.set(InitFlags::POSIX_ACL, self.acls);
         want
     }
@@ -72,14 +92,29 @@ impl Adapter {
         self.fs().store().lease_left().min(LONGEST_TIMEOUT)
     }
 
+    /// How long the kernel may believe a name: not at all if it cannot be told that it changed.
+    fn name_timeout(&self) -> Duration {
+        if self.has_epochs.load(Relaxed) { self.timeout() } else { Duration::ZERO }
+    }
+
     fn entry(&self, a: &FsAttr) -> Entry {
-        let timeout = self.timeout();
         Entry {
             ino: a.ino,
             generation: Fs::GENERATION,
             attr: attr(a),
-            attr_timeout: timeout,
-            entry_timeout: timeout,
+            attr_timeout: self.timeout(),
+            entry_timeout: self.name_timeout(),
+        }
+    }
+
+    /// Opens what was just made and looked up. Without success the look-up is void.
+    fn open_new(&self, a: &FsAttr, flags: u32) -> Result<(Entry, Opened)> {
+        match self.fs().open(a.ino, writes(flags)) {
+            Ok(()) => Ok((self.entry(a), opened(flags))),
+            Err(e) => {
+                self.fs().forget(a.ino, 1);
+                Err(errno(e))
+            }
         }
     }
 
@@ -93,8 +128,20 @@ fn new_inode(ctx: &Context<'_>, mode: u32, umask: u32, rdev: u32) -> NewInode {
 }
 
 /// How opened files behave: the kernel's cache of a file stays when it is closed.
-fn opened() -> Opened {
-    Opened { fh: 0, flags: OpenReplyFlags::KEEP_CACHE }
+fn opened(flags: u32) -> Opened {
+    let mut reply = OpenReplyFlags::KEEP_CACHE;
+    reply.set(OpenReplyFlags::DIRECT_IO, appends(flags));
+    Opened { fh: 0, flags: reply }
+}
+
+/// Whether a file that is open with these `O_*` flags can be changed.
+fn writes(flags: u32) -> bool {
+    flags & libc::O_ACCMODE as u32 != libc::O_RDONLY as u32
+}
+
+/// Whether writes go to the end of a file that is open with these `O_*` flags.
+fn appends(flags: u32) -> bool {
+    writes(flags) && flags & libc::O_APPEND as u32 != 0
 }
 
 /// Whether the caller may change this attribute if its name has tags. Asks only for names that may have some.
@@ -110,9 +157,18 @@ impl Filesystem for Adapter {
             return Err(Errno::PROTO);
         }
         self.tells_acl_kill_sgid.store(negotiated.flags.contains(InitFlags::SETXATTR_EXT), Relaxed);
+        self.has_epochs.store(negotiated.kernel_minor >= EPOCHS_MINOR, Relaxed);
+        let no_memory = |_| Errno::NOMEM;
+        let caches: scoutfs_env::Box<dyn KernelCaches> =
+            scoutfs_env::try_box(FuseCaches::new(notifier.clone())).map_err(no_memory)?;
+        self.fs().set_kernel_caches(scoutfs_env::Arc::new(caches).map_err(no_memory)?);
         // Called once.
         let _ = self.notifier.set(notifier);
         Ok(())
+    }
+
+    fn begin_destroy(&self) {
+        self.mount.begin_unmount();
     }
 
     fn destroy(&self) {
@@ -124,7 +180,7 @@ impl Filesystem for Adapter {
     fn lookup(&self, _: &Context<'_>, parent: u64, name: &[u8]) -> Result<Entry> {
         match self.fs().lookup(parent, name) {
             Ok(a) => Ok(self.entry(&a)),
-            Err(Error::NotFound) => Ok(Entry::negative(self.timeout())),
+            Err(Error::NotFound) => Ok(Entry::negative(self.name_timeout())),
             Err(e) => Err(errno(e)),
         }
     }
@@ -215,14 +271,35 @@ impl Filesystem for Adapter {
     ) -> Result<(Entry, Opened)> {
         let new = new_inode(ctx, create.mode & 0o7777 | libc::S_IFREG, create.umask, 0);
         let a = self.fs().create(parent, name, &new).map_err(errno)?;
-        Ok((self.entry(&a), opened()))
+        self.open_new(&a, create.flags)
     }
 
     fn tmpfile(&self, ctx: &Context<'_>, parent: u64, create: &Create) -> Result<(Entry, Opened)> {
         let new = new_inode(ctx, create.mode & 0o7777 | libc::S_IFREG, create.umask, 0);
         let linkable = create.flags & libc::O_EXCL as u32 == 0;
         let a = self.fs().tmpfile(parent, &new, linkable).map_err(errno)?;
-        Ok((self.entry(&a), opened()))
+        self.open_new(&a, create.flags)
+    }
+
+    fn open(&self, _: &Context<'_>, ino: u64, flags: u32, _: bool) -> Result<Opened> {
+        self.fs().open(ino, writes(flags)).map_err(errno)?;
+        Ok(opened(flags))
+    }
+
+    fn release(&self, _: &Context<'_>, ino: u64, release: &Release) -> Result<()> {
+        self.fs().release(ino, writes(release.flags));
+        Ok(())
+    }
+
+    fn opendir(&self, _: &Context<'_>, ino: u64, _: u32) -> Result<Opened> {
+        self.fs().open(ino, false).map_err(errno)?;
+        // The kernel keeps no list of a directory: it could not be told in time that another mount changed it.
+        Ok(Opened { fh: 0, flags: OpenReplyFlags::empty() })
+    }
+
+    fn releasedir(&self, _: &Context<'_>, ino: u64, _: &Release) -> Result<()> {
+        self.fs().release(ino, false);
+        Ok(())
     }
 
     fn read(&self, _: &Context<'_>, ino: u64, read: &Read, out: &mut ReadBuf<'_>) -> Result<()> {
@@ -234,7 +311,9 @@ impl Filesystem for Adapter {
     }
 
     fn write(&self, _: &Context<'_>, ino: u64, write: &Write, data: &[u8]) -> Result<usize> {
-        // The kernel sends O_APPEND with the size that it knows; with one mount that is the true one.
+        if appends(write.flags) && !write.from_cache {
+            return self.fs().append(ino, data).map(|(_, len)| len).map_err(errno);
+        }
         self.fs().write(ino, write.offset, data).map_err(errno)
     }
 

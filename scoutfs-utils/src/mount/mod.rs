@@ -6,6 +6,7 @@
 //! | `options` | what follows `-o` |
 //! | `process` | naming this process, and knowing which others are dead |
 //! | `adapter` | FUSE requests to operations of the filesystem and back |
+//! | `caches` | what the kernel keeps, dropped when locks go back |
 //! | `caller` | groups and capabilities of who asks |
 //! | `convert` | attributes, times and errors between the two |
 //! | `signals` | unmounting when the process is asked to end |
@@ -13,6 +14,7 @@
 //! | `user_memory` | the memory of who called an ioctl |
 
 mod adapter;
+mod caches;
 mod caller;
 mod convert;
 mod ioctl;

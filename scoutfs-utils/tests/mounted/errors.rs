@@ -4,12 +4,13 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 
 use scoutfs_format::geometry::super_offset;
 use scoutfs_format::voter::SuperBlock;
 
 use crate::pattern::content;
-use crate::run::{SOON, program, run, run_for, run_refused, scoutfs};
+use crate::run::{SOON, program, run, run_for, run_or_kill, run_refused, scoutfs};
 use crate::volume::{Volume, is_mount_point, loop_devices_of};
 
 /// Byte offset of the format hash in a super block.
@@ -175,25 +176,6 @@ fn a_mounted_volume_is_neither_overwritten_nor_checked() {
 }
 
 #[test]
-fn a_second_mount_of_one_image_is_refused_at_once_and_harms_nothing() {
-    let volume = Volume::new(64);
-    let mounted = volume.mount();
-    fs::write(mounted.join("file"), "content").unwrap();
-    mounted.sync();
-    let second = volume.directory("second");
-    let message = run_refused(mount_command(&volume.image(), &second));
-    assert!(message.contains("in use by the mount"), "{message}");
-    assert!(!is_mount_point(&second));
-    fs::write(mounted.join("file2"), "more").unwrap();
-    mounted.sync();
-    assert_eq!(fs::read(mounted.join("file")).unwrap(), b"content");
-    mounted.unmount();
-    let mounted = volume.mount();
-    assert_eq!(fs::read(mounted.join("file2")).unwrap(), b"more");
-    mounted.unmount();
-}
-
-#[test]
 fn a_volume_whose_voter_slot_is_damaged_is_refused_with_the_reason() {
     let volume = Volume::new(64);
     let image = OpenOptions::new().write(true).open(volume.image()).unwrap();
@@ -202,15 +184,25 @@ fn a_volume_whose_voter_slot_is_damaged_is_refused_with_the_reason() {
     mount_is_refused(&volume, &["only 0 of 1 voter slots can be read"]);
 }
 
+/// A mount that waits for others says for whom, changes nothing, and can be given up.
 #[test]
-fn without_a_server_and_without_an_address_a_mount_says_what_it_needs() {
-    let volume = Volume::new(64);
+fn a_mount_waits_until_enough_voters_are_there_and_says_so() {
+    let volume = Volume::with_quorum(64, 2);
     let before = fs::read(volume.image()).unwrap();
     let directory = volume.directory("mnt");
-    let message = run_refused(scoutfs(["mount"]).arg(volume.image()).arg(&directory));
-    assert!(message.contains("server_addr"), "{message}");
-    assert!(fs::read(volume.image()).unwrap() == before);
-    assert!(!is_mount_point(&directory));
+    for (options, present) in [("rw", 0), ("server_addr=127.0.0.1", 1)] {
+        let mut command = scoutfs(["mount", "-f", "-o", options]);
+        let (ended, by_itself) =
+            run_or_kill(command.arg(volume.image()).arg(&directory), Duration::from_secs(6));
+        assert!(!by_itself, "{ended:?}");
+        let message = format!("no node leads yet, {present} of the 2 voters that are needed are there");
+        assert!(ended.stderr.contains(&message), "{}", ended.stderr);
+        assert!(!is_mount_point(&directory));
+        if present == 0 {
+            assert!(fs::read(volume.image()).unwrap() == before);
+        }
+    }
+    volume.check();
 }
 
 /// Invariant 61, where users meet it.

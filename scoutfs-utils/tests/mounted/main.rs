@@ -12,6 +12,8 @@
 //! | `pattern` | random numbers and content made from them |
 //! | `quick_start` | what an administrator types first |
 //! | `durability` | what was synced survives the death of the daemon |
+//! | `cluster` | several nodes on one volume: what one does the others see |
+//! | `cluster_deaths` | nodes that are killed, and nodes that sleep |
 //! | `killed` | the same a hundred times at any moment, under the loads of `load` |
 //! | `programs` | tar, git, and a large directory |
 //! | `acls` | POSIX access control lists |
@@ -33,6 +35,8 @@
 //! | `fsx` | the public stress test of that name |
 
 mod acls;
+mod cluster;
+mod cluster_deaths;
 mod commands;
 mod data;
 mod deadlocks;

@@ -20,6 +20,9 @@ use crate::run::{SOON, program, run, run_for, run_well_for, scoutfs, spawn, wait
 /// A daemon that serves for longer is killed, which turns a hanging test into a failing one.
 const LONGEST_MOUNT: Duration = Duration::from_secs(300);
 
+/// More voters than these tests have.
+const MAX_VOTERS: u32 = 5;
+
 /// An image file in a directory of its own.
 pub struct Volume {
     dir: PathBuf,
@@ -43,8 +46,13 @@ impl Volume {
 
     /// A fresh volume with one voter.
     pub fn new(size_mib: u64) -> Self {
+        Self::with_quorum(size_mib, 1)
+    }
+
+    /// A fresh volume that works when so many voters are there.
+    pub fn with_quorum(size_mib: u64, quorum: u32) -> Self {
         let volume = Self::blank(size_mib);
-        run(scoutfs(["mkfs", "-Q", "1"]).arg(volume.image()));
+        run(scoutfs(["mkfs", "-Q", &quorum.to_string()]).arg(volume.image()));
         volume
     }
 
@@ -73,8 +81,21 @@ impl Volume {
     /// Mounts on a directory with a daemon in the background.
     pub fn mount_on(&self, name: &str) -> Mounted<'_> {
         let directory = self.directory(name);
-        let mounted = Mounted::new(self, directory.clone(), None);
+        let mounted = Mounted::new(self, self.image(), directory.clone(), None);
         run(scoutfs(["mount", "-o", "server_addr=127.0.0.1"]).arg(self.image()).arg(&directory));
+        mounted
+    }
+
+    /// Mounts as one node of several, on a directory of the node's name, with these options. The node calls the image by a name
+    /// of its own, by which its daemon is known.
+    pub fn mount_node(&self, name: &str, options: &str) -> Mounted<'_> {
+        let directory = self.directory(name);
+        let image = self.beside(&format!("image-of-{name}"));
+        if !image.exists() {
+            std::os::unix::fs::symlink("image", &image).unwrap();
+        }
+        let mounted = Mounted::new(self, image.clone(), directory.clone(), None);
+        run(scoutfs(["mount", "-o", options]).arg(&image).arg(&directory));
         mounted
     }
 
@@ -82,7 +103,7 @@ impl Volume {
     pub fn mount_with(&self, command: impl FnOnce(&Path, &Path) -> Command) -> Mounted<'_> {
         let directory = self.directory("mnt");
         // Made first: should the command hang, its daemon goes away with this value.
-        let mounted = Mounted::new(self, directory.clone(), None);
+        let mounted = Mounted::new(self, self.image(), directory.clone(), None);
         run(&mut command(&self.image(), &directory));
         mounted
     }
@@ -94,7 +115,7 @@ impl Volume {
         command.arg(self.image()).arg(&directory).stdin(Stdio::null());
         let child = spawn(&mut command);
         // From here on it goes away with this value.
-        let mounted = Mounted::new(self, directory.clone(), Some(child));
+        let mounted = Mounted::new(self, self.image(), directory.clone(), Some(child));
         wait_until("mounted", SOON, || is_mount_point(&directory));
         mounted
     }
@@ -107,12 +128,10 @@ impl Volume {
     /// The newest super block says that nobody serves.
     pub fn is_clean(&self) -> bool {
         let bytes = fs::read(self.image()).unwrap();
-        let copy = |copy| {
-            let at = super_offset(0, copy) as usize;
-            SuperBlock::read_from_prefix(&bytes[at..]).unwrap().0
-        };
-        let newest = [copy(0), copy(1)]
-            .into_iter()
+        let all = (0..MAX_VOTERS).flat_map(|voter| [super_offset(voter, 0), super_offset(voter, 1)]);
+        let newest = all
+            .map(|at| SuperBlock::read_from_prefix(&bytes[at as usize..]).unwrap().0)
+            // Behind the last voter there are other things.
             .filter(|sb| sb.id.magic.get() == MAGIC_SUPER)
             .max_by_key(|sb| (sb.term.get(), sb.seq.get()))
             .expect("a super block");
@@ -137,6 +156,8 @@ impl Drop for Volume {
 /// A mounted volume.
 pub struct Mounted<'v> {
     volume: &'v Volume,
+    /// As its daemon knows the image.
+    image: PathBuf,
     directory: PathBuf,
     child: Option<Child>,
     /// When it goes away, the watchdog ends.
@@ -144,16 +165,16 @@ pub struct Mounted<'v> {
 }
 
 impl<'v> Mounted<'v> {
-    fn new(volume: &'v Volume, directory: PathBuf, child: Option<Child>) -> Self {
+    fn new(volume: &'v Volume, image: PathBuf, directory: PathBuf, child: Option<Child>) -> Self {
         let (watched, watchdog) = mpsc::channel();
-        let image = volume.image();
+        let daemons_image = image.clone();
         thread::spawn(move || {
             if watchdog.recv_timeout(LONGEST_MOUNT) == Err(mpsc::RecvTimeoutError::Timeout) {
-                eprintln!("{} is mounted for too long: killing its daemon", image.display());
-                kill_daemons(&image);
+                eprintln!("{} is mounted for too long: killing its daemon", daemons_image.display());
+                kill_daemons(&daemons_image);
             }
         });
-        Mounted { volume, directory, child, _watched: watched }
+        Mounted { volume, image, directory, child, _watched: watched }
     }
 
     /// Where it is mounted.
@@ -194,9 +215,28 @@ impl<'v> Mounted<'v> {
         wait_until("the loop device is gone", SOON, || loop_devices_of(&image).is_empty());
     }
 
+    /// Unmounts a node of several; others may go on. Nothing of its daemon is left.
+    pub fn leave(self) {
+        run(program("umount", [&self.directory]));
+        wait_until("the daemon ended", SOON, || daemons_of(&self.image).is_empty());
+    }
+
+    /// Stops the daemon in its tracks, or has it go on.
+    pub fn signal_daemon(&self, signal: Signal) {
+        let daemons = daemons_of(&self.image);
+        assert_eq!(daemons.len(), 1);
+        kill_process(daemons[0], signal).unwrap();
+    }
+
+    /// Removes the mount point of a node whose daemon was killed; others may go on.
+    pub fn bury_node(mut self) {
+        self.kill_daemon();
+        run(program("umount", [&self.directory]));
+    }
+
     /// Kills the daemon, with all that it had only in memory.
     pub fn kill_daemon(&mut self) {
-        kill_daemons(&self.volume.image());
+        kill_daemons(&self.image);
         if let Some(mut child) = self.child.take() {
             child.wait().unwrap();
         }
@@ -212,7 +252,11 @@ impl<'v> Mounted<'v> {
 
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
-        let image = self.volume.image();
+        let image = self.image.clone();
+        if thread::panicking() {
+            // It may be stopped; then `umount` would wait for it.
+            kill_daemons(&image);
+        }
         for arguments in [&[][..], &["-l"]] {
             if is_mount_point(&self.directory) {
                 // A hanging umount is a failed one, but a panic within a panic would leave everything.
@@ -231,6 +275,10 @@ impl Drop for Mounted<'_> {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
+        }
+        if image != self.volume.image() {
+            // Others may have loop devices of the same file; one without a user goes by itself.
+            return;
         }
         let start = Instant::now();
         while !loop_devices_of(&image).is_empty() && start.elapsed() < Duration::from_secs(5) {

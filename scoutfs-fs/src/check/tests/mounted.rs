@@ -159,7 +159,7 @@ fn an_unlinked_open_file_is_sound() {
     let fs = mount.fs();
     let ino = fs.create(ROOT_INO, b"a", &FILE).unwrap().ino;
     fs.write(ino, 0, &[1; 100_000]).unwrap();
-    fs.open(ino).unwrap();
+    fs.open(ino, false).unwrap();
     fs.unlink(ROOT_INO, b"a").unwrap();
     fs.sync().unwrap();
     assert_eq!(issues(&device), []);

@@ -185,10 +185,10 @@ fn a_path_that_is_too_long_is_an_error_and_one_that_just_fits_is_found() {
 fn an_unlinked_file_that_is_open_has_no_entries_and_no_paths() {
     let fs = TestFs::new();
     let ino = fs.touch(ROOT_INO, "file");
-    fs.open(ino).unwrap();
+    fs.open(ino, false).unwrap();
     fs.unlink(ROOT_INO, b"file").unwrap();
     assert_eq!((entries(&fs, ino).len(), paths(&fs, ino).len()), (0, 0));
-    fs.release(ino);
+    fs.release(ino, false);
 }
 
 #[test]

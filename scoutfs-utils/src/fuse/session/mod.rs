@@ -44,8 +44,11 @@ const MAX_WRITE_MAX: u32 = 1 << 20;
 pub struct ThreadOptions {
     /// Threads that wait for requests; more are kept parked for a while, then end.
     pub readers: usize,
-    /// The most threads, those that wait for a lock not counted.
+    /// The most threads, those that wait for a lock (SETLKW) not counted. There is a thread for each request that waits for
+    /// whatever it is, and one of those that come later may be what it waits for: so this is only what the process can bear.
     pub max_threads: usize,
+    /// The most requests that the kernel sends though nobody waits for them: readahead and the like.
+    pub max_background: u16,
     /// The most requests that wait for a lock at once; one more is answered ENOLCK.
     pub max_lock_waiters: usize,
     /// How long a thread without work is kept.
@@ -59,7 +62,8 @@ impl Default for ThreadOptions {
             // One more than can run: while one finishes its request, another can take the next one
             // without waking a parked thread. With fewer, creates took twice as long.
             readers: cpus.saturating_add(1).clamp(3, 8),
-            max_threads: 64,
+            max_threads: 4096,
+            max_background: 32,
             max_lock_waiters: 256,
             idle: Duration::from_secs(10),
         }
@@ -262,8 +266,7 @@ impl Handshake<'_> {
     }
 
     fn answer(&self, negotiated: &Negotiated, max_readahead: u32) -> abi::InitOut {
-        // Background requests alone must not take all threads.
-        let background = u16::try_from(self.options.threads.max_threads / 2).unwrap_or(u16::MAX).max(1);
+        let background = self.options.threads.max_background.max(1);
         let bits = negotiated.flags.bits();
         abi::InitOut {
             major: MAJOR,

@@ -286,6 +286,7 @@ impl<'a> Pool<'a> {
             None => Err(Errno::NOLCK),
             Some(Ok(Operation::Destroy)) => {
                 self.destroying.store(true, Ordering::SeqCst);
+                let _ = catch_unwind(AssertUnwindSafe(|| self.fs.begin_destroy()));
                 while self.interrupts.others_busy(interrupt) {
                     std::thread::sleep(DRAIN_POLL);
                 }
