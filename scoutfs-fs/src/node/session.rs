@@ -4,11 +4,12 @@
 //! It must never wait for an answer itself; what takes longer is queued for the worker. Orders that come before there is a store
 //! wait for it.
 //!
-//! Locking: one mutex over the store and what waits for it, held while orders are handed on.
+//! Locking: one mutex over the store and what waits for it, held while orders are handed on; one over why a mount gives up, a leaf.
 
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 
+use scoutfs_env::device::IoError;
 use scoutfs_env::net::Stream;
 use scoutfs_env::sync::Mutex;
 use scoutfs_env::thread::{self, JoinHandle};
@@ -23,7 +24,7 @@ use zerocopy::IntoBytes;
 
 use super::client::{Arrived, Client, MEMORY_PAUSE, Order};
 use super::link::{Link, NoWay};
-use super::voter::Ranks;
+use super::voter::{Failures, Ranks};
 use super::worker;
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -40,6 +41,10 @@ pub(super) struct Session {
     /// The voter wants to know whether there is a server.
     ranks: Option<Arc<Ranks>>,
     orders: Mutex<Orders>,
+    /// How long a mount that has no store yet waits on a device that does nothing but fail.
+    dead_time: Duration,
+    /// Why it does not wait any longer.
+    gave_up: Mutex<Option<IoError>>,
 }
 
 #[derive(Default)]
@@ -73,8 +78,10 @@ impl Session {
         client: Arc<Client>,
         link: Link,
         ranks: Option<Arc<Ranks>>,
+        dead_time: Duration,
     ) -> Result<(Arc<Session>, JoinHandle)> {
-        let session = Arc::new(Session { client, link, ranks, orders: Mutex::new(Orders::default()) })?;
+        let (orders, gave_up) = (Mutex::new(Orders::default()), Mutex::new(None));
+        let session = Arc::new(Session { client, link, ranks, orders, dead_time, gave_up })?;
         let running = session.clone();
         let thread = thread::spawn("scoutfs-recv", move || running.run()).map_err(|_| Error::NoMemory)?;
         Ok((session, thread))
@@ -89,9 +96,24 @@ impl Session {
         }
     }
 
+    /// Why a mount that has no store yet does not wait for a server any longer.
+    pub fn gave_up(&self) -> Option<IoError> {
+        *self.gave_up.lock()
+    }
+
+    /// Whether there is nothing to wait for: the device does nothing but fail, and there is no store that shuts down by itself.
+    fn gives_up(&self, reads: &Failures) -> bool {
+        let voter = self.ranks.as_ref().and_then(|ranks| ranks.dead_device());
+        let dead = reads.for_longer_than(self.dead_time, time::mono_now()).or(voter);
+        let Some(e) = dead.filter(|_| self.orders.lock().store.is_none()) else { return false };
+        *self.gave_up.lock() = Some(e);
+        true
+    }
+
     fn run(&self) {
         // What was said last, so that it is not said over and over.
         let mut said = None;
+        let mut reads = Failures::default();
         while !self.client.is_closed() {
             match self.link.connect() {
                 Ok(stream) => {
@@ -108,7 +130,12 @@ impl Session {
                     if said.as_ref() != Some(&e) {
                         scoutfs_env::info!("waiting for the server: {e}");
                     }
+                    let failed = if let NoWay::Device(e) = e { Err(e) } else { Ok(()) };
+                    reads.note(time::mono_now(), failed);
                     said = Some(e);
+                    if self.gives_up(&reads) {
+                        break;
+                    }
                 }
             }
             if !self.client.is_closed() {
