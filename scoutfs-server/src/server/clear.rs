@@ -16,7 +16,6 @@ use super::free_space::{first_block, zone_blocks, zone_extent};
 use crate::error::ServerError;
 
 /// A zone of which only the working set and the free space have blocks.
-#[derive(Clone, Copy)]
 struct Unused {
     /// Blocks of it that the working set has.
     worked: u64,
@@ -32,27 +31,27 @@ impl Server {
         let mut movable = self.work.usable.blocks().saturating_sub(self.commit_reserve());
         let mut surplus = self.work.total().saturating_sub(self.work_target());
         let mut unused = self.unused_zones()?;
-        // Those of which the working set has least are cleared first; the blocks that replace them come from the last.
+        // Those of which the working set has least are cleared first.
         unused.sort_unstable_by_key(|of| of.worked);
         let mut cleared = false;
-        let mut next = 0;
-        while let Some(&Unused { worked, zone }) = unused.get(next).filter(|of| of.worked <= movable) {
-            next += 1;
-            let spared = surplus.min(worked);
+        // Loose blocks that the working set takes instead, at the next commit (see `balance_work`).
+        let mut owed = 0;
+        for Unused { worked, zone } in &unused {
+            let replaced = worked.saturating_sub(surplus);
             // Besides those of this very zone.
             let loose = (self.free.of(kind).blocks() + worked).saturating_sub(blocks);
-            if worked - spared > loose {
+            if *worked > movable || owed + replaced > loose {
                 break;
             }
-            let whole = zone_extent(&self.geometry, kind, Extent::new(zone, 1));
+            let whole = zone_extent(&self.geometry, kind, Extent::new(*zone, 1));
             while let Some(part) = self.work.usable.first_common(whole)? {
                 self.work.usable.remove(part)?;
                 self.free.add(kind, part, &mut self.changes)?;
             }
             movable -= worked;
-            surplus -= spared;
+            surplus -= worked - replaced;
+            owed += replaced;
             cleared = true;
-            self.replace(worked - spared, &mut unused, next)?;
         }
         // The more loose blocks there are, the fewer zones are kept for metadata.
         let mut spare = surplus.min(movable);
@@ -67,47 +66,6 @@ impl Server {
             cleared = true;
         }
         Ok(cleared)
-    }
-
-    /// Gives loose blocks to the working set: first those of zones that hold something, then those of the zones that would be
-    /// cleared last.
-    fn replace(&mut self, blocks: u64, unused: &mut [Unused], next: usize) -> Result<(), ServerError> {
-        let kind = SpaceKind::Meta;
-        let mut left = blocks;
-        let mut clearable = ExtentSet::new();
-        for of in unused.get(next..).unwrap_or_default() {
-            clearable.insert(zone_extent(&self.geometry, kind, Extent::new(of.zone, 1)))?;
-        }
-        let mut at = 0;
-        while left > 0
-            && let Some(found) = self.free.of(kind).at_or_after(at)
-        {
-            // What of it comes before, or is, the next zone that can be cleared.
-            let end = found.start + found.len;
-            let kept = clearable.first_common(found)?;
-            let len = kept.map_or(end, |kept| kept.start) - found.start;
-            if len > 0 {
-                let taken = Extent::new(found.start, len.min(left));
-                self.free.remove(kind, taken, &mut self.changes)?;
-                self.work.pending.insert(taken)?;
-                left -= taken.len;
-            }
-            at = kept.map_or(end, |kept| kept.start + kept.len);
-        }
-        for of in unused.get_mut(next..).unwrap_or_default().iter_mut().rev() {
-            let whole = zone_extent(&self.geometry, kind, Extent::new(of.zone, 1));
-            while left > 0
-                && let Some(part) = self.free.of(kind).first_common(whole)?
-            {
-                let taken = Extent::new(part.start, part.len.min(left));
-                self.free.remove(kind, taken, &mut self.changes)?;
-                self.work.pending.insert(taken)?;
-                left -= taken.len;
-                // It cannot be cleared any more: what is pending stays.
-                of.worked = u64::MAX;
-            }
-        }
-        Ok(())
     }
 
     /// The zones of which the working set has usable blocks, and all else is free.
