@@ -138,6 +138,9 @@ pub enum Error {
         /// How many there are.
         slots: usize,
     },
+    /// The device does nothing but fail during an election (EIO).
+    #[error("cannot read or write the voter slots: {0}")]
+    Election(scoutfs_env::device::IoError),
     /// The server refused (EIO).
     #[error("the server answered with status {0}")]
     Server(u16),
@@ -159,6 +162,7 @@ impl Error {
             | Error::Volume(_)
             | Error::Corrupt { .. }
             | Error::Voters { .. }
+            | Error::Election(_)
             | Error::Server(_) => 5,
             Error::NoSuchOffset => 6,
             Error::TooBig => 7,

@@ -20,15 +20,14 @@
 //!
 //! The record is behind one mutex, held while a request is carried out, so requests have one order.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, ThreadId};
 
 use scoutfs_env::IoBuf;
 use scoutfs_env::device::{BlockDevice, IO_ALIGN, IoError, MemDevice};
 use scoutfs_format::geometry::{Geometry, RESERVED_BYTES, VOTER_SECTORS};
 
 use crate::rng::Rng;
+use crate::site::Site;
 
 /// What a disk writes as a whole or not at all, in bytes.
 pub const ATOM: usize = 512;
@@ -56,7 +55,8 @@ pub enum Request {
 pub struct Entry {
     /// What was asked.
     pub request: Request,
-    thread: ThreadId,
+    /// Where the program asks for it, of what makes something durable; see [`Disk::with_sites`].
+    pub site: Option<Site>,
 }
 
 /// What a disk held when the recording began, and all that was asked since.
@@ -67,17 +67,30 @@ pub struct Recording {
     pub entries: Vec<Entry>,
 }
 
+/// Whether a recording tells where requests come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sites {
+    No,
+    Yes,
+}
+
 /// A disk. Copies of this value are the same disk.
 #[derive(Clone)]
 pub struct Disk {
     memory: Arc<MemDevice>,
     record: Arc<Mutex<Option<Recording>>>,
+    sites: Sites,
 }
 
 impl Disk {
     /// A disk that holds what `memory` holds, durably.
     pub fn new(memory: MemDevice) -> Disk {
-        Disk { memory: Arc::new(memory), record: Arc::default() }
+        Disk { memory: Arc::new(memory), record: Arc::default(), sites: Sites::No }
+    }
+
+    /// As [`Disk::new`], and a recording tells where each request that makes something durable comes from. That is slow.
+    pub fn with_sites(memory: MemDevice) -> Disk {
+        Disk { sites: Sites::Yes, ..Disk::new(memory) }
     }
 
     /// What it holds now, cache included.
@@ -108,7 +121,7 @@ impl Disk {
     pub fn stop_recording(&self) -> Recording {
         let mut recording = self.record().take().expect("a recording was begun");
         // Behind the last request there is a moment when it is not in flight any more.
-        recording.entries.push(Entry { request: Request::Nothing, thread: thread::current().id() });
+        recording.entries.push(Entry { request: Request::Nothing, site: None });
         recording
     }
 
@@ -116,8 +129,10 @@ impl Disk {
         let mut record = self.record();
         self.memory.write(offset, buf)?;
         if let Some(record) = &mut *record {
-            let request = Request::Write { offset, bytes: buf.into(), durable };
-            record.entries.push(Entry { request, thread: thread::current().id() });
+            let site = (durable && self.sites == Sites::Yes).then(|| Site::of_write(offset));
+            record
+                .entries
+                .push(Entry { request: Request::Write { offset, bytes: buf.into(), durable }, site });
         }
         Ok(())
     }
@@ -142,7 +157,8 @@ impl BlockDevice for Disk {
 
     fn flush(&self) -> Result<(), IoError> {
         if let Some(record) = &mut *self.record() {
-            record.entries.push(Entry { request: Request::Flush, thread: thread::current().id() });
+            let site = (self.sites == Sites::Yes).then(Site::of_flush);
+            record.entries.push(Entry { request: Request::Flush, site });
         }
         Ok(())
     }
@@ -178,51 +194,35 @@ pub fn region_of(geometry: &Geometry, offset: u64) -> Region {
 }
 
 /// A promise of the disk that the program is made not to have asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// No flush anywhere.
     NoFlush,
     /// No write is durable by itself.
     NoDurable,
-    /// No flush where the next durable write of the same thread goes to this region.
-    NoFlushBefore(Region),
-    /// No write to this region is durable by itself.
-    NoDurableIn(Region),
+    /// What some places in the program ask for: their flushes are not made, their writes not durable.
+    Without(Vec<Site>),
 }
 
 impl Recording {
     /// The same requests as a program would have made them that lacks what `fault` says.
-    pub fn with_fault(self, geometry: &Geometry, fault: Fault) -> Recording {
-        let region = |offset: u64| region_of(geometry, offset);
-        // Backwards: what each thread's next durable write is.
-        let mut next: HashMap<ThreadId, Region> = HashMap::new();
-        let mut kept = Vec::with_capacity(self.entries.len());
-        for mut entry in self.entries.into_iter().rev() {
-            let keep = match &mut entry.request {
-                Request::Flush => match fault {
-                    Fault::NoFlush => None,
-                    Fault::NoFlushBefore(before) if next.get(&entry.thread) == Some(&before) => None,
-                    _ => Some(Request::Flush),
-                },
-                Request::Write { offset, bytes, durable } => {
-                    if *durable {
-                        next.insert(entry.thread, region(*offset));
-                    }
-                    let lacks = fault == Fault::NoDurable || fault == Fault::NoDurableIn(region(*offset));
-                    Some(Request::Write {
-                        offset: *offset,
-                        bytes: bytes.clone(),
-                        durable: *durable && !lacks,
-                    })
-                }
-                Request::Nothing => None,
+    pub fn with_fault(&self, fault: &Fault) -> Recording {
+        let mut entries = self.entries.clone();
+        for Entry { request, site } in &mut entries {
+            let lacks = match fault {
+                Fault::NoFlush => matches!(request, Request::Flush),
+                Fault::NoDurable => matches!(request, Request::Write { .. }),
+                Fault::Without(without) => site.as_ref().is_some_and(|site| without.contains(site)),
             };
-            // Something stays in its place, so that positions stay true.
-            entry.request = keep.unwrap_or(Request::Nothing);
-            kept.push(entry);
+            match request {
+                _ if !lacks => {}
+                // Something stays in its place, so that positions stay true.
+                Request::Flush => *request = Request::Nothing,
+                Request::Write { durable, .. } => *durable = false,
+                Request::Nothing => {}
+            }
         }
-        kept.reverse();
-        Recording { start: self.start, entries: kept }
+        Recording { start: self.start.snapshot(), entries }
     }
 
     /// The points at which power may fail, from the first request to behind the last.
@@ -364,7 +364,7 @@ mod tests {
     }
 
     fn record() -> Recording {
-        let disk = Disk::new(MemDevice::new(1 << 20));
+        let disk = Disk::with_sites(MemDevice::new(1 << 20));
         disk.start_recording();
         disk.write(0, &filled(1)).unwrap();
         disk.flush().unwrap();
@@ -425,16 +425,17 @@ mod tests {
 
     #[test]
     fn a_fault_takes_away_what_it_says() {
-        let geometry = Geometry::new(64 << 20, 1).unwrap();
+        let recording = record();
         let last = |fault| {
-            let recording = record().with_fault(&geometry, fault);
+            let recording = recording.with_fault(&fault);
             let point = recording.crashes().last().unwrap();
             first_bytes(&point.image(Survival::None, &mut Rng::new(1)))
         };
         assert_eq!(last(Fault::NoFlush), [0, 3, 0]);
         assert_eq!(last(Fault::NoDurable), [1, 0, 0]);
-        assert_eq!(last(Fault::NoDurableIn(Region::Ring)), [1, 3, 0]);
-        assert_eq!(last(Fault::NoFlushBefore(Region::Quorum)), [0, 3, 0]);
-        assert_eq!(last(Fault::NoFlushBefore(Region::Ring)), [1, 3, 0]);
+        let sites: Vec<_> = recording.entries.iter().filter_map(|entry| entry.site.clone()).collect();
+        assert_eq!(sites.len(), 2);
+        assert_eq!(last(Fault::Without(vec![sites[0].clone()])), [0, 3, 0]);
+        assert_eq!(last(Fault::Without(vec![sites[1].clone()])), [1, 0, 0]);
     }
 }

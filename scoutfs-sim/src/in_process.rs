@@ -18,8 +18,8 @@ use scoutfs_fs::{Error, Fs, Mount};
 
 use crate::disk::Disk;
 use crate::reference::{
-    Allocate, Answer, BLOCK, Call, Content, Existing, Found, Name, Outcome, Reference, Rules, Seen, Stat,
-    Subject, Target, Time, Times,
+    Allocate, Answer, BLOCK, Call, Content, Existing, Found, Name, NewTime, Outcome, Reference, Rules, Seen,
+    Stat, Subject, Target, Time, Times,
 };
 use crate::volume::{Pace, issues, mount, new_volume};
 
@@ -319,8 +319,14 @@ fn carry_out(fs: &Fs, call: &Call) -> Result<Answer, Error> {
         Call::SetOwner(ino, uid, gid) => {
             set(fs, *ino, SetAttr { uid: Some(*uid), gid: Some(*gid), ..SetAttr::default() })
         }
+        // Without anything to set the kernel does not ask.
+        Call::SetTimes(_, NewTime::Omit, NewTime::Omit) => Ok(Answer::Done),
         Call::SetTimes(ino, atime, mtime) => {
-            let at = |t: &Time| Some(SetTime::At(Timespec { sec: t.0, nsec: t.1 }));
+            let at = |t: &NewTime| match *t {
+                NewTime::Omit => None,
+                NewTime::Now => Some(SetTime::Now),
+                NewTime::At((sec, nsec)) => Some(SetTime::At(Timespec { sec, nsec })),
+            };
             set(fs, *ino, SetAttr { atime: at(atime), mtime: at(mtime), ..SetAttr::default() })
         }
         Call::SetXattr(ino, name, value, existing) => {
@@ -334,7 +340,7 @@ fn carry_out(fs: &Fs, call: &Call) -> Result<Answer, Error> {
         }
         Call::RemoveXattr(ino, name) => done(fs.removexattr(*ino, &name.0, true)),
         Call::Fsync(ino) => done(fs.fsync(*ino)),
-        Call::Sync => done(fs.sync()),
+        Call::Syncfs | Call::Sync => done(fs.sync()),
         Call::Close(_) | Call::Remount | Call::Crash => unreachable!("not an operation of the filesystem"),
     }
 }

@@ -4,6 +4,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`disk`] | a disk that records what it is asked, and what a power failure may leave of it |
+//! | [`site`] | the places in the program that make something durable |
 //! | [`volume`] | a volume on such a disk, mounted in this process |
 //! | [`tree`] | all that a mounted filesystem shows, to be compared |
 //! | [`model`] | a small workload, and what the tree must be after each of its operations |
@@ -15,7 +16,8 @@
 //! | [`fuzz`] | every decoder with any bytes |
 //! | [`rng`] | random numbers from a seed |
 //!
-//! The tests are in `tests`: `crash.rs` (power failures), `failing.rs` (requests that fail), `hostile.rs` (messages),
+//! The tests are in `tests`: `crash.rs` (power failures), `failing.rs` (requests that fail), `server_memory.rs`
+//! (a server without memory), `hostile.rs` (messages),
 //! `damaged.rs` (fuzz of whole images), `fuzz.rs` (of each decoder) and `model.rs` (random operations).
 //!
 //! What must hold: whatever is random comes from one seed that a failure prints.
@@ -29,6 +31,7 @@ pub mod in_process;
 pub mod model;
 pub mod reference;
 pub mod rng;
+pub mod site;
 pub mod small;
 pub mod tree;
 pub mod volume;

@@ -91,18 +91,13 @@ fn run(plan: Plan) -> Result<bool, String> {
     let mut allowed = Allowed { states: vec![], torn: vec![] };
     allowed.only(&model.tree);
 
-    // A mount waits for a disk that answers nothing; one failure it gets over, or says so.
-    if plan.count == ONCE {
-        failing.fail(plan);
-    }
+    // Whenever a disk begins to fail, a mount ends: at once, or when that went on for longer than it waits for others.
+    failing.fail(plan);
     let mut shut_down = false;
     match mount(&failing, Pace::Merging) {
         Err(e) if failing.failed() == 0 => return Err(format!("mount: {e}")),
         Err(_) => {}
         Ok(mount) => {
-            if plan.count > ONCE {
-                failing.fail(plan);
-            }
             shut_down = work(mount.fs(), &failing, &mut model, &mut allowed)?;
             if shut_down && plan.count == ONCE {
                 return Err("the mount shut down".into());

@@ -6,6 +6,7 @@ use core::fmt;
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 
+use super::patience::attempt;
 use super::{AllocError, permit};
 use crate::device::IO_ALIGN;
 
@@ -34,10 +35,12 @@ impl IoBuf {
             let bytes = NonNull::<Aligned>::dangling().cast();
             return Ok(IoBuf { bytes, len });
         }
-        permit()?;
-        // SAFETY: the layout has a size.
-        let bytes = unsafe { alloc::alloc::alloc_zeroed(layout) };
-        let bytes = NonNull::new(bytes).ok_or(AllocError)?;
+        let bytes = attempt(|| {
+            permit()?;
+            // SAFETY: the layout has a size.
+            let bytes = unsafe { alloc::alloc::alloc_zeroed(layout) };
+            NonNull::new(bytes).ok_or(AllocError)
+        })?;
         Ok(IoBuf { bytes, len })
     }
 

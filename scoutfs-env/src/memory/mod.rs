@@ -7,6 +7,7 @@
 //! | `boxed` | [`Box`], the one of `alloc`, and [`try_box`] |
 //! | `arc` | [`Arc`], a shared pointer |
 //! | `ord_map` | [`OrdMap`], an ordered map (B-tree) |
+//! | `patience` | [`patiently`]: threads that wait for memory |
 //! | `io_buf` | [`IoBuf`], memory that a device can read and write directly |
 //! | [`alloc_fault`] | (std) failing allocations on purpose |
 //!
@@ -21,15 +22,19 @@ mod io_buf;
 #[cfg(test)]
 mod live;
 mod ord_map;
+mod patience;
 mod vec;
 
 use core::alloc::Layout;
 use core::ptr::NonNull;
 
+use patience::attempt;
+
 pub use arc::Arc;
 pub use boxed::{Box, try_box};
 pub use io_buf::IoBuf;
 pub use ord_map::{IntoIter, OrdMap, Range, RangeMut};
+pub use patience::patiently;
 pub use vec::{Drain, Vec};
 
 /// No memory: the only way in which growing a container can fail. Sizes beyond the address space count as
@@ -52,10 +57,12 @@ fn allocate<T>() -> Result<NonNull<T>, AllocError> {
     if layout.size() == 0 {
         return Ok(NonNull::dangling());
     }
-    permit()?;
-    // SAFETY: the layout has a size.
-    let memory = unsafe { alloc::alloc::alloc(layout) };
-    NonNull::new(memory.cast()).ok_or(AllocError)
+    attempt(|| {
+        permit()?;
+        // SAFETY: the layout has a size.
+        let memory = unsafe { alloc::alloc::alloc(layout) };
+        NonNull::new(memory.cast()).ok_or(AllocError)
+    })
 }
 
 /// Gives back what [`allocate`] gave.

@@ -7,6 +7,7 @@ use core::fmt;
 use core::hash::{Hash, Hasher};
 use core::ops::{Deref, DerefMut, RangeBounds};
 
+use super::patience::attempt;
 use super::{AllocError, permit};
 
 /// As the one of `std`, but everything that may allocate returns a `Result` and changes nothing on failure.
@@ -25,8 +26,10 @@ impl<T> Vec<T> {
     pub fn with_capacity(capacity: usize) -> Result<Self, AllocError> {
         let mut vec = Self::new();
         if capacity > vec.capacity() {
-            permit()?;
-            vec.0.try_reserve_exact(capacity).map_err(|_| AllocError)?;
+            attempt(|| {
+                permit()?;
+                vec.0.try_reserve_exact(capacity).map_err(|_| AllocError)
+            })?;
         }
         Ok(vec)
     }
@@ -57,8 +60,10 @@ impl<T> Vec<T> {
     /// Makes sure that `additional` more elements can be added without allocating.
     pub fn reserve(&mut self, additional: usize) -> Result<(), AllocError> {
         if additional > self.0.capacity().wrapping_sub(self.0.len()) {
-            permit()?;
-            self.0.try_reserve(additional).map_err(|_| AllocError)?;
+            attempt(|| {
+                permit()?;
+                self.0.try_reserve(additional).map_err(|_| AllocError)
+            })?;
         }
         Ok(())
     }

@@ -69,7 +69,7 @@ use scoutfs_format::voter::SuperBlock;
 use scoutfs_server::super_block::{SuperError, ValidSuper, read_super};
 
 pub use issue::{Issue, IssueKind, Place, TreeId};
-pub use owners::Owner;
+pub use owners::{FreeZones, Owner};
 pub use supers::{QuorumState, read_quorum};
 
 use cuts::Cuts;
@@ -101,6 +101,10 @@ pub struct Summary {
     pub directories: u64,
     /// Blocks of files' data, 4 KiB each.
     pub data_blocks: u64,
+    /// Blocks of the zones that hold something, in units of 4 KiB. Only known when `owners_checked`.
+    pub used_blocks: u64,
+    /// Whole zones that are free. Only known when `owners_checked`.
+    pub free_zones: FreeZones,
     /// Writes that were torn, as a power failure may leave them.
     pub torn: u64,
     /// Whether the items were checked. They are not when a tree that holds some is damaged.
@@ -221,6 +225,8 @@ impl Checker<'_> {
             self.summary.owners_checked = false;
         }
         if self.summary.owners_checked {
+            self.summary.used_blocks = self.owners.used_blocks();
+            self.summary.free_zones = self.owners.free_zones();
             self.check_gaps();
         }
         self.summary.changed = self.fingerprint()? != before;

@@ -54,6 +54,22 @@ pub enum Owner {
     Files,
 }
 
+impl Owner {
+    /// Whether nothing is in the blocks.
+    fn is_free(self) -> bool {
+        match self {
+            Owner::WorkSet
+            | Owner::ServerFree
+            | Owner::MountFree { .. }
+            | Owner::HandOverDown { .. }
+            | Owner::HandOverUp { .. } => true,
+            Owner::Tree(_) | Owner::SpaceList { .. } | Owner::WorkList | Owner::Quarantine | Owner::Files => {
+                false
+            }
+        }
+    }
+}
+
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -213,6 +229,39 @@ impl Owners {
         meta_zones
     }
 
+    /// Blocks of 4 KiB that hold something.
+    pub fn used_blocks(&self) -> u64 {
+        let used = self.iter().filter(|run| !run.owner.is_free() && run.owner != Owner::Quarantine);
+        used.map(|run| run.last - run.first + 1).sum()
+    }
+
+    /// Whole zones of which nothing is in use.
+    pub fn free_zones(&self) -> FreeZones {
+        let (base, blocks) = (self.geometry.first_data_block(), self.geometry.zone_data_blocks());
+        let mut zones = FreeZones::default();
+        // First block and kind of the free blocks that end before `at`.
+        let mut free: Option<(u64, Option<SpaceKind>)> = None;
+        let mut at = base;
+        let mut count = |free: Option<(u64, Option<SpaceKind>)>, end: u64| {
+            let Some((first, kind)) = free else { return };
+            let whole = ((end - base) / blocks).saturating_sub((first - base).div_ceil(blocks));
+            match kind {
+                None => zones.empty += whole,
+                Some(SpaceKind::Meta) => zones.meta += whole,
+                Some(SpaceKind::Data) => zones.data += whole,
+            }
+        };
+        for run in self.iter() {
+            if run.first != at || !run.owner.is_free() || free.is_none_or(|(_, kind)| kind != run.kind) {
+                count(free, at);
+                free = run.owner.is_free().then_some((run.first, run.kind));
+            }
+            at = run.last + 1;
+        }
+        count(free, at);
+        zones
+    }
+
     /// Blocks without owner, as blocks of the kind of a neighbour in the same zone, if they have one.
     fn gap(&self, first: u64, end: u64, before: Option<Run>, after: Option<Run>) -> Finding {
         let base = self.geometry.first_data_block();
@@ -223,6 +272,17 @@ impl Owners {
         let (kind, start, len) = blocks(&run);
         Finding::Lost { kind, start, len }
     }
+}
+
+/// Zones that hold nothing, whoever owns their blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FreeZones {
+    /// Of no kind yet.
+    pub empty: u64,
+    /// All of whose metadata blocks are free, or kept by the server or a mount for what it must be able to write.
+    pub meta: u64,
+    /// All of whose data blocks are free.
+    pub data: u64,
 }
 
 /// What is wrong with all owners together.
@@ -329,5 +389,31 @@ mod tests {
         assert!(owners.run(SpaceKind::Meta, g.end_meta_block() - 1, 1, Owner::Files).is_some());
         assert_eq!(owners.zones(0, 0, Owner::ServerFree), None);
         assert_eq!(owners.zones(u64::MAX, 1, Owner::ServerFree), None);
+    }
+
+    #[test]
+    fn zones_are_free_whoever_owns_their_blocks() {
+        let g = geometry();
+        let (base, zone) = (g.first_data_block(), g.zone_data_blocks());
+        let mut owners = Owners::new(g);
+        let mut claim = |kind, from: u64, to: u64, owner| {
+            let unit = sectors(Some(kind));
+            let run = owners.run(kind, (base + from) / unit, (to - from) / unit, owner).unwrap();
+            owners.claim(run, &mut |run| panic!("{run:?}")).unwrap();
+        };
+        // Zone 0 is used but for a block. Zones 1 and 2 are free in parts that belong to three.
+        claim(SpaceKind::Data, 0, zone - 1, Owner::Files);
+        claim(SpaceKind::Data, zone - 1, zone + 10, Owner::ServerFree);
+        claim(SpaceKind::Data, zone + 10, 2 * zone + 1, Owner::MountFree { slot: 1 });
+        claim(SpaceKind::Data, 2 * zone + 1, 3 * zone, Owner::HandOverUp { slot: 1, number: 1 });
+        // Zones 3 and 4 are of the other kind; nobody owns zone 5; zone 6 has one node.
+        claim(SpaceKind::Meta, 3 * zone, 4 * zone + 32, Owner::WorkSet);
+        claim(SpaceKind::Meta, 4 * zone + 32, 5 * zone, Owner::MountFree { slot: 0 });
+        claim(SpaceKind::Meta, 6 * zone, 6 * zone + 16, Owner::Tree(TreeId::Server));
+        claim(SpaceKind::Meta, 6 * zone + 16, 7 * zone, Owner::ServerFree);
+        let empty = owners.zones(8, 3, Owner::ServerFree).unwrap();
+        owners.claim(empty, &mut |run| panic!("{run:?}")).unwrap();
+        assert_eq!(owners.free_zones(), FreeZones { empty: 3, meta: 2, data: 2 });
+        assert_eq!(owners.used_blocks(), zone - 1 + 16);
     }
 }

@@ -306,7 +306,7 @@ fn space_that_comes_and_goes_without_memory_is_not_lost() {
         fs.sync()
     });
     commit_fails_each(&mut fs, "give", &small, &|fs| {
-        fs.store().give_back(SpaceKind::Data)?;
+        fs.store().give_back(SpaceKind::Data, 256)?;
         fs.sync()
     });
     commit_fails_each(&mut fs, "tell", &small, &|fs| {

@@ -12,11 +12,11 @@ use scoutfs_btree::BlockCache;
 use scoutfs_env::device::BlockDevice;
 use scoutfs_env::sync::Mutex;
 use scoutfs_env::thread::{self, JoinHandle};
-use scoutfs_env::{Arc, Box, time};
+use scoutfs_env::{Arc, Box, memory, time};
 use scoutfs_server::super_block::read_super;
 use scoutfs_server::{DeathOracle, Server, ServerError};
 
-use super::server_host::{Door, ServerHost};
+use super::server_host::{Door, MEMORY_LIMIT, ServerHost};
 use super::voter::{Rank, Ranks};
 use crate::counters::Counters;
 use crate::error::{Error, Result};
@@ -80,7 +80,7 @@ fn run(shared: &Shared, parts: &Parts) {
     let Rank::Leads { slot, term } = shared.ranks.wait(|| shared.stop.load(Ordering::Acquire)) else {
         return;
     };
-    match serve(shared, parts, slot, term) {
+    match memory::patiently(MEMORY_LIMIT, || serve(shared, parts, slot, term)) {
         Ok(host) => {
             *parts.door.lock() = Some(host.door());
             *shared.host.lock() = Some(host);

@@ -6,7 +6,7 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use scoutfs_env::device::BlockDevice;
+use scoutfs_env::device::{BlockDevice, IoError};
 use scoutfs_env::net::{NetError, Network, Stream};
 use scoutfs_env::sync::Mutex;
 use scoutfs_env::{Arc, Box, IoBuf};
@@ -56,6 +56,9 @@ pub(super) enum NoWay {
         /// How many there are.
         slots: u32,
     },
+    /// The device fails.
+    #[error("the voters' blocks cannot be read: {0}")]
+    Device(IoError),
     /// The leader does not answer.
     #[error("the leader at {address}: {why}")]
     Network {
@@ -100,12 +103,19 @@ impl Link {
         let mut sectors = IoBuf::zeroed(2 * SECTOR_SIZE).map_err(|_| NoWay::NoMemory)?;
         let mut leader: Option<VoterBlock> = None;
         let (mut readable, mut present) = (0, 0);
+        // Of all reads; nothing is said of a device of which one works.
+        let mut failed = None;
+        let mut works = false;
         for voter in 0..self.geometry.nr_voters() {
             let mut read = [false; 2];
             for (copy, sector) in sectors.chunks_exact_mut(SECTOR_SIZE).enumerate() {
                 let offset = self.geometry.quorum_block_offset(voter, copy as u32);
-                read[copy] = self.device.read(offset, sector).is_ok();
+                match self.device.read(offset, sector) {
+                    Ok(()) => read[copy] = true,
+                    Err(e) => failed = Some(e),
+                }
             }
+            works |= read != [false; 2];
             let (first, second) = sectors.split_at(SECTOR_SIZE);
             let copies = [read[0].then_some(first), read[1].then_some(second)];
             let nr_voters = self.geometry.nr_voters();
@@ -116,6 +126,9 @@ impl Link {
             if block.owned && block.leader_term > 0 && better {
                 leader = Some(block);
             }
+        }
+        if let Some(e) = failed.filter(|_| !works) {
+            return Err(NoWay::Device(e));
         }
         let slots = self.geometry.nr_voters();
         let needed = slots / 2 + 1;

@@ -161,7 +161,8 @@ impl Mount {
 
     /// Mounts the volume on a device, as a node of a network.
     ///
-    /// Waits until some node leads. One with a server address may be elected, now or later.
+    /// Waits until some node leads. One with a server address may be elected, now or later. Fails when the device has done
+    /// nothing but fail for the dead time.
     pub fn open_in(
         device: Arc<Box<dyn BlockDevice>>,
         network: Arc<Box<dyn Network>>,
@@ -205,14 +206,15 @@ impl Mount {
         let alone = network.is_none();
         let client = Arc::new(Client::new(fsid, rid, secret, counters.clone()))?;
         let link = Link::new(base.device.clone(), fsid, geometry, network, door);
-        let (session, receiver) = Session::start(client.clone(), link, ranks)?;
+        let dead_time = Duration::from_millis(options.timing.dead_ms);
+        let (session, receiver) = Session::start(client.clone(), link, ranks, dead_time)?;
         let joined = join(base.device, base.cache, geometry, fsid, rid, options, client.clone(), counters);
         let store = match joined.and_then(|store| Ok(Arc::new(store)?)) {
             Ok(store) => store,
             Err(e) => {
                 client.close();
                 receiver.join();
-                return Err(session.in_vain().unwrap_or(e));
+                return Err(session.gave_up().unwrap_or(e));
             }
         };
         session.attach(&store);

@@ -7,6 +7,10 @@
 //! it handles anything, and again after a commit, before anybody hears of it. When the lease had ended and goes on, nobody else
 //! led: what was written counts, and the mounts, which could not renew their leases meanwhile, are given time.
 //!
+//! Both threads wait for memory, for as long as [`MEMORY_LIMIT`]: what a handler changes in memory must agree, and a server that stops
+//! takes its mount with it. Meanwhile requests stay queued. They wait for nobody who might be the one to free memory, and the
+//! voter's thread, which keeps the lease, needs none.
+//!
 //! Locking: the merge thread gets its jobs and gives its results through one mutex, a leaf.
 
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +20,7 @@ use scoutfs_btree::BlockCache;
 use scoutfs_env::net::{Stream, pipe};
 use scoutfs_env::sync::{Condvar, Mutex};
 use scoutfs_env::thread::{self, JoinHandle};
-use scoutfs_env::{Arc, Box, time, try_box};
+use scoutfs_env::{Arc, Box, memory, time, try_box};
 use scoutfs_net::connection::Secret;
 use scoutfs_server::Server;
 use scoutfs_server::merge_job::{MergeJob, MergeResult};
@@ -29,6 +33,10 @@ use crate::error::{Error, Result};
 
 /// The longest that the thread sleeps with nothing to do.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
+/// How long the server waits for memory before it stops.
+pub(super) const MEMORY_LIMIT: Duration = Duration::from_secs(60);
+/// When one round takes longer, mounts that wanted to renew their leases meanwhile are given time.
+const LONG_ROUND: Duration = Duration::from_secs(2);
 
 /// What the threads and the mount share.
 struct Shared {
@@ -103,14 +111,16 @@ impl ServerHost {
         let for_server = shared.clone();
         let server = thread::spawn("scoutfs-server", move || {
             let mut peers = Peers::new(for_server.identity.fsid, for_server.identity.term);
-            serve(server, &mut peers, &for_server, &leadership);
+            memory::patiently(MEMORY_LIMIT, || serve(server, &mut peers, &for_server, &leadership));
             for_server.inbox.close();
             peers.finish();
         })
         .map_err(spawn_failed)?;
         let for_merger = shared.clone();
-        let merger =
-            thread::spawn("scoutfs-merge", move || merge(&for_merger, &cache)).map_err(spawn_failed)?;
+        let merger = thread::spawn("scoutfs-merge", move || {
+            memory::patiently(MEMORY_LIMIT, || merge(&for_merger, &cache))
+        })
+        .map_err(spawn_failed)?;
         Ok(ServerHost { shared, server: Some(server), merger: Some(merger) })
     }
 
@@ -177,7 +187,11 @@ fn serve(mut server: Server, peers: &mut Peers, shared: &Shared, leadership: &Le
             is_out = false;
             server.job_done(time::mono_now(), result);
         }
-        server.tick(time::mono_now());
+        let then = time::mono_now();
+        if then.saturating_duration_since(now) >= wait + LONG_ROUND {
+            server.resumed(then);
+        }
+        server.tick(then);
         if server.dirty()
             && let Err(e) = server.commit()
         {

@@ -4,7 +4,7 @@
 //! It must never wait for an answer itself; what takes longer is queued for the worker. Orders that come before there is a store
 //! wait for it.
 //!
-//! Locking: one mutex over the store and what waits for it, held while orders are handed on.
+//! Locking: one mutex over the store and what waits for it, held while orders are handed on; one over why a mount gives up, a leaf.
 
 use core::sync::atomic::Ordering;
 use core::time::Duration;
@@ -24,7 +24,7 @@ use zerocopy::IntoBytes;
 
 use super::client::{Arrived, Client, MEMORY_PAUSE, Order};
 use super::link::{Link, NoWay};
-use super::voter::Ranks;
+use super::voter::{Failures, Ranks};
 use super::worker;
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -43,8 +43,10 @@ pub(super) struct Session {
     /// The voter wants to know whether there is a server.
     ranks: Option<Arc<Ranks>>,
     orders: Mutex<Orders>,
-    /// Why no server can come.
-    in_vain: Mutex<Option<NoWay>>,
+    /// How long a mount that has no store yet waits on a device that does nothing but fail.
+    dead_time: Duration,
+    /// Why it does not wait any longer.
+    gave_up: Mutex<Option<NoWay>>,
 }
 
 #[derive(Default)]
@@ -78,14 +80,10 @@ impl Session {
         client: Arc<Client>,
         link: Link,
         ranks: Option<Arc<Ranks>>,
+        dead_time: Duration,
     ) -> Result<(Arc<Session>, JoinHandle)> {
-        let session = Arc::new(Session {
-            client,
-            link,
-            ranks,
-            orders: Mutex::new(Orders::default()),
-            in_vain: Mutex::new(None),
-        })?;
+        let (orders, gave_up) = (Mutex::new(Orders::default()), Mutex::new(None));
+        let session = Arc::new(Session { client, link, ranks, orders, dead_time, gave_up })?;
         let running = session.clone();
         let thread = thread::spawn("scoutfs-recv", move || running.run()).map_err(|_| Error::NoMemory)?;
         Ok((session, thread))
@@ -100,22 +98,42 @@ impl Session {
         }
     }
 
-    /// Why the mount cannot join, if that is known.
-    pub fn in_vain(&self) -> Option<Error> {
-        match *self.in_vain.lock() {
+    /// Why a mount that has no store yet does not wait for a server any longer.
+    pub fn gave_up(&self) -> Option<Error> {
+        match *self.gave_up.lock() {
             Some(NoWay::Unreadable { readable, needed, slots }) => Some(Error::Voters {
                 readable: readable as usize,
                 needed: needed as usize,
                 slots: slots as usize,
             }),
+            Some(NoWay::Device(e)) => Some(Error::Election(e)),
             _ => None,
         }
+    }
+
+    /// Whether there is nothing to wait for, and no store that shuts down by itself: too few voters can be read, or the device does
+    /// nothing but fail.
+    fn gives_up(&self, e: NoWay, reads: &Failures) -> bool {
+        let voter = self.ranks.as_ref().and_then(|ranks| ranks.dead_device());
+        let dead = reads.for_longer_than(self.dead_time, time::mono_now()).or(voter);
+        let in_vain = match (e, dead) {
+            (_, Some(e)) => NoWay::Device(e),
+            (NoWay::Unreadable { .. }, None) => e,
+            _ => return false,
+        };
+        // A mount that is joined goes on as long as it has its lease.
+        if self.orders.lock().store.is_some() {
+            return false;
+        }
+        *self.gave_up.lock() = Some(in_vain);
+        true
     }
 
     fn run(&self) {
         // What was said last, so that it is not said over and over.
         let mut said = None;
         let mut since = time::mono_now();
+        let mut reads = Failures::default();
         while !self.client.is_closed() {
             match self.link.connect() {
                 Ok(stream) => {
@@ -129,19 +147,18 @@ impl Session {
                     since = time::mono_now();
                 }
                 Err(NoWay::Ended) => break,
-                Err(e) if time::mono_now().saturating_duration_since(since) < PATIENCE => {
-                    scoutfs_env::debug!("no server yet: {e}");
-                }
-                // A mount that is joined goes on as long as it has its lease.
-                Err(e @ NoWay::Unreadable { .. }) if self.orders.lock().store.is_none() => {
-                    *self.in_vain.lock() = Some(e);
-                    break;
-                }
                 Err(e) => {
-                    if said.as_ref() != Some(&e) {
-                        scoutfs_env::info!("waiting for the server: {e}");
+                    let now = time::mono_now();
+                    reads.note(now, if let NoWay::Device(e) = e { Err(e) } else { Ok(()) });
+                    if now.saturating_duration_since(since) >= PATIENCE {
+                        if said.as_ref() != Some(&e) {
+                            scoutfs_env::info!("waiting for the server: {e}");
+                        }
+                        said = Some(e);
+                        if self.gives_up(e, &reads) {
+                            break;
+                        }
                     }
-                    said = Some(e);
                 }
             }
             if !self.client.is_closed() {

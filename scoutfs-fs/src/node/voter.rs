@@ -4,13 +4,13 @@
 //! The thread does nothing but the machine's reads and writes, with buffers that it got at the start: it never
 //! waits for memory or for other IO.
 //!
-//! Locking: the store that is told of the end of leadership is behind a mutex of its own, a leaf; the server learns of the lease
+//! Locking: the store that is told of the end of leadership is behind a mutex of its own, a leaf, as are the rank and a dead device; the server learns of the lease
 //! through [`Leadership`].
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 
-use scoutfs_env::device::BlockDevice;
+use scoutfs_env::device::{BlockDevice, IoError};
 use scoutfs_env::sync::{Condvar, Mutex};
 use scoutfs_env::thread::{self, JoinHandle};
 use scoutfs_env::time::{self, Mono};
@@ -52,6 +52,8 @@ pub(crate) struct Ranks {
     leadership: Arc<Leadership>,
     /// The term of the server that the mount is connected to; 0 none.
     connected: AtomicU64,
+    /// The device does nothing but fail.
+    dead_device: Mutex<Option<IoError>>,
 }
 
 impl Ranks {
@@ -61,6 +63,7 @@ impl Ranks {
             changed: Condvar::new(),
             leadership: Arc::new(Leadership::new(lease_until))?,
             connected: AtomicU64::new(0),
+            dead_device: Mutex::new(None),
         })
     }
 
@@ -87,6 +90,11 @@ impl Ranks {
     /// Whether this node may act as the leader.
     pub fn leadership(&self) -> Arc<Leadership> {
         self.leadership.clone()
+    }
+
+    /// Whether the device has done nothing but fail for the dead time.
+    pub fn dead_device(&self) -> Option<IoError> {
+        *self.dead_device.lock()
     }
 
     /// The mount is connected to the server of this term; 0 to none.
@@ -140,6 +148,29 @@ struct Runner {
     blocks: Vec<Option<VoterBlock>>,
     /// Voters of which nothing could be read the last time: a bit each.
     unreadable: u32,
+    reads: Failures,
+    writes: Failures,
+}
+
+/// Since when requests of a kind have done nothing but fail, and with what.
+///
+/// That is no silence of others: no slot is taken because of it.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Failures(Option<(Mono, IoError)>);
+
+impl Failures {
+    /// One has ended.
+    pub fn note(&mut self, now: Mono, result: core::result::Result<(), IoError>) {
+        match result {
+            Ok(()) => self.0 = None,
+            Err(e) => drop(self.0.get_or_insert((now, e))),
+        }
+    }
+
+    /// The first failure, when there was no success in the time after it.
+    pub fn for_longer_than(&self, time: Duration, now: Mono) -> Option<IoError> {
+        self.0.filter(|(since, _)| now.saturating_duration_since(*since) > time).map(|(_, e)| e)
+    }
 }
 
 impl Runner {
@@ -168,6 +199,8 @@ impl Runner {
             sector: IoBuf::zeroed(SECTOR_SIZE)?,
             blocks,
             unreadable: 0,
+            reads: Failures::default(),
+            writes: Failures::default(),
         })
     }
 
@@ -193,6 +226,7 @@ impl Runner {
     fn read(&mut self) {
         let nr_voters = self.geometry.nr_voters();
         let mut readable = 0;
+        let mut failed = Ok(());
         for voter in 0..nr_voters {
             let mut copies = [false; 2];
             for copy in 0..2u32 {
@@ -200,6 +234,7 @@ impl Runner {
                 let offset = self.geometry.quorum_block_offset(voter, copy);
                 let read = self.device.read(offset, &mut self.sectors[at..at + SECTOR_SIZE]);
                 copies[copy as usize] = read.is_ok();
+                failed = failed.and(read);
             }
             let sector = |copy: usize| {
                 let at = (voter as usize * 2 + copy) * SECTOR_SIZE;
@@ -220,36 +255,46 @@ impl Runner {
                 *block = newest.ok();
             }
         }
+        let now = time::mono_now();
         if readable == 0 {
-            self.machine.handle_io_error(time::mono_now());
+            self.reads.note(now, failed);
+            self.machine.handle_io_error(now);
         } else {
-            self.machine.handle_blocks(time::mono_now(), &self.blocks);
+            self.reads.note(now, Ok(()));
+            self.machine.handle_blocks(now, &self.blocks);
         }
     }
 
     fn write(&mut self, block: &VoterBlock) {
         let offset = self.geometry.quorum_block_offset(block.voter, (block.write_nr & 1) as u32);
-        let written = match block.encode(self.fsid, &mut self.sector) {
-            Ok(()) => self
-                .device
-                .flush()
-                .and_then(|()| self.device.write_durable(offset, &self.sector))
-                .map_err(|e| scoutfs_env::warn!("voter slot {}: {e}", block.voter)),
-            Err(e) => {
-                scoutfs_env::error!("voter slot {}: {e}", block.voter);
-                Err(())
-            }
-        };
+        if let Err(e) = block.encode(self.fsid, &mut self.sector) {
+            scoutfs_env::error!("voter slot {}: {e}", block.voter);
+            self.machine.handle_io_error(time::mono_now());
+            return;
+        }
+        let flushed = self.device.flush();
+        let written = flushed.and_then(|()| self.device.write_durable(offset, &self.sector));
+        let now = time::mono_now();
+        self.writes.note(now, written);
         match written {
-            Ok(()) => self.machine.handle_written(time::mono_now()),
-            Err(()) => self.machine.handle_io_error(time::mono_now()),
+            Ok(()) => self.machine.handle_written(now),
+            Err(e) => {
+                scoutfs_env::warn!("voter slot {}: {e}", block.voter);
+                self.machine.handle_io_error(now);
+            }
         }
     }
 
-    /// Leaves the slot, if there is one.
+    /// Whether the device does nothing but fail, since longer than an owner of a slot takes to be dead.
+    fn dead_device(&self, now: Mono) -> Option<IoError> {
+        let dead = self.machine.dead_time();
+        self.reads.for_longer_than(dead, now).or_else(|| self.writes.for_longer_than(dead, now))
+    }
+
+    /// Leaves the slot, if there is one. On a device that does nothing but fail it is left as by a crash.
     fn leave(&mut self) {
         self.machine.leave(time::mono_now());
-        while !matches!(self.step(), Some(Output::Left)) {}
+        while !matches!(self.step(), Some(Output::Left)) && self.dead_device(time::mono_now()).is_none() {}
     }
 
     /// Tells the machine which owners of slots are dead for certain.
@@ -267,7 +312,8 @@ impl Runner {
 }
 
 impl VoterHost {
-    /// Claims a voter slot and waits until this node leads. Says in the log what it waits for.
+    /// Claims a voter slot and waits until this node leads. Says in the log what it waits for. Fails when the device has done
+    /// nothing but fail for the dead time.
     pub fn elect(
         device: &Arc<Box<dyn BlockDevice>>,
         fsid: u64,
@@ -295,8 +341,16 @@ impl VoterHost {
                 }
                 _ => {}
             }
+            let now = time::mono_now();
+            if let Some(e) = runner.dead_device(now) {
+                return Err(Error::Election(e));
+            }
             runner.confirm_deaths(oracle);
-            if let Err(e) = rivals.look(time::mono_now(), slot.is_some(), &runner.machine) {
+            // Of a device that fails nothing is known.
+            if runner.reads.0.is_some() {
+                continue;
+            }
+            if let Err(e) = rivals.look(now, slot.is_some(), &runner.machine) {
                 runner.leave();
                 return Err(e);
             }
@@ -407,6 +461,7 @@ fn beat(mut runner: Runner, shared: &Shared, patience: Duration, oracle: Option<
             }
             _ => {}
         }
+        *ranks.dead_device.lock() = runner.dead_device(time::mono_now());
         if let Some(until) = runner.machine.lease_until() {
             ranks.leadership.set_lease(until);
         } else if let Some(oracle) = oracle {

@@ -24,6 +24,7 @@
 //! | `runs` | which log trees a checkpoint writes anew |
 //! | `space` | this mount's free space, as operations use it |
 //! | `news` | what other mounts have committed, as far as this one must see it |
+//! | `shortage` | what is done before a volume is said to be full |
 //! | `supply` | getting space, seqs and inode numbers from the server |
 //! | `roots` | the roots that this mount reads from |
 //! | `reader` | reading committed items |
@@ -45,6 +46,7 @@ mod opens;
 mod reader;
 mod roots;
 mod runs;
+mod shortage;
 mod slot;
 mod space;
 mod supply;

@@ -7,7 +7,7 @@
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 
-use scoutfs_btree::space::{SpaceError, SpaceExtent, SpaceKind};
+use scoutfs_btree::space::{SpaceExtent, SpaceKind};
 use scoutfs_env::Vec;
 use scoutfs_env::sync::Mutex;
 use scoutfs_env::time::{self, Mono};
@@ -19,21 +19,9 @@ use scoutfs_format::msg::{
 use scoutfs_format::server_item::HandOverExtent;
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::Store;
 use super::commit::Wish;
-use super::slot::{checkpoint_blocks, merge_growth};
-use super::{DataRun, Store};
 use crate::error::{Error, Result};
-
-/// How often to look whether merges give space back before the volume counts as full, when none goes on.
-const FULL_ATTEMPTS: u32 = 400;
-/// And when they do: whoever waits that long is told that it is full, though others may go on to write and delete.
-const LONGEST_FULL: u32 = 10 * FULL_ATTEMPTS;
-/// Between two looks.
-const FULL_PAUSE: Duration = Duration::from_millis(25);
-/// Metadata blocks that the mount keeps besides what its checkpoint needs when the server has none to merge with.
-const FEED_KEEP: u64 = 8;
-/// Most extents that are given back at once.
-const GIVE_EXTENTS: usize = 64;
 
 /// What was fetched ahead, and what the worker must tell the server.
 pub(crate) struct Numbers {
@@ -72,33 +60,6 @@ pub(crate) enum Supplied {
     Later,
     /// Nothing.
     None,
-}
-
-/// How long somebody waits on a volume that looks full: as long as merges go on, however slow they are, and a while without.
-#[derive(Default)]
-struct Patience {
-    /// Looks since a merge went on.
-    idle: u32,
-    looks: u32,
-    /// What the server has done when it was looked last.
-    pieces: u64,
-}
-
-impl Patience {
-    /// Waits a moment. [`Error::NoSpace`] when there was enough of that.
-    fn wait(&mut self, pieces: u64) -> Result<()> {
-        if self.pieces != pieces {
-            self.idle = 0;
-        }
-        self.pieces = pieces;
-        if self.idle == FULL_ATTEMPTS || self.looks == LONGEST_FULL {
-            return Err(Error::NoSpace);
-        }
-        self.idle += 1;
-        self.looks += 1;
-        time::sleep(FULL_PAUSE);
-        Ok(())
-    }
 }
 
 /// Space and inodes of the volume.
@@ -150,6 +111,11 @@ impl Numbers {
         Duration::from_nanos(self.lease_end.load(Ordering::Acquire).saturating_sub(now.as_ns()))
     }
 
+    /// More space of the kind should be asked for.
+    pub fn note_low(&self, kind: SpaceKind) {
+        self.low[kind as usize].store(true, Ordering::Relaxed);
+    }
+
     /// A prefetched seq that is too low is thrown away.
     pub fn drop_seq_below(&self, seq: u64) {
         let mut next = self.next_seq.lock();
@@ -167,7 +133,7 @@ impl Numbers {
     }
 }
 
-fn parse<T: FromBytes>(payload: &[u8]) -> Result<T> {
+pub(super) fn parse<T: FromBytes>(payload: &[u8]) -> Result<T> {
     T::read_from_bytes(payload).map_err(|_| Error::Shutdown("an answer of the server has a wrong length"))
 }
 
@@ -218,154 +184,8 @@ impl Store {
         Ok(ino)
     }
 
-    /// Metadata blocks that the next checkpoint may need, with `bytes` more of items.
-    fn meta_need(&self, bytes: usize) -> u64 {
-        // The transaction is bounded; two of them can be on their way.
-        let open = (2 * self.tuning.max_trans_bytes).saturating_add(bytes) as u64;
-        self.checkpoint_need.load(Ordering::Relaxed).saturating_add(checkpoint_blocks(open))
-    }
-
-    /// Metadata blocks that must be free before `bytes` more of items are written. Who is not privileged leaves the reserve
-    /// alone, and what merging all that is not merged may cost: the mount gives it to the server when that has no more.
-    fn meta_want(&self, bytes: usize, privileged: bool) -> u64 {
-        let need = self.meta_need(bytes);
-        if privileged {
-            return need;
-        }
-        let unmerged = self.unmerged_bytes.load(Ordering::Relaxed);
-        let open = (2 * self.tuning.max_trans_bytes).saturating_add(bytes) as u64;
-        let reserve = self.space.lock().reserve_blocks();
-        need.saturating_add(reserve).saturating_add(merge_growth(unmerged.saturating_add(open)))
-    }
-
-    /// Metadata blocks below which the worker gets more, so that nobody has to wait for them.
-    fn meta_ahead(&self, bytes: usize, privileged: bool) -> u64 {
-        self.meta_want(bytes, privileged).saturating_add(self.meta_need(bytes) / 2)
-    }
-
-    /// Waits until the next checkpoint surely has its metadata blocks. The privileged may use the reserve.
-    ///
-    /// When the server has none, what is left is in log trees, and in the merged tree under deletions: all that is
-    /// not merged is given to be merged, and [`Error::NoSpace`] is true only when that is done and gave nothing.
-    pub(super) fn ensure_meta(&self, bytes: usize, privileged: bool) -> Result<()> {
-        let mut patience = Patience::default();
-        let mut all_given = false;
-        loop {
-            let want = self.meta_want(bytes, privileged);
-            let ahead = self.meta_ahead(bytes, privileged);
-            let (free, pending) = {
-                let space = self.space.lock();
-                (space.free_blocks(SpaceKind::Meta), space.pending_blocks(SpaceKind::Meta))
-            };
-            if free >= want {
-                if free < ahead {
-                    self.numbers.low[SpaceKind::Meta as usize].store(true, Ordering::Relaxed);
-                }
-                return Ok(());
-            }
-            if free + pending >= want && pending > 0 {
-                self.commit(Wish::default())?;
-                continue;
-            }
-            let nothing_unmerged = self.unmerged_bytes.load(Ordering::Relaxed) == 0;
-            match self.request_space(SpaceKind::Meta, ahead.saturating_sub(free + pending))? {
-                Supplied::Some => {
-                    self.commit(Wish::default())?;
-                    continue;
-                }
-                Supplied::None if all_given && nothing_unmerged => return Err(Error::NoSpace),
-                Supplied::None | Supplied::Later => {}
-            }
-            self.commit(Wish { finalize: true, ..Wish::default() })?;
-            let pieces = self.feed_merges(privileged)?;
-            self.tell_server()?;
-            all_given = true;
-            patience.wait(pieces)?;
-        }
-    }
-
-    /// Gives the server the metadata blocks that it lacks for merging, as far as this mount can spare them. The privileged
-    /// can spare all but what the next checkpoint takes. Tells how far the server has come.
-    fn feed_merges(&self, privileged: bool) -> Result<u64> {
-        let reply: StatfsReply = parse(&self.client.request(MSG_STATFS, &[])?)?;
-        let (lacking, pieces) = (reply.lacking_meta.get(), reply.pieces.get());
-        if lacking == 0 {
-            return Ok(pieces);
-        }
-        let keep = if privileged {
-            self.checkpoint_need.load(Ordering::Relaxed).saturating_add(FEED_KEEP)
-        } else {
-            let reserve = self.space.lock().reserve_blocks();
-            self.meta_need(0).saturating_add(reserve)
-        };
-        if self.give(SpaceKind::Meta, lacking, keep)? {
-            self.commit(Wish::default())?;
-        }
-        Ok(pieces)
-    }
-
-    /// Gives up to `count` free blocks to the server with the open transaction, in the longest runs, and keeps `keep`. False
-    /// when there are none to give.
-    fn give(&self, kind: SpaceKind, count: u64, keep: u64) -> Result<bool> {
-        let mut extents = Vec::with_capacity(GIVE_EXTENTS)?;
-        let mut space = self.space.lock();
-        let mut left = space.free_blocks(kind).saturating_sub(keep).min(count);
-        while left > 0 && extents.len() < GIVE_EXTENTS {
-            match space.alloc_to_give(kind, left.min(u32::MAX.into()), true) {
-                Ok(extent) => {
-                    left -= extent.len;
-                    extents.push(SpaceExtent::new(kind, extent.start, extent.len))?;
-                }
-                Err(SpaceError::NoSpace { .. }) => break,
-                Err(e) => return Err(e.into()),
-            }
-        }
-        if extents.is_empty() {
-            return Ok(false);
-        }
-        if let Err(e) = space.give(&extents) {
-            for &blocks in &extents {
-                space.release_held(blocks)?;
-            }
-            return Err(e.into());
-        }
-        Ok(true)
-    }
-
-    /// Takes free data blocks in memory only: a run of 1 to `want_blocks`, near `near` if possible. Waits for the server when
-    /// there are none; [`Error::NoSpace`] when there are none anywhere.
-    pub fn reserve_data(&self, want_blocks: u64, near: Option<u64>) -> Result<DataRun> {
-        let mut patience = Patience::default();
-        loop {
-            self.trans.check()?;
-            if let Some(run) = self.space.reserve_data(want_blocks.max(1), near)? {
-                let free = self.space.lock().free_blocks(SpaceKind::Data);
-                if free < self.space_chunk(SpaceKind::Data) / 2 {
-                    self.numbers.low[SpaceKind::Data as usize].store(true, Ordering::Relaxed);
-                }
-                return Ok(run);
-            }
-            if self.space.lock().pending_blocks(SpaceKind::Data) > 0 {
-                self.commit(Wish::default())?;
-                continue;
-            }
-            let supplied = self.request_space(SpaceKind::Data, want_blocks)?;
-            if supplied == Supplied::Some {
-                self.commit(Wish::default())?;
-                continue;
-            }
-            // Metadata blocks that are not needed can become data.
-            let given = supplied == Supplied::None && self.give_back(SpaceKind::Meta)?;
-            if supplied == Supplied::None && !given {
-                return Err(Error::NoSpace);
-            }
-            let reply: StatfsReply = parse(&self.client.request(MSG_STATFS, &[])?)?;
-            patience.wait(reply.pieces.get())?;
-        }
-    }
-
     /// Blocks to ask for at once.
-    fn space_chunk(&self, kind: SpaceKind) -> u64 {
+    pub(super) fn space_chunk(&self, kind: SpaceKind) -> u64 {
         let bytes = (self.geometry().volume_bytes() / 64).clamp(1 << 20, 1 << 30);
         match kind {
             SpaceKind::Meta => bytes / scoutfs_format::BLOCK_SIZE as u64,
@@ -425,20 +245,6 @@ impl Store {
         }
         self.space.lock().take(header.number.get(), &extents)?;
         Ok(Supplied::Some)
-    }
-
-    /// Gives free blocks of a kind back to the server, all but what is needed soon. False when there are none to give.
-    pub(crate) fn give_back(&self, kind: SpaceKind) -> Result<bool> {
-        let keep = match kind {
-            SpaceKind::Meta => self.meta_want(0, false),
-            SpaceKind::Data => self.space_chunk(kind),
-        };
-        let gave = self.give(kind, u64::MAX, keep)?;
-        if gave {
-            self.commit(Wish::default())?;
-            self.tell_server()?;
-        }
-        Ok(gave)
     }
 
     /// Tells the server what is durable: hand-overs that were taken and given, finalized log trees.

@@ -2,14 +2,15 @@
 //! A volume on a device in memory.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc as StdArc, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
-use scoutfs_env::device::{BlockDevice, IoError, MemDevice};
+use scoutfs_env::device::{BlockDevice, EIO, IoError, IoOp, MemDevice};
 use scoutfs_env::net::{Network, TcpNetwork};
 use scoutfs_env::{Arc, Box, try_box};
 use scoutfs_format::voter::ProcessId;
+use scoutfs_fs::check::Summary;
 use scoutfs_fs::dir::NewInode;
 use scoutfs_fs::mkfs::{Options, mkfs};
 use scoutfs_fs::{Mount, MountOptions};
@@ -33,17 +34,27 @@ impl DeathOracle for NoneDead {
     }
 }
 
-/// A device that several owners share, as a disk is. It hangs while `hung` is held for writing.
+/// A device that several owners share, as a disk is. It hangs while `hung` is held for writing, and fails when no requests
+/// are `left`. It may also fail all that is not a read.
 struct Shared {
     memory: StdArc<MemDevice>,
     hung: StdArc<RwLock<()>>,
     slow_merges: StdArc<AtomicU64>,
+    left: StdArc<AtomicU64>,
+    only_reads: StdArc<AtomicBool>,
 }
 
 impl Shared {
-    fn wait(&self) -> &MemDevice {
+    fn admit(&self, op: IoOp, offset: u64, len: usize) -> Result<&MemDevice, IoError> {
         drop(self.hung.read().unwrap());
-        &self.memory
+        if op != IoOp::Read && self.only_reads.load(Ordering::Relaxed) {
+            return Err(IoError { op, offset, len, errno: EIO });
+        }
+        let take = |left: u64| if left == u64::MAX { Some(left) } else { left.checked_sub(1) };
+        match self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
+            Ok(_) => Ok(&self.memory),
+            Err(_) => Err(IoError { op, offset, len, errno: EIO }),
+        }
     }
 }
 
@@ -55,16 +66,16 @@ impl BlockDevice for Shared {
         false
     }
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoError> {
-        self.wait().read(offset, buf)
+        self.admit(IoOp::Read, offset, buf.len())?.read(offset, buf)
     }
     fn write(&self, offset: u64, buf: &[u8]) -> Result<(), IoError> {
         if std::thread::current().name() == Some("scoutfs-merge") {
             std::thread::sleep(Duration::from_millis(self.slow_merges.load(Ordering::Relaxed)));
         }
-        self.wait().write(offset, buf)
+        self.admit(IoOp::Write, offset, buf.len())?.write(offset, buf)
     }
     fn flush(&self) -> Result<(), IoError> {
-        self.wait().flush()
+        self.admit(IoOp::Flush, 0, 0)?.flush()
     }
 }
 
@@ -73,6 +84,8 @@ pub struct Volume {
     memory: StdArc<MemDevice>,
     hung: StdArc<RwLock<()>>,
     slow_merges: StdArc<AtomicU64>,
+    left: StdArc<AtomicU64>,
+    only_reads: StdArc<AtomicBool>,
 }
 
 // Each test file uses a part of this module.
@@ -91,7 +104,14 @@ impl Volume {
     }
 
     fn on(memory: MemDevice) -> Volume {
-        Volume { memory: StdArc::new(memory), hung: StdArc::default(), slow_merges: StdArc::default() }
+        let left = StdArc::new(AtomicU64::new(u64::MAX));
+        Volume {
+            memory: StdArc::new(memory),
+            hung: StdArc::default(),
+            slow_merges: StdArc::default(),
+            left,
+            only_reads: StdArc::default(),
+        }
     }
 
     /// The device does nothing until the result is dropped.
@@ -104,10 +124,24 @@ impl Volume {
         self.slow_merges.store(ms, Ordering::Relaxed);
     }
 
+    /// The device does so many requests from now on, and then fails all.
+    pub fn die_after(&self, requests: u64) {
+        self.left.store(requests, Ordering::Relaxed);
+    }
+
+    /// From now on the device fails all that is not a read.
+    pub fn refuse_writes(&self) {
+        self.only_reads.store(true, Ordering::Relaxed);
+    }
+
     pub fn device(&self) -> Arc<Box<dyn BlockDevice>> {
-        let Volume { memory, hung, slow_merges } = self;
-        let (memory, hung, slow_merges) = (memory.clone(), hung.clone(), slow_merges.clone());
-        let shared = Shared { memory, hung, slow_merges };
+        let shared = Shared {
+            memory: self.memory.clone(),
+            hung: self.hung.clone(),
+            slow_merges: self.slow_merges.clone(),
+            left: self.left.clone(),
+            only_reads: self.only_reads.clone(),
+        };
         let device: Box<dyn BlockDevice> = try_box(shared).unwrap();
         Arc::new(device).unwrap()
     }
@@ -129,11 +163,15 @@ impl Volume {
 
     /// A node of a cluster, which runs the server at an address, or joins one that another runs.
     pub fn node(&self, address: SocketAddr, runs_server: bool) -> Mount {
+        self.try_node(address, runs_server).unwrap()
+    }
+
+    pub fn try_node(&self, address: SocketAddr, runs_server: bool) -> scoutfs_fs::Result<Mount> {
         let network: Box<dyn Network> = try_box(TcpNetwork::default()).unwrap();
         let options = MountOptions { server_addr: runs_server.then_some(address), ..Self::options() };
         let oracle: Box<dyn DeathOracle + Send + Sync> = try_box(NoneDead).unwrap();
         let (network, oracle) = (Arc::new(network).unwrap(), Arc::new(oracle).unwrap());
-        Mount::open_in(self.device(), network, &options, oracle).unwrap()
+        Mount::open_in(self.device(), network, &options, oracle)
     }
 
     fn options() -> MountOptions {
@@ -150,8 +188,8 @@ impl Volume {
         Volume::on(self.memory.snapshot())
     }
 
-    /// The volume must be sound.
-    pub fn check(&self) {
+    /// The volume must be sound. Tells what is in it.
+    pub fn check(&self) -> Summary {
         let mut issues = std::vec::Vec::new();
         let summary = scoutfs_fs::check::check(
             &self.device(),
@@ -160,6 +198,7 @@ impl Volume {
         )
         .unwrap();
         assert_eq!((issues, summary.issues, summary.changed), (vec![], 0, false));
+        summary
     }
 }
 

@@ -2,6 +2,7 @@
 //! The machine that claims a slot, votes, stands, leads and leaves.
 
 use core::net::SocketAddr;
+use core::time::Duration;
 
 use scoutfs_env::AllocError;
 use scoutfs_env::time::Mono;
@@ -331,6 +332,11 @@ impl Voter {
             Phase::Leader(leader) => Some(leader.term),
             _ => None,
         }
+    }
+
+    /// An owner that does not beat for so long is no longer counted upon.
+    pub fn dead_time(&self) -> Duration {
+        self.config.timing.dead()
     }
 
     /// The start of the newest reading of all voters that confirmed the leader, with a durable beat after it.

@@ -84,7 +84,10 @@ impl Server {
                 None => payload(0, &[])?,
             }));
         }
-        let extents = self.take_for_mount(kind, request.blocks.get())?;
+        let mut extents = self.take_for_mount(kind, request.blocks.get())?;
+        if extents.is_empty() && kind == SpaceKind::Data && self.clear_zones()? {
+            extents = self.take_for_mount(kind, request.blocks.get())?;
+        }
         if extents.is_empty() {
             return if self.more_space_to_come(kind) {
                 Err(Refusal::Status(STATUS_AGAIN))
@@ -101,29 +104,45 @@ impl Server {
         Ok(Answer::Durable(payload(number, extents)?))
     }
 
+    /// Metadata blocks that are not to be given: those that the working set lacks.
+    fn kept_meta(&self) -> u64 {
+        self.work_deficit()
+    }
+
+    /// Empty zones that mounts may have for a kind. Data must not take the last ones.
+    fn spare_zones(&self, kind: SpaceKind) -> u64 {
+        let kept = match kind {
+            SpaceKind::Meta => 0,
+            SpaceKind::Data => {
+                let kept = self.kept_meta() + 2 * reserve_blocks(self.total_meta());
+                let loose = self.free.of(SpaceKind::Meta).blocks();
+                kept.saturating_sub(loose).div_ceil(self.geometry.zone_meta_blocks())
+            }
+        };
+        self.free.empty_zones().saturating_sub(kept)
+    }
+
+    /// Whether there is something of a kind that a mount may have.
+    pub(super) fn has_spare(&self, kind: SpaceKind) -> bool {
+        match kind {
+            SpaceKind::Meta => self.free.available(kind) > self.kept_meta(),
+            SpaceKind::Data => !self.free.of(kind).is_empty() || self.spare_zones(kind) > 0,
+        }
+    }
+
     /// Takes extents of a kind out of the free space, no more than a fair share.
     fn take_for_mount(&mut self, kind: SpaceKind, want: u64) -> Result<Vec<SpaceExtent>, ServerError> {
         let mut extents = Vec::new();
         let blocks = zone_blocks(&self.geometry, kind);
-        // What of the metadata blocks and of the empty zones is not to be given.
-        let kept_meta = self.work_deficit();
         let left = match kind {
-            SpaceKind::Meta => self.free.available(kind).saturating_sub(kept_meta),
+            SpaceKind::Meta => self.free.available(kind).saturating_sub(self.kept_meta()),
             SpaceKind::Data => self.free.available(kind),
         };
         let want = want.min((left / SHARE).max(blocks)).min(left);
         if want == 0 {
             return Ok(extents);
         }
-        let kept_zones = match kind {
-            SpaceKind::Meta => 0,
-            SpaceKind::Data => {
-                let kept = kept_meta + 2 * reserve_blocks(self.total_meta());
-                let loose = self.free.of(SpaceKind::Meta).blocks();
-                kept.saturating_sub(loose).div_ceil(self.geometry.zone_meta_blocks())
-            }
-        };
-        let zones = self.free.empty_zones().saturating_sub(kept_zones);
+        let zones = self.spare_zones(kind);
         if want < blocks || zones == 0 {
             let wanted = want.min(self.free.of(kind).blocks());
             let changes = &mut self.changes;
@@ -170,10 +189,13 @@ impl Server {
 
     /// Whether space of a kind will come back to the server without any mount's doing.
     fn more_space_to_come(&mut self, kind: SpaceKind) -> bool {
-        let merging = kind == SpaceKind::Meta && self.short_of_meta();
-        merging
-            || self.reclaim_pending()
-            || (kind == SpaceKind::Meta && self.work.total() > self.work_target() + self.work_slack())
+        let merging = self.short_of(kind);
+        let working = match kind {
+            SpaceKind::Meta => self.work.total() > self.work_target() + self.work_slack(),
+            // The next commit makes these usable, and then they can move.
+            SpaceKind::Data => !self.work.pending.is_empty(),
+        };
+        merging || working || self.reclaim_pending()
     }
 
     /// A mount says that it has taken hand-overs. Its own record decides.

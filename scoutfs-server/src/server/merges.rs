@@ -32,6 +32,8 @@
 //! A mount that asks for metadata blocks when none are free makes the server *short*: pieces of sweeps and of logs take turns then,
 //! and a sweep begins as soon as the floor has risen, however few deletions there are. The mount is told to come again
 //! until all logs are merged and the sweep has nothing left to drop; only then is the volume full.
+//! One that asks for data blocks does the same, since a zone that gets free of metadata can hold data, but a sweep must have
+//! enough to drop that a whole zone may come of it, and the server is short no longer than the mount is told to come again.
 
 use core::time::Duration;
 
@@ -40,6 +42,7 @@ use scoutfs_btree::{Error, Limit};
 use scoutfs_env::time::Mono;
 use scoutfs_env::{OrdMap, Vec, log};
 use scoutfs_format::Key;
+use scoutfs_format::block::BLOCK_SIZE;
 use scoutfs_format::le::U64;
 use scoutfs_format::msg::{CommitNumber, MSG_MERGED, MergedLogs};
 use scoutfs_format::ring::LOG_FINALIZED;
@@ -56,6 +59,8 @@ const RETRY: Duration = Duration::from_secs(10);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// Fewer tombstones than this are left alone, but in a low tree.
 const SWEEP_TOMBSTONES: u64 = 4096;
+/// Space that a deletion may give at most: the items of a small file take that much, and each of them is a deletion.
+const DROPPED_BYTES: u64 = 1024;
 /// A tree that is not higher is low: leaves, and a root above them.
 const LOW_TREE: u8 = 2;
 /// Few tombstones are swept when nothing has been merged for so long.
@@ -91,8 +96,8 @@ pub(crate) struct Merges {
     quiet_from: Mono,
     /// The floor of the last sweep.
     swept_floor: u64,
-    /// A mount asked for metadata blocks and there are none.
-    short: bool,
+    /// A mount asked for blocks of the kind and there are none.
+    short: Option<SpaceKind>,
     /// Since the last sweep nothing happened that can have raised the floor.
     swept: bool,
     /// The last piece was one of a sweep.
@@ -113,7 +118,7 @@ impl Merges {
             next_sweep: Mono::ZERO,
             quiet_from: Mono::ZERO,
             swept_floor: 0,
-            short: false,
+            short: None,
             swept: false,
             last_was_sweep: false,
             not_before: Mono::ZERO,
@@ -227,19 +232,31 @@ impl Server {
 
     /// Whether a sweep is wanted for the space that it may give.
     fn short_sweep(&self) -> bool {
-        self.merges.short && !self.merges.swept && self.sb.tombstones.get() > 0
+        let enough = match self.merges.short {
+            Some(SpaceKind::Meta) => 1,
+            Some(SpaceKind::Data) => self.geometry.zone_meta_blocks() * BLOCK_SIZE as u64 / DROPPED_BYTES,
+            None => return false,
+        };
+        !self.merges.swept && self.sb.tombstones.get() >= enough
     }
 
-    /// A mount asked for metadata blocks and there are none. Returns whether merging may still give some.
-    pub(super) fn short_of_meta(&mut self) -> bool {
-        if !self.merges.short {
-            self.merges.short = true;
+    /// A mount asked for blocks and there are none. Returns whether merging may still give some.
+    pub(super) fn short_of(&mut self, kind: SpaceKind) -> bool {
+        if self.merges.short.is_none() {
             self.merges.wake();
         }
-        self.merges.any_out()
+        // Who lacks metadata gets more of the server.
+        if self.merges.short != Some(SpaceKind::Meta) {
+            self.merges.short = Some(kind);
+        }
+        let more = self.merges.any_out()
             || self.merges.sweep_from.is_some()
             || self.next_log().is_some()
-            || self.short_sweep()
+            || self.short_sweep();
+        if !more && kind == SpaceKind::Data {
+            self.merges.short = self.merges.short.filter(|&short| short != kind);
+        }
+        more
     }
 
     /// When [`poll_job`](Self::poll_job) may have something.
@@ -269,11 +286,17 @@ impl Server {
     }
 
     fn make_job(&mut self, now: Mono) -> Result<Option<MergeJob>, ServerError> {
-        if self.merges.short && self.free.available(SpaceKind::Meta) > 0 {
-            self.merges.short = false;
+        let eased = match self.merges.short {
+            // The server may have what mounts may not.
+            Some(SpaceKind::Meta) => self.free.available(SpaceKind::Meta) > 0,
+            Some(SpaceKind::Data) => self.has_spare(SpaceKind::Data),
+            None => false,
+        };
+        if eased {
+            self.merges.short = None;
         }
         let sweep = self.wants_sweep(now);
-        let sweep_first = sweep && self.merges.short && !self.merges.last_was_sweep;
+        let sweep_first = sweep && self.merges.short.is_some() && !self.merges.last_was_sweep;
         let (target, work) = match self.next_log().filter(|_| !sweep_first) {
             Some((slot, nr)) => (Target::Log { slot, nr }, self.merge_of(slot, nr)?),
             None if sweep => (Target::Sweep, Work::Sweep),

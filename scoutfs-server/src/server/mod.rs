@@ -13,6 +13,7 @@
 //! | `seqs` | seqs and inode numbers |
 //! | `horizon` | rounds that find how far the change index is complete |
 //! | `hand_over` | space to and from mounts |
+//! | `clear` | whole zones out of loose metadata blocks |
 //! | `merges` | which log is merged when, and what becomes of the pieces |
 //! | `reclaim` | taking back what a mount that is gone has left |
 //! | `locks` | cluster locks |
@@ -26,6 +27,7 @@
 //! - No handler waits for a mount.
 
 mod changes;
+mod clear;
 mod commit;
 mod free_space;
 mod hand_over;

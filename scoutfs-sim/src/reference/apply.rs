@@ -48,10 +48,10 @@ impl Reference {
             Call::Seek(ino, offset, data) => self.seek(*ino, *offset, *data).map(Answer::Number),
             Call::SetMode(ino, mode) => done(self.set_mode(*ino, *mode)),
             Call::SetOwner(ino, uid, gid) => done(self.set_owner(*ino, *uid, *gid)),
-            Call::SetTimes(ino, _, mtime) => done(self.set_times(*ino, *mtime)),
+            Call::SetTimes(ino, atime, mtime) => done(self.set_times(*ino, *atime, *mtime)),
             Call::SetXattr(ino, name, value, existing) => done(self.set_xattr(*ino, name, value, *existing)),
             Call::RemoveXattr(ino, name) => done(self.remove_xattr(*ino, name)),
-            Call::Fsync(_) | Call::Sync => Ok(Answer::Done),
+            Call::Fsync(_) | Call::Syncfs | Call::Sync => Ok(Answer::Done),
             Call::Remount | Call::Crash => {
                 self.close_all();
                 Ok(Answer::Done)

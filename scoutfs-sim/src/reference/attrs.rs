@@ -2,9 +2,9 @@
 //! Permissions, owners, times and extended attributes in the reference.
 
 use super::acl::{self, ACCESS, DEFAULT};
-use super::call::{Existing, Outcome, Value, errno::*};
+use super::call::{Existing, NewTime, Outcome, Value, errno::*};
 use super::names::Reference;
-use super::node::{Content, Name, Time, Times};
+use super::node::{Content, Name, Times};
 
 /// Longest value of an attribute.
 const MAX_VALUE: usize = 65_535;
@@ -33,8 +33,15 @@ impl Reference {
         Ok(())
     }
 
-    pub(super) fn set_times(&mut self, ino: u64, mtime: Time) -> Outcome<()> {
-        self.touch(ino, false).seen.stat.times.mtime = mtime;
+    pub(super) fn set_times(&mut self, ino: u64, atime: NewTime, mtime: NewTime) -> Outcome<()> {
+        match mtime {
+            // Nothing is asked for.
+            NewTime::Omit if atime == NewTime::Omit => {}
+            NewTime::Omit => drop(self.touch(ino, false)),
+            // As after a change of the contents.
+            NewTime::Now => drop(self.touch(ino, true)),
+            NewTime::At(time) => self.touch(ino, false).seen.stat.times.mtime = time,
+        }
         Ok(())
     }
 

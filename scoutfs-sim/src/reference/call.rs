@@ -71,6 +71,17 @@ pub enum Target {
     Exchange,
 }
 
+/// A time that is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NewTime {
+    /// It is not.
+    Omit,
+    /// The filesystem's.
+    Now,
+    /// This one.
+    At(Time),
+}
+
 /// A directory and a name in it.
 pub type Place = (u64, Name);
 
@@ -104,10 +115,13 @@ pub enum Call {
     SetMode(u64, u32),
     SetOwner(u64, u32, u32),
     /// Of the last access and the last change of the contents.
-    SetTimes(u64, Time, Time),
+    SetTimes(u64, NewTime, NewTime),
     SetXattr(u64, Name, Value, Existing),
     RemoveXattr(u64, Name),
     Fsync(u64),
+    /// Of this filesystem alone.
+    Syncfs,
+    /// Of all.
     Sync,
     Remount,
     /// The death of the mount, with all that it had only in memory.

@@ -2,7 +2,7 @@
 //! What a crash may leave.
 //!
 //! A mount commits whole transactions in their order, and no call's change of names or attributes is ever in two of them. So a
-//! crash leaves the tree as it was after some call, and none before the last that was acknowledged: `sync` acknowledges
+//! crash leaves the tree as it was after some call, and none before the last that was acknowledged: `sync` and `syncfs` acknowledge
 //! all calls before it, `fsync` all up to the last one that changed the inode. Three things are not as simple as that:
 //!
 //! - Files that were open and had no name are gone.
@@ -46,7 +46,7 @@ impl History {
         self.states.push((Some(call.clone()), nodes.clone()));
         self.changed.extend(touched.map(|ino| (ino, now)));
         match call {
-            Call::Sync => self.durable = now,
+            Call::Sync | Call::Syncfs => self.durable = now,
             Call::Fsync(ino) => self.durable = self.durable.max(*self.changed.get(ino).unwrap_or(&0)),
             _ => {}
         }

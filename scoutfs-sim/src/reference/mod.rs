@@ -28,7 +28,7 @@ mod node;
 mod op;
 mod run;
 
-pub use call::{Allocate, Answer, Call, Data, Existing, Outcome, Place, Target, Value, Way};
+pub use call::{Allocate, Answer, Call, Data, Existing, NewTime, Outcome, Place, Target, Value, Way};
 pub use history::{Found, History};
 pub use names::{Reference, Rules};
 pub use node::{BLOCK, Content, Name, Node, Seen, Stat, Time, Times};

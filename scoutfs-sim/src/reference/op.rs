@@ -5,9 +5,9 @@
 use proptest::prelude::*;
 
 use super::acl::{ACCESS, DEFAULT, some_list};
-use super::call::{Allocate, Call, Data, Existing, Place, Target, Value, Way};
+use super::call::{Allocate, Call, Data, Existing, NewTime, Place, Target, Value, Way};
 use super::names::Reference;
-use super::node::{Content, Name, Time};
+use super::node::{Content, Name};
 
 /// One operation.
 #[derive(Clone, Debug)]
@@ -33,11 +33,12 @@ pub enum Op {
     Seek(u8, u64, bool),
     SetMode(u8, u32),
     SetOwner(u8, u32, u32),
-    SetTimes(u8, i64, u32),
+    SetTimes(u8, NewTime, NewTime),
     SetXattr(u8, u8, usize, Existing),
     RemoveXattr(u8, u8),
     SetAcl(u8, bool, u8),
     Fsync(u8),
+    Syncfs,
     Sync,
     Remount,
     Crash,
@@ -50,6 +51,11 @@ fn offset() -> impl Strategy<Value = u64> {
 
 fn length() -> impl Strategy<Value = usize> {
     prop_oneof![1usize..200, Just(4096), Just(8192), 1usize..150_000]
+}
+
+fn time() -> impl Strategy<Value = NewTime> {
+    let at = (-2_000_000_000i64..10_000_000_000, 0u32..1_000_000_000).prop_map(NewTime::At);
+    prop_oneof![2 => at, 1 => Just(NewTime::Now), 1 => Just(NewTime::Omit)]
 }
 
 fn way() -> impl Strategy<Value = Way> {
@@ -92,14 +98,14 @@ pub fn any_op() -> impl Strategy<Value = Op> {
     let attributes = prop_oneof![
         1 => (d(), any::<u32>()).prop_map(|(f, m)| Op::SetMode(f, m)),
         1 => (d(), 0u32..u32::MAX, 0u32..u32::MAX).prop_map(|(f, u, g)| Op::SetOwner(f, u, g)),
-        1 => (d(), -2_000_000_000i64..10_000_000_000, 0u32..1_000_000_000)
-            .prop_map(|(f, s, n)| Op::SetTimes(f, s, n)),
+        2 => (d(), time(), time()).prop_map(|(f, atime, mtime)| Op::SetTimes(f, atime, mtime)),
         5 => (d(), 0u8..7, value, existing).prop_map(|(f, n, l, e)| Op::SetXattr(f, n, l, e)),
         2 => (d(), 0u8..9).prop_map(|(f, n)| Op::RemoveXattr(f, n)),
         5 => (d(), any::<bool>(), 0u8..5).prop_map(|(f, access, which)| Op::SetAcl(f, access, which)),
     ];
     let durability = prop_oneof![
         3 => d().prop_map(Op::Fsync),
+        1 => Just(Op::Syncfs),
         1 => Just(Op::Sync),
         1 => Just(Op::Remount),
         2 => Just(Op::Crash),
@@ -192,10 +198,7 @@ impl Op {
             }
             Op::SetMode(f, mode) => Call::SetMode(now.pick(f), mode),
             Op::SetOwner(f, uid, gid) => Call::SetOwner(now.pick(f), uid, gid),
-            Op::SetTimes(f, sec, nsec) => {
-                let time: Time = (sec, nsec);
-                Call::SetTimes(now.pick(f), (sec / 2, nsec / 2), time)
-            }
+            Op::SetTimes(f, atime, mtime) => Call::SetTimes(now.pick(f), atime, mtime),
             Op::SetXattr(f, n, len, existing) => {
                 let ino = if n % 3 == 0 { now.pick(f) } else { now.pick_file(f)? };
                 Call::SetXattr(ino, xattr_name(n), Value::Data(Data { seed, len }), existing)
@@ -211,6 +214,7 @@ impl Op {
                 let opens = now.is_dir(ino) || now.node(ino).file().is_some();
                 (opens || !now.rules.kernel).then_some(Call::Fsync(ino))?
             }
+            Op::Syncfs => Call::Syncfs,
             Op::Sync => Call::Sync,
             Op::Remount => Call::Remount,
             Op::Crash => Call::Crash,

@@ -19,8 +19,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, MsyncFlags, ProtFlags};
 use scoutfs_sim::reference::{
-    Allocate, Answer, BLOCK, Call, Content, Existing, Found, HIDDEN, Name, Outcome, Place, Reference, Rules,
-    Seen, Stat, Subject, Target, Time, Times, Way,
+    Allocate, Answer, BLOCK, Call, Content, Existing, Found, HIDDEN, Name, NewTime, Outcome, Place,
+    Reference, Rules, Seen, Stat, Subject, Target, Time, Times, Way,
 };
 
 use crate::run::{open_at, scoutfs};
@@ -267,7 +267,11 @@ impl<'v> OnMount<'v> {
                 rustix::fs::chown(&self.reach(*ino, now).path, Some(uid), Some(gid))?;
             }
             Call::SetTimes(ino, atime, mtime) => {
-                let time = |t: &Time| Timespec { tv_sec: t.0, tv_nsec: t.1.into() };
+                let time = |t: &NewTime| match *t {
+                    NewTime::Omit => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
+                    NewTime::Now => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
+                    NewTime::At((sec, nsec)) => Timespec { tv_sec: sec, tv_nsec: nsec.into() },
+                };
                 let times = Timestamps { last_access: time(atime), last_modification: time(mtime) };
                 rustix::fs::utimensat(CWD, &self.reach(*ino, now).path, &times, AtFlags::empty())?;
             }
@@ -286,7 +290,8 @@ impl<'v> OnMount<'v> {
                 true => rustix::fs::fsync(self.open_for(*ino, OFlags::DIRECTORY, now)?)?,
                 false => rustix::fs::fsync(self.file(*ino, now)?)?,
             },
-            Call::Sync => rustix::fs::syncfs(File::open(self.root()).unwrap())?,
+            Call::Sync => rustix::fs::sync(),
+            Call::Syncfs => rustix::fs::syncfs(File::open(self.root()).unwrap())?,
             Call::Remount | Call::Crash => {
                 self.leave(matches!(call, Call::Remount));
                 self.mount();

@@ -41,6 +41,10 @@ unsafe extern "C" {
     /// Sleeps for at least `ns` nanoseconds.
     pub(crate) fn scoutfs_host_sleep(ns: u64);
 
+    /// Sets for how many nanoseconds an allocation of the calling thread waits for memory before it fails, and returns what
+    /// was set before. It is 0 when a thread begins. The module's allocator does the waiting.
+    pub(crate) fn scoutfs_host_set_patience(limit_ns: u64) -> u64;
+
     /// Nanoseconds on a clock that never goes back and counts suspend.
     pub(crate) fn scoutfs_host_mono_ns() -> u64;
 

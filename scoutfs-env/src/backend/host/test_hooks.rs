@@ -82,6 +82,15 @@ extern "C" fn scoutfs_host_sleep(ns: u64) {
     std::thread::sleep(Duration::from_nanos(ns));
 }
 
+/// Memory is there or not.
+#[unsafe(no_mangle)]
+extern "C" fn scoutfs_host_set_patience(limit_ns: u64) -> u64 {
+    std::thread_local! {
+        static LIMIT: core::cell::Cell<u64> = const { core::cell::Cell::new(0) };
+    }
+    LIMIT.replace(limit_ns)
+}
+
 #[unsafe(no_mangle)]
 extern "C" fn scoutfs_host_mono_ns() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };

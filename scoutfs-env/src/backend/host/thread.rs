@@ -5,7 +5,9 @@ use core::ffi::c_void;
 use core::ptr::null_mut;
 use core::time::Duration;
 
-use super::hooks::{scoutfs_host_detach, scoutfs_host_join, scoutfs_host_sleep, scoutfs_host_spawn};
+use super::hooks::{
+    scoutfs_host_detach, scoutfs_host_join, scoutfs_host_set_patience, scoutfs_host_sleep, scoutfs_host_spawn,
+};
 use crate::thread::SpawnError;
 use crate::{Box, try_box};
 
@@ -65,6 +67,18 @@ pub(crate) fn sleep(duration: Duration) {
     let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     // SAFETY: takes a number.
     unsafe { scoutfs_host_sleep(ns) };
+}
+
+/// For how long allocations of this thread wait; returns what it was.
+pub(crate) fn set_patience(limit: Duration) -> Duration {
+    let ns = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
+    // SAFETY: takes a number.
+    Duration::from_nanos(unsafe { scoutfs_host_set_patience(ns) })
+}
+
+/// For how long this crate is to wait: the host has.
+pub(crate) fn patience() -> Duration {
+    Duration::ZERO
 }
 
 #[cfg(test)]

@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Threads of a process (or of shuttle, which has the same names).
 
+use core::cell::Cell;
+use core::time::Duration;
 use std::panic;
 use std::string::ToString;
 
 use super::super::threads;
 use crate::thread::SpawnError;
+
+std::thread_local! {
+    static PATIENCE: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
 
 pub(crate) struct JoinHandle(threads::JoinHandle<()>);
 
@@ -28,6 +34,17 @@ impl JoinHandle {
     }
 }
 
-pub(crate) fn sleep(duration: core::time::Duration) {
+pub(crate) fn sleep(duration: Duration) {
     threads::sleep(duration);
+}
+
+/// For how long allocations of this thread wait; returns what it was. (The threads of shuttle share theirs: no test of schedules
+/// runs out of memory.)
+pub(crate) fn set_patience(limit: Duration) -> Duration {
+    PATIENCE.replace(limit)
+}
+
+/// For how long they do.
+pub(crate) fn patience() -> Duration {
+    PATIENCE.get()
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::vec::Vec;
 
 use proptest::prelude::*;
-use scoutfs_btree::space::{SpaceExtent, SpaceKind};
+use scoutfs_btree::space::{Extent, SpaceExtent, SpaceKind};
 use scoutfs_format::Key;
 use scoutfs_format::geometry::MIN_VOLUME_BYTES;
 use scoutfs_format::le::U64;
@@ -14,7 +14,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::mount::*;
 use super::rig::*;
-use crate::server::{LEASE, LEASE_MARGIN};
+use crate::server::{LEASE, LEASE_MARGIN, Server};
 
 fn number(payload: &[u8]) -> u64 {
     HandOverHeader::read_from_prefix(payload).unwrap().0.number.get()
@@ -211,6 +211,38 @@ fn a_zone_that_gets_free_may_become_the_other_kind() {
     assert_eq!(statfs.free_zones.get(), rig.server.free.empty_zones());
     assert_eq!(statfs.total_meta.get(), rig.server.free.meta_zones * 16);
     assert_sound(&rig.dev, "zones are empty again");
+}
+
+#[test]
+fn the_working_set_moves_out_of_zones_that_hold_nothing_else_when_data_are_short() {
+    let mut rig = Rig::smallest();
+    let mut mount = SimMount::start(&mut rig, 7);
+    rig.settle();
+    let meta_zones = rig.server.free.meta_zones;
+    let Server { free, work, changes, .. } = &mut rig.server;
+    for _ in 0..6 {
+        // Two blocks of an empty zone instead of two in one that holds something.
+        let zone = free.take_zones(SpaceKind::Meta, 1, changes).unwrap().unwrap();
+        work.pending.insert(Extent::new(zone.start, 2)).unwrap();
+        free.add(SpaceKind::Meta, Extent::new(zone.start + 2, zone.len - 2), changes).unwrap();
+        let first = work.usable.at_or_after(0).unwrap();
+        let other = Extent::new(first.start, 2);
+        work.usable.remove(other).unwrap();
+        free.add(SpaceKind::Meta, other, changes).unwrap();
+    }
+    rig.server.commit().unwrap();
+    assert_sound(&rig.dev, "scattered");
+    assert_eq!(rig.server.free.meta_zones, meta_zones + 6);
+    let mut rounds = 0;
+    while mount.get_space(&mut rig, SpaceKind::Data, u64::MAX) > 0 {
+        mount.commit(&mut rig, true);
+        mount.exchange(&mut rig);
+        rounds += 1;
+        assert_sound(&rig.dev, "data are given");
+    }
+    assert!(rounds > 10);
+    assert!(rig.server.free.meta_zones <= meta_zones, "{} zones of metadata", rig.server.free.meta_zones);
+    assert!(rig.server.work.total() >= rig.server.work_target(), "the working set is as large as it must be");
 }
 
 #[test]

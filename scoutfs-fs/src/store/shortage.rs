@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What a mount does before it says that the volume is full.
+//!
+//! [`Error::NoSpace`] is true. In this order:
+//!
+//! 1. The server is asked.
+//! 2. What is left is in log trees, and in the merged tree under deletions: all that is not merged is given to be merged, with
+//!    the metadata blocks that the server lacks for it. Data gain by that as well: a zone that gets free can become theirs.
+//! 3. When that is done and gave nothing, the mount gives back what it has of the other kind: data blocks to the last one,
+//!    metadata blocks but for what it must be able to write. That comes last, since zones are few on a small volume, and
+//!    one that has become metadata is data again only when nothing is left in it.
+
+use core::sync::atomic::Ordering;
+use core::time::Duration;
+
+use scoutfs_btree::space::{SpaceError, SpaceExtent, SpaceKind};
+use scoutfs_env::Vec;
+use scoutfs_env::time;
+use scoutfs_format::msg::{MSG_STATFS, StatfsReply};
+
+use super::commit::Wish;
+use super::slot::{checkpoint_blocks, merge_growth};
+use super::supply::{Supplied, parse};
+use super::{DataRun, Store};
+use crate::error::{Error, Result};
+
+/// How often to look whether merges give space back before the volume counts as full, when none goes on.
+const FULL_ATTEMPTS: u32 = 400;
+/// And when they do: whoever waits that long is told that it is full, though others may go on to write and delete.
+const LONGEST_FULL: u32 = 10 * FULL_ATTEMPTS;
+/// Between two looks.
+const FULL_PAUSE: Duration = Duration::from_millis(25);
+/// Metadata blocks that the mount keeps besides what its checkpoint needs when the server has none to merge with.
+const FEED_KEEP: u64 = 8;
+/// An operation gives back what the mount has of the other kind no more often: whole zones are in the first of such gifts.
+const MAX_CONVERSIONS: u32 = 8;
+/// Most extents that are given back at once.
+const GIVE_EXTENTS: usize = 64;
+
+/// How long somebody waits on a volume that looks full: as long as merges go on, however slow they are, and a while without.
+#[derive(Default)]
+struct Patience {
+    /// Looks since a merge went on.
+    idle: u32,
+    looks: u32,
+    /// What the server has done when it was looked last.
+    pieces: u64,
+}
+
+impl Patience {
+    /// Waits a moment. False when there was enough of that.
+    fn wait(&mut self, pieces: u64) -> bool {
+        if self.pieces != pieces {
+            self.idle = 0;
+        }
+        self.pieces = pieces;
+        if self.idle == FULL_ATTEMPTS || self.looks == LONGEST_FULL {
+            return false;
+        }
+        self.idle += 1;
+        self.looks += 1;
+        time::sleep(FULL_PAUSE);
+        true
+    }
+}
+
+/// How far an operation has come that needs space.
+#[derive(Default)]
+struct Search {
+    patience: Patience,
+    /// All logs were given to be merged.
+    all_given: bool,
+    /// How often the mount gave back what it has of the other kind.
+    conversions: u32,
+}
+
+impl Store {
+    /// Metadata blocks that the next checkpoint may need, with `bytes` more of items.
+    fn meta_need(&self, bytes: usize) -> u64 {
+        // The transaction is bounded; two of them can be on their way.
+        let open = (2 * self.tuning.max_trans_bytes).saturating_add(bytes) as u64;
+        self.checkpoint_need.load(Ordering::Relaxed).saturating_add(checkpoint_blocks(open))
+    }
+
+    /// Metadata blocks that must be free before `bytes` more of items are written. Who is not privileged leaves the reserve
+    /// alone, and what merging all that is not merged may cost: the mount gives it to the server when that has no more.
+    fn meta_want(&self, bytes: usize, privileged: bool) -> u64 {
+        let need = self.meta_need(bytes);
+        if privileged {
+            return need;
+        }
+        let unmerged = self.unmerged_bytes.load(Ordering::Relaxed);
+        let open = (2 * self.tuning.max_trans_bytes).saturating_add(bytes) as u64;
+        let reserve = self.space.lock().reserve_blocks();
+        need.saturating_add(reserve).saturating_add(merge_growth(unmerged.saturating_add(open)))
+    }
+
+    /// Metadata blocks below which the worker gets more, so that nobody has to wait for them.
+    pub(super) fn meta_ahead(&self, bytes: usize, privileged: bool) -> u64 {
+        self.meta_want(bytes, privileged).saturating_add(self.meta_need(bytes) / 2)
+    }
+
+    /// Waits until the next checkpoint surely has its metadata blocks. The privileged may use the reserve.
+    /// [`Error::NoSpace`] when there are none anywhere; see the module.
+    pub(super) fn ensure_meta(&self, bytes: usize, privileged: bool) -> Result<()> {
+        let mut search = Search::default();
+        loop {
+            let want = self.meta_want(bytes, privileged);
+            let ahead = self.meta_ahead(bytes, privileged);
+            let (free, pending) = {
+                let space = self.space.lock();
+                (space.free_blocks(SpaceKind::Meta), space.pending_blocks(SpaceKind::Meta))
+            };
+            if free >= want {
+                if free < ahead {
+                    self.numbers.note_low(SpaceKind::Meta);
+                }
+                return Ok(());
+            }
+            if free + pending >= want && pending > 0 {
+                self.commit(Wish::default())?;
+                continue;
+            }
+            let blocks = ahead.saturating_sub(free + pending);
+            self.get_space(SpaceKind::Meta, blocks, privileged, &mut search)?;
+        }
+    }
+
+    /// Takes free data blocks in memory only: a run of 1 to `want_blocks`, near `near` if possible. Waits for the server when
+    /// there are none; [`Error::NoSpace`] when there are none anywhere.
+    pub fn reserve_data(&self, want_blocks: u64, near: Option<u64>) -> Result<DataRun> {
+        let mut search = Search::default();
+        loop {
+            self.trans.check()?;
+            if let Some(run) = self.space.reserve_data(want_blocks.max(1), near)? {
+                let free = self.space.lock().free_blocks(SpaceKind::Data);
+                if free < self.space_chunk(SpaceKind::Data) / 2 {
+                    self.numbers.note_low(SpaceKind::Data);
+                }
+                return Ok(run);
+            }
+            if self.space.lock().pending_blocks(SpaceKind::Data) > 0 {
+                self.commit(Wish::default())?;
+                continue;
+            }
+            self.get_space(SpaceKind::Data, want_blocks, false, &mut search)?;
+        }
+    }
+
+    /// One attempt to get blocks, after which the caller looks whether it has what it needs. [`Error::NoSpace`] when there is
+    /// nothing left to try.
+    fn get_space(&self, kind: SpaceKind, blocks: u64, privileged: bool, search: &mut Search) -> Result<()> {
+        // Read first: what is written while the server looks is not known to be merged.
+        let nothing_unmerged = self.unmerged_bytes.load(Ordering::Relaxed) == 0;
+        let none = match self.request_space(kind, blocks)? {
+            Supplied::Some => {
+                self.commit(Wish::default())?;
+                return Ok(());
+            }
+            Supplied::Later => false,
+            Supplied::None => true,
+        };
+        let mut done = none && search.all_given && nothing_unmerged;
+        if !done {
+            self.commit(Wish { finalize: true, ..Wish::default() })?;
+            let pieces = self.feed_merges(privileged)?;
+            self.tell_server()?;
+            search.all_given = true;
+            done = !search.patience.wait(pieces);
+        }
+        if !done {
+            return Ok(());
+        }
+        if search.conversions == MAX_CONVERSIONS || !self.convert_to(kind)? {
+            return Err(Error::NoSpace);
+        }
+        search.conversions += 1;
+        Ok(())
+    }
+
+    /// Gives the server what this mount has of the other kind, the longest runs first, for zones that get empty to become this
+    /// one. False when there is nothing to give.
+    fn convert_to(&self, kind: SpaceKind) -> Result<bool> {
+        match kind {
+            SpaceKind::Meta => self.give_back(SpaceKind::Data, 0),
+            SpaceKind::Data => {
+                let server: StatfsReply = parse(&self.client.request(MSG_STATFS, &[])?)?;
+                // What must be kept is better kept in zones that hold something: such blocks are all that the server
+                // gives when no zone is empty, and what is given for them is in the longest runs.
+                if server.free_zones.get() == 0
+                    && server.free_meta.get() > 0
+                    && self.request_space(SpaceKind::Meta, server.free_meta.get())? == Supplied::Some
+                {
+                    self.commit(Wish::default())?;
+                }
+                self.give_back(SpaceKind::Meta, self.meta_want(0, false))
+            }
+        }
+    }
+
+    /// Gives the server the metadata blocks that it lacks for merging, as far as this mount can spare them. The privileged
+    /// can spare all but what the next checkpoint takes. Tells how far the server has come.
+    fn feed_merges(&self, privileged: bool) -> Result<u64> {
+        let reply: StatfsReply = parse(&self.client.request(MSG_STATFS, &[])?)?;
+        let (lacking, pieces) = (reply.lacking_meta.get(), reply.pieces.get());
+        if lacking == 0 {
+            return Ok(pieces);
+        }
+        let keep = if privileged {
+            self.checkpoint_need.load(Ordering::Relaxed).saturating_add(FEED_KEEP)
+        } else {
+            let reserve = self.space.lock().reserve_blocks();
+            self.meta_need(0).saturating_add(reserve)
+        };
+        if self.give(SpaceKind::Meta, lacking, keep)? {
+            self.commit(Wish::default())?;
+        }
+        Ok(pieces)
+    }
+
+    /// Gives up to `count` free blocks to the server with the open transaction, in the longest runs, and keeps `keep`. False
+    /// when there are none to give.
+    pub(super) fn give(&self, kind: SpaceKind, count: u64, keep: u64) -> Result<bool> {
+        let mut extents = Vec::with_capacity(GIVE_EXTENTS)?;
+        let mut space = self.space.lock();
+        let mut left = space.free_blocks(kind).saturating_sub(keep).min(count);
+        while left > 0 && extents.len() < GIVE_EXTENTS {
+            match space.alloc_to_give(kind, left.min(u32::MAX.into()), true) {
+                Ok(extent) => {
+                    left -= extent.len;
+                    extents.push(SpaceExtent::new(kind, extent.start, extent.len))?;
+                }
+                Err(SpaceError::NoSpace { .. }) => break,
+                Err(e) => return Err(e.into()),
+            }
+        }
+        if extents.is_empty() {
+            return Ok(false);
+        }
+        if let Err(e) = space.give(&extents) {
+            for &blocks in &extents {
+                space.release_held(blocks)?;
+            }
+            return Err(e.into());
+        }
+        Ok(true)
+    }
+
+    /// Gives free blocks of a kind back to the server, all but `keep`. False when there are none to give.
+    pub(crate) fn give_back(&self, kind: SpaceKind, keep: u64) -> Result<bool> {
+        let gave = self.give(kind, u64::MAX, keep)?;
+        if gave {
+            self.commit(Wish::default())?;
+            self.tell_server()?;
+        }
+        Ok(gave)
+    }
+}
