@@ -16,6 +16,7 @@
 //! | `pages` | the map of pages; splitting pages and filling gaps between them |
 //! | `forced` | items that were written without reading |
 //! | `page` | the items of one page, and what a write does to them |
+//! | `slab` | where pages are, so that they are found again without a search |
 //! | `reads` | reads that are going on, and their ranges |
 //! | `error` | [`ItemError`], [`Misuse`] |
 //!
@@ -67,6 +68,7 @@ mod forced;
 mod page;
 mod pages;
 mod reads;
+mod slab;
 mod write;
 
 #[cfg(test)]
@@ -75,6 +77,7 @@ mod tests;
 pub use cache::{Bounds, ItemCache, ItemReader, Limits};
 pub use error::{ItemError, Misuse};
 pub use evict::RangeState;
+pub use pages::Spot;
 
 /// Places of this crate's locks in the lock order. Locks that callers' functions take rank higher than all.
 mod rank {

@@ -11,7 +11,7 @@ use scoutfs_format::tree::ItemHeader;
 use crate::error::{ItemError, Misuse};
 
 /// Bytes that an allocation costs the allocator, about.
-const HEAP_BYTES: usize = 16;
+pub(crate) const HEAP_BYTES: usize = 16;
 
 /// Bytes of an item beside its value, as trees and commit records store it.
 pub(crate) const ITEM_HEADER_BYTES: usize = size_of::<ItemHeader>();
@@ -63,6 +63,7 @@ pub(crate) struct Usage {
 }
 
 /// The items of a page.
+#[derive(Default)]
 pub(crate) struct Items {
     /// Ascending.
     items: Vec<Item>,
@@ -250,18 +251,25 @@ impl Items {
             && self.payload_bytes.saturating_add(added_bytes) > page_bytes
     }
 
-    /// The item of a key, if there is one.
-    pub(crate) fn get(&self, key: &Key) -> Option<&Item> {
-        let item = self.items.get(self.find(key).ok()?)?;
-        (!item.deletion).then_some(item)
+    /// Where the item of a key is, or would go, `near` being a guess; and the item, if there is one.
+    pub(crate) fn get(&self, near: usize, key: &Key) -> (usize, Option<&Item>) {
+        match self.find(near, key) {
+            Ok(at) => (at, self.items.get(at).filter(|item| !item.deletion)),
+            Err(at) => (at, None),
+        }
     }
 
-    /// The items in from..=last.
-    pub(crate) fn range(&self, from: &Key, last: &Key) -> impl DoubleEndedIterator<Item = &Item> {
+    /// The items from `from` on, with their places.
+    pub(crate) fn from(&self, from: &Key) -> impl Iterator<Item = (usize, &Item)> {
         let start = self.items.partition_point(|item| item.key < *from);
+        let items = self.items.iter().enumerate().skip(start);
+        items.filter(|(_, item)| !item.deletion)
+    }
+
+    /// The items up to `last`, backwards.
+    pub(crate) fn back_from(&self, last: &Key) -> impl Iterator<Item = &Item> {
         let end = self.items.partition_point(|item| item.key <= *last);
-        let items = self.items.get(start..end).unwrap_or_default();
-        items.iter().filter(|item| !item.deletion)
+        self.items.get(..end).unwrap_or_default().iter().rev().filter(|item| !item.deletion)
     }
 
     /// The first dirty item in first..=last, which may be a tombstone.
@@ -273,9 +281,26 @@ impl Items {
         dirty.find(|item| *first <= item.key && item.key <= *last).map(|item| item.key)
     }
 
-    /// Carries a write out.
-    pub(crate) fn write(&mut self, key: Key, version: u64, write: &Write<'_>) -> Result<(), ItemError> {
-        let found = self.find(&key);
+    /// Carries a write out, and gives the place of what was written. `near` is a guess of it.
+    pub(crate) fn write(
+        &mut self,
+        near: usize,
+        key: Key,
+        version: u64,
+        write: &Write<'_>,
+    ) -> Result<usize, ItemError> {
+        let found = self.find(near, &key);
+        self.write_at(found, key, version, write)?;
+        Ok(found.unwrap_or_else(|at| at))
+    }
+
+    fn write_at(
+        &mut self,
+        found: Result<usize, usize>,
+        key: Key,
+        version: u64,
+        write: &Write<'_>,
+    ) -> Result<(), ItemError> {
         let live = found.ok().filter(|&at| self.items.get(at).is_some_and(|item| !item.deletion));
         match (write, live) {
             (Write::Create(_), Some(_)) => Err(ItemError::Exists),
@@ -304,14 +329,20 @@ impl Items {
     }
 
     /// Deletes an item that was made dirty; allocates nothing.
-    pub(crate) fn delete_dirty(&mut self, key: Key, version: u64) -> Result<(), Misuse> {
-        let at = self.find_dirty(key)?;
+    pub(crate) fn delete_dirty(&mut self, near: usize, key: Key, version: u64) -> Result<(), Misuse> {
+        let at = self.find_dirty(near, key)?;
         self.delete(at, version)
     }
 
     /// Updates an item that was made dirty with a value that is not longer; allocates nothing.
-    pub(crate) fn update_dirty(&mut self, key: Key, version: u64, parts: &[&[u8]]) -> Result<(), Misuse> {
-        let at = self.find_dirty(key)?;
+    pub(crate) fn update_dirty(
+        &mut self,
+        near: usize,
+        key: Key,
+        version: u64,
+        parts: &[&[u8]],
+    ) -> Result<(), Misuse> {
+        let at = self.find_dirty(near, key)?;
         self.change(at, |item| item.shorten(version, parts))
     }
 
@@ -362,12 +393,16 @@ impl Items {
         Ok(right)
     }
 
-    fn find(&self, key: &Key) -> Result<usize, usize> {
+    /// Where the item of a key is, or would go; `near` is a guess.
+    fn find(&self, near: usize, key: &Key) -> Result<usize, usize> {
+        if self.items.get(near).is_some_and(|item| item.key == *key) {
+            return Ok(near);
+        }
         self.items.binary_search_by(|item| item.key.cmp(key))
     }
 
-    fn find_dirty(&self, key: Key) -> Result<usize, Misuse> {
-        match self.find(&key) {
+    fn find_dirty(&self, near: usize, key: Key) -> Result<usize, Misuse> {
+        match self.find(near, &key) {
             Ok(at) if self.items[at].dirty && !self.items[at].deletion => Ok(at),
             _ => Err(Misuse::NotDirty { key }),
         }
