@@ -12,7 +12,7 @@ use scoutfs_format::Key;
 
 use crate::error::{ItemError, Misuse};
 use crate::forced::Forced;
-use crate::page::Item;
+use crate::page::ItemRef;
 use crate::pages::{PageMap, Spot, Totals};
 use crate::rank;
 use crate::reads::{Reading, Reads};
@@ -146,7 +146,7 @@ impl ItemCache {
                     self.hit();
                     let (at, found) = items.get(spot.index as usize, &key);
                     *spot = page.spot(at);
-                    return Ok(found.map(|item| f(&item.value, item.version)));
+                    return Ok(found.map(|item| f(item.value, item.version)));
                 }
             }
             _kept = self.fill(reader, &bounds, key)?;
@@ -193,7 +193,7 @@ impl ItemCache {
                     if let Some((place, item)) = items.from(&at).next() {
                         self.hit();
                         *spot = page.spot(place);
-                        return Ok((item.key <= last).then(|| f(item.key, &item.value, item.version)));
+                        return Ok((item.key <= last).then(|| f(item.key, item.value, item.version)));
                     }
                     *spot = page.spot(0);
                     match page.last.next() {
@@ -234,7 +234,7 @@ impl ItemCache {
                     items.referenced = true;
                     if let Some(item) = items.back_from(&at).next() {
                         self.hit();
-                        return Ok((item.key >= first).then(|| f(item.key, &item.value, item.version)));
+                        return Ok((item.key >= first).then(|| f(item.key, item.value, item.version)));
                     }
                     match page.first.prev() {
                         Some(key) => at = key,
@@ -302,7 +302,7 @@ impl ItemCache {
                         if batch.is_full() {
                             return Ok(Some(item.key));
                         }
-                        batch.push(item)?;
+                        batch.push(&item)?;
                     }
                     return Ok(page.last.next());
                 }
@@ -328,7 +328,7 @@ impl ItemCache {
                 }
             };
             self.misses.fetch_add(1, Ordering::Relaxed);
-            let mut range = reader.read_range(key, reading.low, reading.high)?;
+            let range = reader.read_range(key, reading.low, reading.high)?;
             check_read(&range, key, &reading)?;
             {
                 let mut map = self.map.write();
@@ -336,7 +336,7 @@ impl ItemCache {
                     continue;
                 }
                 self.take_in_forced(&mut map, range.first, range.last)?;
-                self.fill_gaps(&mut map, &mut range)?;
+                self.fill_gaps(&mut map, &range)?;
             }
             self.keep_limit(1);
             return Ok(Some(reading));
@@ -354,8 +354,8 @@ impl Batch {
         self.heads.len() >= BATCH_ITEMS || self.bytes.len() >= BATCH_BYTES
     }
 
-    fn push(&mut self, item: &Item) -> Result<(), AllocError> {
-        self.bytes.extend_from_slice(&item.value)?;
+    fn push(&mut self, item: &ItemRef<'_>) -> Result<(), AllocError> {
+        self.bytes.extend_from_slice(item.value)?;
         self.heads.push(Head { key: item.key, version: item.version, value_len: item.value.len() })
     }
 }

@@ -15,7 +15,9 @@
 //! | `evict` | giving memory back, dropping a range whose cluster lock goes |
 //! | `pages` | the map of pages; splitting pages and filling gaps between them |
 //! | `forced` | items that were written without reading |
-//! | `page` | the items of one page, and what a write does to them |
+//! | `page` | the items of one page, packed, and what a write does to them |
+//! | `shape` | how the keys of a page are packed |
+//! | `item` | an item by itself; what writes do, and what items cost |
 //! | `slab` | where pages are, so that they are found again without a search |
 //! | `reads` | reads that are going on, and their ranges |
 //! | `error` | [`ItemError`], [`Misuse`] |
@@ -65,9 +67,11 @@ mod commit;
 mod error;
 mod evict;
 mod forced;
+mod item;
 mod page;
 mod pages;
 mod reads;
+mod shape;
 mod slab;
 mod write;
 

@@ -9,13 +9,14 @@ use core::sync::atomic::Ordering::Relaxed;
 use scoutfs_btree::{OwnedItem, RangeItems};
 use scoutfs_env::sync::Mutex;
 use scoutfs_env::sync::atomic::AtomicUsize;
-use scoutfs_env::{AllocError, Box, OrdMap, Vec, try_box};
+use scoutfs_env::{AllocError, Box, OrdMap, try_box};
 use scoutfs_format::Key;
 
 use crate::cache::{Bounds, ItemCache};
 #[cfg(test)]
 use crate::forced::Forced;
-use crate::page::{HEAP_BYTES, ITEM_HEADER_BYTES, Item, Items, Usage};
+use crate::item::{HEAP_BYTES, ITEM_HEADER_BYTES, Usage};
+use crate::page::Items;
 use crate::rank;
 use crate::slab::Slab;
 
@@ -142,7 +143,7 @@ impl PageMap {
     }
 
     /// Adds a page where there is none. All stays as it was on failure.
-    fn insert(&mut self, mut page: Box<Page>) -> Result<(), AllocError> {
+    fn insert(&mut self, page: Box<Page>) -> Result<(), AllocError> {
         self.reserve()?;
         let first = page.first;
         let place = self.slab.insert(page)?;
@@ -245,24 +246,22 @@ impl ItemCache {
         while let Some(key) = forced.first_in(&first, &last) {
             // What may fail comes first.
             map.reserve()?;
-            let mut items = Vec::with_capacity(1)?;
-            let mut page = try_box(Page::new(key, key, Items::default()))?;
+            let Some(item) = forced.get(&key) else {
+                return Ok(());
+            };
+            let page = try_box(Page::new(key, key, Items::of_unread(item)?))?;
             let mut dirty_pages = self.dirty_pages.lock();
-            dirty_pages.reserve(1)?;
-            if let Some(item) = forced.take(&self.totals, &key) {
-                items.push(item)?;
-                *page.items.get_mut() = Items::new(items);
-                dirty_pages.insert(key, ())?;
-                self.insert_page(map, page)?;
-            }
+            dirty_pages.insert(key, ())?;
+            forced.remove(&self.totals, &key);
+            self.insert_page(map, page)?;
         }
         Ok(())
     }
 
     /// Makes pages of the parts of a range, as it was read, that are not known yet.
-    pub(crate) fn fill_gaps(&self, map: &mut PageMap, range: &mut RangeItems) -> Result<(), AllocError> {
+    pub(crate) fn fill_gaps(&self, map: &mut PageMap, range: &RangeItems) -> Result<(), AllocError> {
         let bounds = (range.first, range.last);
-        let mut rest = range.items.as_mut_slice();
+        let mut rest = range.items.as_slice();
         let mut at = Some(range.first);
         while let Some(key) = at.filter(|key| *key <= range.last) {
             let (last, gap) = match map.covering(&key) {
@@ -273,7 +272,7 @@ impl ItemCache {
                 }
             };
             let count = rest.partition_point(|item| item.key <= last);
-            let (here, after) = rest.split_at_mut(count);
+            let (here, after) = rest.split_at(count);
             if let Some((low, high)) = gap {
                 self.fill_gap(map, low, high, here)?;
             }
@@ -289,18 +288,13 @@ impl ItemCache {
         map: &mut PageMap,
         mut low: Key,
         high: Key,
-        mut rest: &mut [OwnedItem],
+        mut rest: &[OwnedItem],
     ) -> Result<(), AllocError> {
         loop {
-            let (here, after) = rest.split_at_mut(self.fitting(rest));
+            let (here, after) = rest.split_at(self.fitting(rest));
             let next = after.first().map(|item| item.key);
-            let mut items = Vec::with_capacity(here.len())?;
-            for item in here.iter_mut().filter(|item| !item.deletion) {
-                let value = mem::take(&mut item.value);
-                items.push(Item::clean(item.key, item.version, value))?;
-            }
             let last = next.map_or(high, Key::saturating_prev);
-            self.insert_page(map, try_box(Page::new(low, last, Items::new(items)))?)?;
+            self.insert_page(map, try_box(Page::new(low, last, Items::read(here)?))?)?;
             match next {
                 Some(key) => low = key,
                 None => return Ok(()),

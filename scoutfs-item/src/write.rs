@@ -9,7 +9,8 @@ use scoutfs_format::tree::MAX_VALUE_LEN;
 
 use crate::cache::{Bounds, ItemCache, ItemReader, check_bounds};
 use crate::error::{ItemError, Misuse};
-use crate::page::{Items, Usage, Write};
+use crate::item::{Usage, Write};
+use crate::page::Items;
 use crate::pages::Spot;
 
 /// How a write finds what it must know.
