@@ -190,12 +190,14 @@ impl ItemCache {
                 {
                     let mut items = page.items.lock();
                     items.referenced = true;
-                    if let Some((place, item)) = items.from(&at).next() {
+                    if let Some(item) = items.ascending_near(spot.index as usize, &at).next() {
                         self.hit();
-                        *spot = page.spot(place);
-                        return Ok((item.key <= last).then(|| f(item.key, item.value, item.version)));
+                        *spot = page.spot(item.at);
+                        let key = item.key();
+                        return Ok((key <= last).then(|| f(key, item.value, item.version)));
                     }
-                    *spot = page.spot(0);
+                    // It would come last.
+                    *spot = page.spot(usize::MAX);
                     match page.last.next() {
                         Some(key) => at = key,
                         None => return Ok(None),
@@ -232,9 +234,10 @@ impl ItemCache {
                 {
                     let mut items = page.items.lock();
                     items.referenced = true;
-                    if let Some(item) = items.back_from(&at).next() {
+                    if let Some(item) = items.descending(&at).next() {
                         self.hit();
-                        return Ok((item.key >= first).then(|| f(item.key, item.value, item.version)));
+                        let key = item.key();
+                        return Ok((key >= first).then(|| f(key, item.value, item.version)));
                     }
                     match page.first.prev() {
                         Some(key) => at = key,
@@ -298,11 +301,15 @@ impl ItemCache {
                     let mut items = page.items.lock();
                     items.referenced = true;
                     self.hit();
-                    for (_, item) in items.from(&from).take_while(|(_, item)| item.key <= last) {
-                        if batch.is_full() {
-                            return Ok(Some(item.key));
+                    for item in items.ascending(&from) {
+                        let key = item.key();
+                        if key > last {
+                            break;
                         }
-                        batch.push(&item)?;
+                        if batch.is_full() {
+                            return Ok(Some(key));
+                        }
+                        batch.push(key, &item)?;
                     }
                     return Ok(page.last.next());
                 }
@@ -354,9 +361,9 @@ impl Batch {
         self.heads.len() >= BATCH_ITEMS || self.bytes.len() >= BATCH_BYTES
     }
 
-    fn push(&mut self, item: &ItemRef<'_>) -> Result<(), AllocError> {
+    fn push(&mut self, key: Key, item: &ItemRef<'_>) -> Result<(), AllocError> {
         self.bytes.extend_from_slice(item.value)?;
-        self.heads.push(Head { key: item.key, version: item.version, value_len: item.value.len() })
+        self.heads.push(Head { key, version: item.version, value_len: item.value.len() })
     }
 }
 

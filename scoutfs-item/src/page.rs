@@ -10,6 +10,7 @@
 //!
 //! Nothing here locks, and every method that fails leaves the items as they were.
 
+use core::cmp::Ordering;
 use core::mem;
 
 use scoutfs_btree::OwnedItem;
@@ -45,9 +46,20 @@ struct Meta {
 /// An item of a page.
 #[derive(Clone, Copy)]
 pub(crate) struct ItemRef<'a> {
-    pub(crate) key: Key,
+    items: &'a Items,
+    /// Where its entry is.
+    pub(crate) at: usize,
     pub(crate) version: u64,
     pub(crate) value: &'a [u8],
+    flags: u8,
+}
+
+/// An item for a new page.
+#[derive(Clone, Copy)]
+struct NewItem<'a> {
+    key: Key,
+    version: u64,
+    value: &'a [u8],
     flags: u8,
 }
 
@@ -98,6 +110,11 @@ impl Meta {
 }
 
 impl ItemRef<'_> {
+    /// Takes some time.
+    pub(crate) fn key(&self) -> Key {
+        self.items.key(self.at)
+    }
+
     fn is_deletion(&self) -> bool {
         self.flags & DELETION != 0
     }
@@ -105,7 +122,7 @@ impl ItemRef<'_> {
     /// A copy for the commit.
     fn copy(&self) -> Result<OwnedItem, AllocError> {
         let value = Vec::from_slice(self.value)?;
-        Ok(OwnedItem { key: self.key, version: self.version, deletion: self.is_deletion(), value })
+        Ok(OwnedItem { key: self.key(), version: self.version, deletion: self.is_deletion(), value })
     }
 }
 
@@ -117,7 +134,7 @@ fn with_room(bytes: usize) -> usize {
 impl Items {
     /// Of what was read; deletions are left out.
     pub(crate) fn read(items: &[OwnedItem]) -> Result<Self, AllocError> {
-        Items::gather(items.iter().filter(|item| !item.deletion).map(|item| ItemRef {
+        Items::gather(items.iter().filter(|item| !item.deletion).map(|item| NewItem {
             key: item.key,
             version: item.version,
             value: &item.value,
@@ -134,12 +151,12 @@ impl Items {
         if item.is_deletion() {
             flags |= DELETION;
         }
-        let item = ItemRef { key: item.key, version: item.version, value: &item.value, flags };
+        let item = NewItem { key: item.key, version: item.version, value: &item.value, flags };
         Items::gather(core::iter::once(item))
     }
 
     /// Of ascending items, without room for more.
-    fn gather<'a>(items: impl Iterator<Item = ItemRef<'a>> + Clone) -> Result<Self, AllocError> {
+    fn gather<'a>(items: impl Iterator<Item = NewItem<'a>> + Clone) -> Result<Self, AllocError> {
         let shape = Shape::of(items.clone().map(|item| item.key));
         let (count, bytes) =
             items.clone().fold((0, 0), |(count, bytes), item| (count + 1, bytes + item.value.len()));
@@ -150,7 +167,7 @@ impl Items {
             ..Items::default()
         };
         for item in items {
-            this.open_entry(this.count, &item.key)?;
+            this.open_entry(this.count, &shape.pack(&item.key))?;
             let meta = this.append(item.version, item.flags, &[item.value])?;
             this.count(&meta);
             this.set_meta(this.count - 1, &meta);
@@ -189,19 +206,24 @@ impl Items {
         }
     }
 
-    /// The items from `from` on, with their places.
-    pub(crate) fn from(&self, from: &Key) -> impl Iterator<Item = (usize, ItemRef<'_>)> {
-        let start = self.at_or_after(from);
-        (start..self.count).filter(|at| !self.meta(*at).has(DELETION)).map(|at| (at, self.item(at)))
+    /// The items from `from` on.
+    pub(crate) fn ascending(&self, from: &Key) -> impl Iterator<Item = ItemRef<'_>> {
+        self.ascending_near(usize::MAX, from)
+    }
+
+    /// As [`ascending`](Self::ascending); `near` is a guess where that is.
+    pub(crate) fn ascending_near(&self, near: usize, from: &Key) -> impl Iterator<Item = ItemRef<'_>> {
+        let start = self.find(near, from).unwrap_or_else(|at| at);
+        (start..self.count).map(|at| self.item(at)).filter(|item| !item.is_deletion())
     }
 
     /// The items up to `last`, backwards.
-    pub(crate) fn back_from(&self, last: &Key) -> impl Iterator<Item = ItemRef<'_>> {
-        let end = match self.find(0, last) {
+    pub(crate) fn descending(&self, last: &Key) -> impl Iterator<Item = ItemRef<'_>> {
+        let end = match self.find(usize::MAX, last) {
             Ok(at) => at + 1,
             Err(at) => at,
         };
-        (0..end).rev().filter(|at| !self.meta(*at).has(DELETION)).map(|at| self.item(at))
+        (0..end).rev().map(|at| self.item(at)).filter(|item| !item.is_deletion())
     }
 
     /// The first dirty item in first..=last, which may be a tombstone.
@@ -221,7 +243,8 @@ impl Items {
         version: u64,
         write: &Write<'_>,
     ) -> Result<usize, ItemError> {
-        let found = self.find(near, &key);
+        let packed = self.shape.pack(&key);
+        let found = self.find_packed(near, &packed);
         let live = found.ok().filter(|at| !self.meta(*at).has(DELETION));
         match (write, live) {
             (Write::Create(_), Some(_)) => return Err(ItemError::Exists),
@@ -235,7 +258,7 @@ impl Items {
                 _,
             ) => match found {
                 Ok(at) => self.replace(at, key, version, parts)?,
-                Err(at) => self.insert(at, key, version, parts)?,
+                Err(at) => self.insert(at, key, packed, version, parts)?,
             },
             (Write::Delete | Write::DeleteForce, Some(at)) => self.delete(at, key, version)?,
             (Write::Dirty, Some(at)) => {
@@ -317,12 +340,31 @@ impl Items {
     /// Takes out the items from `at` on. Neither half keeps unused room.
     pub(crate) fn split_off(&mut self, at: &Key) -> Result<Items, AllocError> {
         let start = self.at_or_after(at);
-        let mut left = Items::gather((0..start).map(|at| self.item(at)))?;
-        let mut right = Items::gather((start..self.count).map(|at| self.item(at)))?;
-        left.referenced = self.referenced;
-        right.referenced = self.referenced;
+        let left = self.part(0, start)?;
+        let right = self.part(start, self.count)?;
         *self = left;
         Ok(right)
+    }
+
+    /// A copy of some of the items, in the same shape and without unused room.
+    fn part(&self, start: usize, end: usize) -> Result<Items, AllocError> {
+        let stride = self.stride();
+        let bytes = (start..end).map(|at| self.meta(at).len()).sum();
+        let mut part = Items {
+            shape: self.shape,
+            table: Vec::from_slice(self.table.get(start * stride..end * stride).unwrap_or_default())?,
+            heap: Vec::with_capacity(bytes)?,
+            count: end - start,
+            referenced: self.referenced,
+            ..Items::default()
+        };
+        for at in start..end {
+            let meta = self.meta(at);
+            let meta = part.append(meta.version, meta.flags, &[self.value(&meta)])?;
+            part.count(&meta);
+            part.set_meta(at - start, &meta);
+        }
+        Ok(part)
     }
 
     /// Bytes of an entry; at least 16.
@@ -362,7 +404,7 @@ impl Items {
     #[inline]
     fn item(&self, at: usize) -> ItemRef<'_> {
         let meta = self.meta(at);
-        ItemRef { key: self.key(at), version: meta.version, value: self.value(&meta), flags: meta.flags }
+        ItemRef { items: self, at, version: meta.version, value: self.value(&meta), flags: meta.flags }
     }
 
     /// How many items `before` is true for. It must be true of all up to some point, and then false.
@@ -387,10 +429,31 @@ impl Items {
 
     /// Where the item of a key is, or would go; `near` is a guess.
     fn find(&self, near: usize, key: &Key) -> Result<usize, usize> {
-        match self.shape.pack(key) {
+        self.find_packed(near, &self.shape.pack(key))
+    }
+
+    /// The place of a number, if it is right at the guess, before it or after it. No guess is the last item: keys often ascend.
+    #[inline]
+    fn find_near(&self, near: usize, number: u128) -> Option<Result<usize, usize>> {
+        let near = near.min(self.count.checked_sub(1)?);
+        match self.number(near).cmp(&number) {
+            Ordering::Equal => Some(Ok(near)),
+            Ordering::Greater if near == 0 || self.number(near - 1) < number => Some(Err(near)),
+            Ordering::Greater => None,
+            Ordering::Less if near + 1 == self.count => Some(Err(near + 1)),
+            Ordering::Less => match self.number(near + 1).cmp(&number) {
+                Ordering::Less => None,
+                Ordering::Equal => Some(Ok(near + 1)),
+                Ordering::Greater => Some(Err(near + 1)),
+            },
+        }
+    }
+
+    fn find_packed(&self, near: usize, key: &Packed) -> Result<usize, usize> {
+        match *key {
             Packed::Number(number) => {
-                if near < self.count && self.number(near) == number {
-                    return Ok(near);
+                if let Some(found) = self.find_near(near, number) {
+                    return found;
                 }
                 let at = self.partition_point(|items, at| items.number(at) < number);
                 if at < self.count && self.number(at) == number { Ok(at) } else { Err(at) }
@@ -405,7 +468,7 @@ impl Items {
     }
 
     fn at_or_after(&self, key: &Key) -> usize {
-        self.find(0, key).unwrap_or_else(|at| at)
+        self.find(usize::MAX, key).unwrap_or_else(|at| at)
     }
 
     fn find_dirty(&self, near: usize, key: Key) -> Result<usize, Misuse> {
@@ -422,11 +485,18 @@ impl Items {
         Ok(meta)
     }
 
-    fn insert(&mut self, at: usize, key: Key, version: u64, parts: &[&[u8]]) -> Result<(), ItemError> {
+    fn insert(
+        &mut self,
+        at: usize,
+        key: Key,
+        packed: Packed,
+        version: u64,
+        parts: &[&[u8]],
+    ) -> Result<(), ItemError> {
         // What may fail comes first.
         self.make_heap_room(len(parts))?;
-        self.make_entry_room(&key)?;
-        self.open_entry(at, &key)?;
+        let packed = self.make_entry_room(&key, packed)?;
+        self.open_entry(at, &packed)?;
         let meta = self.append(version, DIRTY, parts)?;
         self.count(&meta);
         self.set_meta(at, &meta);
@@ -510,17 +580,16 @@ impl Items {
         Ok(())
     }
 
-    /// Makes room for one more entry, with this key.
-    fn make_entry_room(&mut self, key: &Key) -> Result<(), AllocError> {
+    /// Makes room for one more entry, with this key, which is packed, and gives it packed as it is to be from now on.
+    fn make_entry_room(&mut self, key: &Key, packed: Packed) -> Result<Packed, AllocError> {
         let stride = self.stride();
-        if self.count > 0 && self.shape.holds(key) {
-            if stride <= self.table.capacity() - self.table.len() {
-                return Ok(());
+        if self.count > 0 && packed.fits() {
+            if stride > self.table.capacity() - self.table.len() {
+                let mut table = Vec::with_capacity(with_room((self.count + 1) * stride))?;
+                table.extend_from_slice(&self.table)?;
+                self.table = table;
             }
-            let mut table = Vec::with_capacity(with_room((self.count + 1) * stride))?;
-            table.extend_from_slice(&self.table)?;
-            self.table = table;
-            return Ok(());
+            return Ok(packed);
         }
         let keys = (0..self.count).map(|at| self.key(at));
         let shape = Shape::of(keys.chain(core::iter::once(*key)));
@@ -529,16 +598,16 @@ impl Items {
         table.resize(self.count * stride, 0)?;
         let mut new = Items { shape, table, count: self.count, ..Items::default() };
         for at in 0..self.count {
-            shape.put(&self.key(at), &mut new.table[at * stride..]);
+            shape.put(&shape.pack(&self.key(at)), &mut new.table[at * stride..]);
             new.set_meta(at, &self.meta(at));
         }
         self.shape = shape;
         self.table = mem::take(&mut new.table);
-        Ok(())
+        Ok(shape.pack(key))
     }
 
     /// Inserts an entry, for which there is room, with this key and nothing else.
-    fn open_entry(&mut self, at: usize, key: &Key) -> Result<(), AllocError> {
+    fn open_entry(&mut self, at: usize, key: &Packed) -> Result<(), AllocError> {
         let stride = self.stride();
         let end = self.table.len();
         self.table.resize(end + stride, 0)?;
@@ -586,14 +655,14 @@ impl Items {
     /// Asserts what must hold of the items of a page of this range.
     pub(crate) fn assert_consistent(&self, first: &Key, last: &Key) {
         let items: std::vec::Vec<ItemRef<'_>> = (0..self.count).map(|at| self.item(at)).collect();
-        assert!(items.is_sorted_by(|a, b| a.key < b.key));
+        assert!(items.is_sorted_by(|a, b| a.key() < b.key()));
         assert_eq!(self.table.len(), self.count * if self.count == 0 { 0 } else { self.stride() });
         let (mut live, mut dirty_items, mut dirty_bytes) = (0, 0, 0);
         let mut places = std::vec::Vec::new();
         for (at, item) in items.iter().enumerate() {
             let meta = self.meta(at);
-            assert!(*first <= item.key && item.key <= *last);
-            assert_eq!(self.find(usize::MAX, &item.key), Ok(at));
+            assert!(*first <= item.key() && item.key() <= *last);
+            assert_eq!(self.find(usize::MAX, &item.key()), Ok(at));
             assert_eq!(item.value.len(), meta.len());
             assert!(meta.flags & (DIRTY | PERSISTENT) != 0);
             if meta.has(DELETION) {

@@ -37,7 +37,7 @@ pub(crate) struct Page {
 
 /// Where an item was, or where it would go: a hint, with which the next search for a key near by is short. It may be given with any
 /// key, and makes no difference but in time.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Spot {
     /// Of the page. It may have become another's.
     place: u32,
@@ -45,11 +45,20 @@ pub struct Spot {
     pub(crate) index: u32,
 }
 
+impl Default for Spot {
+    /// The last item of some page.
+    fn default() -> Self {
+        Spot { place: 0, index: u32::MAX }
+    }
+}
+
 /// All pages.
 pub(crate) struct PageMap {
     slab: Slab<Page>,
     /// Where they are in the slab, by the first key of their range.
     order: OrdMap<Key, u32>,
+    /// No page begins before it. What is written without reading is below all pages, so it need not be searched for.
+    lowest: Key,
     /// Where eviction goes on.
     pub(crate) hand: Key,
 }
@@ -80,7 +89,7 @@ impl Page {
 
 impl PageMap {
     pub(crate) const fn new() -> Self {
-        PageMap { slab: Slab::new(), order: OrdMap::new(), hand: Key::MIN }
+        PageMap { slab: Slab::new(), order: OrdMap::new(), lowest: Key::MAX, hand: Key::MIN }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -89,6 +98,9 @@ impl PageMap {
 
     /// The last page that begins at or before a key.
     fn floor(&self, key: &Key) -> Option<&Page> {
+        if *key < self.lowest {
+            return None;
+        }
         self.slab.get(*self.order.floor(key)?.1)
     }
 
@@ -151,11 +163,15 @@ impl PageMap {
             page.place = place;
         }
         self.order.insert(first, place)?;
+        self.lowest = self.lowest.min(first);
         Ok(())
     }
 
     fn remove(&mut self, first: &Key) -> Option<Box<Page>> {
         let place = self.order.remove(first)?;
+        if *first == self.lowest {
+            self.lowest = self.order.first_key_value().map_or(Key::MAX, |(key, _)| *key);
+        }
         self.slab.remove(place)
     }
 }
@@ -325,6 +341,7 @@ impl ItemCache {
         let mut total = Usage::default();
         let mut nr_dirty_pages = 0;
         let mut previous: Option<Key> = None;
+        assert_eq!(map.lowest, map.order.first_key_value().map_or(Key::MAX, |(key, _)| *key));
         let PageMap { slab, order, .. } = &mut *map;
         for (first, place) in order.iter() {
             let page = slab.get_mut(*place).expect("a page is where the order says");

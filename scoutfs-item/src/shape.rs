@@ -26,6 +26,8 @@ const FROM_ZERO: u8 = 5;
 pub(crate) struct Shape {
     /// The lowest of each field.
     lowest: [u64; FIELDS],
+    /// The longest distances that fit.
+    highest_distances: [u64; FIELDS],
     /// Bytes of the distances.
     widths: [u8; FIELDS],
     /// Bytes of a packed key; at least one.
@@ -43,6 +45,13 @@ pub(crate) enum Packed {
     After(u128),
     /// Keys are kept as they are.
     Full(Key),
+}
+
+impl Packed {
+    /// Whether a page of the shape can have the key.
+    pub(crate) fn fits(&self) -> bool {
+        matches!(self, Packed::Number(_) | Packed::Full(_))
+    }
 }
 
 /// The fields in the order of comparison.
@@ -97,14 +106,18 @@ impl Shape {
         }
         let width: u8 = widths.iter().sum();
         if usize::from(width) > MAX_WIDTH {
-            return Shape { lowest: [0; FIELDS], widths: FULL, width: FULL_WIDTH as u8 };
+            return Shape::new([0; FIELDS], FULL);
         }
         if width == 0 {
             // The last field gets the byte.
             widths[FIELDS - 1] = 1;
             lowest[FIELDS - 1] = 0;
         }
-        Shape { lowest, widths, width: width.max(1) }
+        Shape::new(lowest, widths)
+    }
+
+    fn new(lowest: [u64; FIELDS], widths: [u8; FIELDS]) -> Shape {
+        Shape { lowest, highest_distances: widths.map(max_of), widths, width: widths.iter().sum() }
     }
 
     /// Bytes of a packed key.
@@ -116,50 +129,63 @@ impl Shape {
         self.width() == FULL_WIDTH
     }
 
-    /// Whether a page of this shape can have this key.
-    pub(crate) fn holds(&self, key: &Key) -> bool {
-        matches!(self.pack(key), Packed::Number(_) | Packed::Full(_))
-    }
-
     /// A key to search for.
+    #[inline]
     pub(crate) fn pack(&self, key: &Key) -> Packed {
         if self.is_full() {
             return Packed::Full(*key);
         }
-        let mut number: u128 = 0;
-        let mut outside = Ordering::Equal;
+        let mut number = 0;
         for (at, field) in fields(key).into_iter().enumerate() {
-            let width = self.widths[at];
-            let max = max_of(width);
-            if outside == Ordering::Equal {
-                // From the first field on that does not fit the key is below or above all that have the fields before it.
-                outside = match field.checked_sub(self.lowest[at]) {
+            // Most fields are the same in all keys.
+            let distance = field.wrapping_sub(self.lowest[at]);
+            if distance > self.highest_distances[at] {
+                return self.outside(key);
+            }
+            if self.widths[at] > 0 {
+                number = number << (8 * self.widths[at]) | u128::from(distance);
+            }
+        }
+        Packed::Number(number)
+    }
+
+    /// A key to search for, of which some field does not fit. From the first such field on it is below or above all keys that have the
+    /// fields before it.
+    #[cold]
+    fn outside(&self, key: &Key) -> Packed {
+        let mut number: u128 = 0;
+        let mut side = Ordering::Equal;
+        for (at, field) in fields(key).into_iter().enumerate() {
+            let max = self.highest_distances[at];
+            if side == Ordering::Equal {
+                side = match field.checked_sub(self.lowest[at]) {
                     None => Ordering::Less,
                     Some(distance) if distance > max => Ordering::Greater,
-                    Some(distance) => {
-                        number = number << (8 * width) | u128::from(distance);
-                        continue;
-                    }
+                    Some(_) => Ordering::Equal,
                 };
             }
-            let rest = if outside == Ordering::Less { 0 } else { max };
-            number = number << (8 * width) | u128::from(rest);
+            let distance = match side {
+                Ordering::Less => 0,
+                Ordering::Equal => field - self.lowest[at],
+                Ordering::Greater => max,
+            };
+            number = number << (8 * self.widths[at]) | u128::from(distance);
         }
-        match outside {
+        match side {
             Ordering::Less => Packed::Before(number),
             Ordering::Equal => Packed::Number(number),
             Ordering::Greater => Packed::After(number),
         }
     }
 
-    /// Writes a key that the shape [holds](Self::holds) into the first bytes of `out`.
-    pub(crate) fn put(&self, key: &Key, out: &mut [u8]) {
-        match self.pack(key) {
-            Packed::Number(number) => {
+    /// Writes a key that this shape has packed, and that is in it, into the first bytes of `out`.
+    pub(crate) fn put(&self, packed: &Packed, out: &mut [u8]) {
+        match packed {
+            Packed::Number(number) | Packed::Before(number) | Packed::After(number) => {
                 let bytes = number.to_be_bytes();
                 out[..self.width()].copy_from_slice(&bytes[MAX_WIDTH - self.width()..]);
             }
-            _ => {
+            Packed::Full(key) => {
                 let mut rest = out;
                 for (at, field) in fields(key).into_iter().enumerate() {
                     let width = usize::from(FULL[at]);
@@ -194,10 +220,12 @@ impl Shape {
         }
         let mut number = self.number(bytes);
         for at in (0..FIELDS).rev() {
-            let width = self.widths[at];
-            // It was put there as a distance from the lowest.
-            f[at] = self.lowest[at].wrapping_add(number as u64 & max_of(width));
-            number >>= 8 * width;
+            f[at] = self.lowest[at];
+            if self.widths[at] > 0 {
+                // It was put there as a distance from the lowest.
+                f[at] = f[at].wrapping_add(number as u64 & self.highest_distances[at]);
+                number >>= 8 * self.widths[at];
+            }
         }
         from_fields(f)
     }
@@ -250,9 +278,10 @@ mod tests {
             let packed: Vec<[u8; 32]> = keys
                 .iter()
                 .map(|key| {
-                    assert!(shape.holds(key));
+                    let packed = shape.pack(key);
+                    assert!(packed.fits());
                     let mut bytes = [0xee; 32];
-                    shape.put(key, &mut bytes);
+                    shape.put(&packed, &mut bytes);
                     assert_eq!(shape.get(&bytes), *key);
                     bytes
                 })

@@ -3,6 +3,7 @@
 
 use scoutfs_env::Vec;
 use scoutfs_format::Key;
+use scoutfs_format::key::ZONE_FS;
 use scoutfs_item::{Bounds, ItemCache, ItemReader, Spot};
 use scoutfs_lock::{LockName, Mode};
 
@@ -85,11 +86,13 @@ impl<'a> Locks<'a> {
 
     /// Range of the held lock that covers a key.
     pub(super) fn bounds(&self, key: Key) -> Result<Bounds> {
-        self.held
-            .iter()
-            .map(|(name, _)| name.range())
-            .find(|(first, last)| *first <= key && key <= *last)
-            .ok_or(Error::Shutdown("an operation reads or writes an item that it has not locked"))
+        // Those of the inodes' own items have the inode number first.
+        let name = LockName::group_of(key.first);
+        let held = key.zone == ZONE_FS && self.held.iter().any(|(held, _)| *held == name);
+        if held {
+            return Ok(name.range());
+        }
+        Err(Error::Shutdown("an operation reads or writes an item that it has not locked"))
     }
 
     /// Whether an inode is locked in `mode` or a stronger one.
