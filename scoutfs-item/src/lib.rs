@@ -4,6 +4,7 @@
 //! A *page* covers a range of keys and holds all items in it. A key in a page without an item is known to be
 //! absent; a key in no page is unknown and is read through the caller's [`ItemReader`] when somebody asks.
 //! An item that is written where nothing is known, without reading, is kept apart from the pages.
+//! A [`Spot`] notes where an operation found an item, so that the next one on it, or near it, need not search.
 //! Changes make items *dirty*. [`ItemCache::take_dirty`] closes a transaction: it hands the dirty items over
 //! for the commit and makes them clean. Clean pages can go at any time.
 //!

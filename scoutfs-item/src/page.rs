@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The items of one page, packed, and what a write does to them.
 //!
-//! Two buffers hold all items of a page. The *table* has an entry of fixed size for each item, ascending by key: the key, packed as the page's
-//! [`Shape`] says, the version, flags, and where the value is. The *heap* has the values, in the order in which they came, and dead bytes
-//! between them where values went or got shorter. An entry and its value take about 20 bytes more than the value.
+//! Two buffers hold all items of a page. The *table* has an entry of fixed size for each item, ascending by key: the key, packed as
+//! the page's [`Shape`] says, the version, flags, and where the value is. The *heap* has the values, in the order in which they came,
+//! and dead bytes between them where values went or got shorter. An item takes about 25 bytes more than its value.
 //!
-//! A key that does not fit the shape, or growth of a buffer, makes new buffers, with a little room to spare and without dead bytes; that can
-//! fail. What must not fail (deleting, replacing by what is no longer) stays in its entry and its place in the heap.
+//! A key that does not fit the shape, or growth of a buffer, makes new buffers, with a little room to spare and without dead bytes;
+//! that can fail. What must not fail (deleting, replacing by what is no longer) stays in its entry and its place in the heap.
 //!
 //! Nothing here locks, and every method that fails leaves the items as they were.
 

@@ -208,7 +208,8 @@ impl Totals {
 }
 
 impl ItemCache {
-    /// Adds a page where there is none; cannot fail after [`PageMap::reserve`]. If it is dirty the caller puts it into the set of dirty pages.
+    /// Adds a page where there is none; cannot fail after [`PageMap::reserve`]. If it is dirty the caller puts it into the set of
+    /// dirty pages.
     pub(crate) fn insert_page(&self, map: &mut PageMap, mut page: Box<Page>) -> Result<(), AllocError> {
         let mut usage = page.items.get_mut().usage();
         usage.bytes += PAGE_BYTES;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! How the keys of a page are packed.
 //!
-//! Keys of one page are alike: they have the zone in common, most often the inode, and numbers that are near each other. So a page keeps of each
-//! field only its distance from the lowest one, in as many bytes as the longest distance takes. These bytes, the first field's first and
-//! each with its highest byte first, are one number, and the numbers are in the order of the keys: a search compares nothing else.
-//! Where the distances take more than 16 bytes together, which no keys of ours do, keys are kept as they are.
+//! Keys of one page are alike: they have the zone in common, most often the inode, and numbers that are near each other. So a page
+//! keeps of each field only its distance from the lowest one, in as many bytes as the longest distance takes. These bytes, the first
+//! field's first and each with its highest byte first, are one number, and the numbers are in the order of the keys: a search
+//! compares nothing else. Where the distances take more than 16 bytes together, keys are kept as they are.
 
 use core::cmp::Ordering;
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Values at places that can be named by a number, and found again without a search.
 //!
-//! A place is used again after its value was taken out; who keeps its number must know the value when it sees it. Places are in chunks, so that
-//! a slab that grows moves nothing, and never given back: they are one word each.
+//! A place is used again after its value was taken out; who keeps its number must know the value when it sees it. Places are in
+//! chunks, so that a slab that grows moves nothing, and are not given back: they are two words each.
 
 use scoutfs_env::{AllocError, Box, Vec};
 

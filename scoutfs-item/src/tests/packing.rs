@@ -2,6 +2,7 @@
 //! Random writes of a packed page against a map, with keys that make it change its shape, and with memory short at random.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::vec::Vec;
 
 use proptest::collection;
@@ -108,11 +109,11 @@ proptest! {
             match op {
                 Op::Create(key, len) => {
                     search(&items, &model, key);
-                    if !model.contains_key(&key) {
-                        let parts: &[&[u8]] = &[&value[..len / 3], &value[len / 3..len]];
-                        if write(&mut items, key, &Write::Create(parts)) {
-                            model.insert(key, (value[..len].to_vec(), true));
-                        }
+                    let parts: &[&[u8]] = &[&value[..len / 3], &value[len / 3..len]];
+                    if let Entry::Vacant(place) = model.entry(key)
+                        && write(&mut items, key, &Write::Create(parts))
+                    {
+                        place.insert((value[..len].to_vec(), true));
                     }
                 }
                 Op::Update(n, len) => {
