@@ -12,8 +12,8 @@ use scoutfs_format::Key;
 
 use crate::error::{ItemError, Misuse};
 use crate::forced::Forced;
-use crate::page::Item;
-use crate::pages::{PageMap, Totals};
+use crate::page::ItemRef;
+use crate::pages::{PageMap, Spot, Totals};
 use crate::rank;
 use crate::reads::{Reading, Reads};
 
@@ -123,16 +123,30 @@ impl ItemCache {
         key: Key,
         f: impl FnOnce(&[u8], u64) -> R,
     ) -> Result<Option<R>, ItemError> {
+        self.get_near(reader, bounds, key, &mut Spot::default(), f)
+    }
+
+    /// As [`get`](Self::get), with a guess where the item is; notes where it is, or would be.
+    pub fn get_near<R>(
+        &self,
+        reader: &dyn ItemReader,
+        bounds: Bounds,
+        key: Key,
+        spot: &mut Spot,
+        f: impl FnOnce(&[u8], u64) -> R,
+    ) -> Result<Option<R>, ItemError> {
         check_bounds(&bounds, key)?;
         let mut _kept;
         loop {
             {
                 let map = self.map.read();
-                if let Some((_, page)) = map.covering(&key) {
+                if let Some(page) = map.covering_near(spot, &key) {
                     let mut items = page.items.lock();
                     items.referenced = true;
                     self.hit();
-                    return Ok(items.get(&key).map(|item| f(&item.value, item.version)));
+                    let (at, found) = items.get(spot.index as usize, &key);
+                    *spot = page.spot(at);
+                    return Ok(found.map(|item| f(item.value, item.version)));
                 }
             }
             _kept = self.fill(reader, &bounds, key)?;
@@ -150,6 +164,20 @@ impl ItemCache {
         last: Key,
         f: impl FnOnce(Key, &[u8], u64) -> R,
     ) -> Result<Option<R>, ItemError> {
+        self.next_near(reader, bounds, from, last, &mut Spot::default(), f)
+    }
+
+    /// As [`next`](Self::next), with a guess where `from` is; notes where the item is. If there is none and all of `from..=last` is
+    /// in one page, an item in that range would be near the spot.
+    pub fn next_near<R>(
+        &self,
+        reader: &dyn ItemReader,
+        bounds: Bounds,
+        from: Key,
+        last: Key,
+        spot: &mut Spot,
+        f: impl FnOnce(Key, &[u8], u64) -> R,
+    ) -> Result<Option<R>, ItemError> {
         check_bounds(&bounds, from)?;
         let last = last.min(bounds.1);
         let mut at = from;
@@ -158,14 +186,18 @@ impl ItemCache {
             {
                 let map = self.map.read();
                 while at <= last
-                    && let Some((_, page)) = map.covering(&at)
+                    && let Some(page) = map.covering_near(spot, &at)
                 {
                     let mut items = page.items.lock();
                     items.referenced = true;
-                    if let Some(item) = items.range(&at, &last).next() {
+                    if let Some(item) = items.ascending_near(spot.index as usize, &at).next() {
                         self.hit();
-                        return Ok(Some(f(item.key, &item.value, item.version)));
+                        *spot = page.spot(item.at);
+                        let key = item.key();
+                        return Ok((key <= last).then(|| f(key, item.value, item.version)));
                     }
+                    // It would come last.
+                    *spot = page.spot(usize::MAX);
                     match page.last.next() {
                         Some(key) => at = key,
                         None => return Ok(None),
@@ -198,15 +230,16 @@ impl ItemCache {
             {
                 let map = self.map.read();
                 while at >= first
-                    && let Some((page_first, page)) = map.covering(&at)
+                    && let Some(page) = map.covering(&at)
                 {
                     let mut items = page.items.lock();
                     items.referenced = true;
-                    if let Some(item) = items.range(&first, &at).next_back() {
+                    if let Some(item) = items.descending(&at).next() {
                         self.hit();
-                        return Ok(Some(f(item.key, &item.value, item.version)));
+                        let key = item.key();
+                        return Ok((key >= first).then(|| f(key, item.value, item.version)));
                     }
-                    match page_first.prev() {
+                    match page.first.prev() {
                         Some(key) => at = key,
                         None => return Ok(None),
                     }
@@ -264,15 +297,19 @@ impl ItemCache {
         loop {
             {
                 let map = self.map.read();
-                if let Some((_, page)) = map.covering(&from) {
+                if let Some(page) = map.covering(&from) {
                     let mut items = page.items.lock();
                     items.referenced = true;
                     self.hit();
-                    for item in items.range(&from, &last) {
-                        if batch.is_full() {
-                            return Ok(Some(item.key));
+                    for item in items.ascending(&from) {
+                        let key = item.key();
+                        if key > last {
+                            break;
                         }
-                        batch.push(item)?;
+                        if batch.is_full() {
+                            return Ok(Some(key));
+                        }
+                        batch.push(key, &item)?;
                     }
                     return Ok(page.last.next());
                 }
@@ -298,7 +335,7 @@ impl ItemCache {
                 }
             };
             self.misses.fetch_add(1, Ordering::Relaxed);
-            let mut range = reader.read_range(key, reading.low, reading.high)?;
+            let range = reader.read_range(key, reading.low, reading.high)?;
             check_read(&range, key, &reading)?;
             {
                 let mut map = self.map.write();
@@ -306,7 +343,7 @@ impl ItemCache {
                     continue;
                 }
                 self.take_in_forced(&mut map, range.first, range.last)?;
-                self.fill_gaps(&mut map, &mut range)?;
+                self.fill_gaps(&mut map, &range)?;
             }
             self.keep_limit(1);
             return Ok(Some(reading));
@@ -324,9 +361,9 @@ impl Batch {
         self.heads.len() >= BATCH_ITEMS || self.bytes.len() >= BATCH_BYTES
     }
 
-    fn push(&mut self, item: &Item) -> Result<(), AllocError> {
-        self.bytes.extend_from_slice(&item.value)?;
-        self.heads.push(Head { key: item.key, version: item.version, value_len: item.value.len() })
+    fn push(&mut self, key: Key, item: &ItemRef<'_>) -> Result<(), AllocError> {
+        self.bytes.extend_from_slice(item.value)?;
+        self.heads.push(Head { key, version: item.version, value_len: item.value.len() })
     }
 }
 

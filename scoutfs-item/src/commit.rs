@@ -8,7 +8,7 @@ use scoutfs_env::{AllocError, Vec};
 
 use crate::cache::ItemCache;
 use crate::forced::Forced;
-use crate::page::Usage;
+use crate::item::Usage;
 
 impl ItemCache {
     /// Closes the transaction: calls `keep` with copies of all dirty items, ascending by key, deletions as

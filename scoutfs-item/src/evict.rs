@@ -34,8 +34,8 @@ impl ItemCache {
         }
         let mut state = RangeState::Unknown;
         let mut at = Some(first);
-        while let Some((page_first, page)) = at.and_then(|key| map.covering_or_after(&key))
-            && page_first <= last
+        while let Some(page) = at.and_then(|key| map.covering_or_after(&key))
+            && page.first <= last
         {
             if page.items.lock().first_dirty(&first, &last).is_some() {
                 return RangeState::Dirty;
@@ -55,8 +55,8 @@ impl ItemCache {
             return Err(ItemError::DirtyInvalidate { first, last, key });
         }
         let mut at = Some(first);
-        while let Some((page_first, page)) = at.and_then(|key| map.covering_or_after(&key))
-            && page_first <= last
+        while let Some(page) = at.and_then(|key| map.covering_or_after(&key))
+            && page.first <= last
         {
             if let Some(key) = page.items.lock().first_dirty(&first, &last) {
                 return Err(ItemError::DirtyInvalidate { first, last, key });
@@ -128,7 +128,7 @@ impl ItemCache {
     /// Makes sure that no page has keys on both sides of `at`: splits the page that has if it is dirty, else
     /// drops it.
     fn cut(&self, map: &mut PageMap, at: Key) -> Result<(), AllocError> {
-        let Some((first, _)) = map.covering(&at).filter(|(first, _)| *first != at) else {
+        let Some(first) = map.covering(&at).map(|page| page.first).filter(|first| *first != at) else {
             return Ok(());
         };
         let dirty = map.page_mut(&first).is_some_and(|page| page.items.get_mut().is_dirty());

@@ -10,7 +10,7 @@ use scoutfs_env::{AllocError, OrdMap};
 use scoutfs_format::Key;
 
 use crate::error::{ItemError, Misuse};
-use crate::page::{Item, Usage};
+use crate::item::{Item, Usage};
 use crate::pages::Totals;
 
 /// Bytes of an item beside itself: its place in the map.
@@ -38,16 +38,21 @@ impl Forced {
         self.items.ceiling(first).map(|(key, _)| *key).filter(|key| key <= last)
     }
 
+    /// The item of a key.
+    pub(crate) fn get(&self, key: &Key) -> Option<&Item> {
+        self.items.get(key)
+    }
+
     /// All items, ascending.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Item> {
         self.items.values()
     }
 
     /// Takes an item out.
-    pub(crate) fn take(&mut self, totals: &Totals, key: &Key) -> Option<Item> {
-        let item = self.items.remove(key)?;
-        totals.replace(Forced::usage(&item), Usage::default());
-        Some(item)
+    pub(crate) fn remove(&mut self, totals: &Totals, key: &Key) {
+        if let Some(item) = self.items.remove(key) {
+            totals.replace(Forced::usage(&item), Usage::default());
+        }
     }
 
     /// Creates or replaces an item; `absent`: the caller knows that no tree has one.
@@ -78,7 +83,7 @@ impl Forced {
     pub(crate) fn delete_dirty(&mut self, totals: &Totals, key: Key, version: u64) -> Result<(), Misuse> {
         let item = self.live(&key)?;
         if !change(totals, item, |item| item.delete(version))? {
-            self.take(totals, &key);
+            self.remove(totals, &key);
         }
         Ok(())
     }

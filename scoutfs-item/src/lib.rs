@@ -4,6 +4,7 @@
 //! A *page* covers a range of keys and holds all items in it. A key in a page without an item is known to be
 //! absent; a key in no page is unknown and is read through the caller's [`ItemReader`] when somebody asks.
 //! An item that is written where nothing is known, without reading, is kept apart from the pages.
+//! A [`Spot`] notes where an operation found an item, so that the next one on it, or near it, need not search.
 //! Changes make items *dirty*. [`ItemCache::take_dirty`] closes a transaction: it hands the dirty items over
 //! for the commit and makes them clean. Clean pages can go at any time.
 //!
@@ -15,7 +16,10 @@
 //! | `evict` | giving memory back, dropping a range whose cluster lock goes |
 //! | `pages` | the map of pages; splitting pages and filling gaps between them |
 //! | `forced` | items that were written without reading |
-//! | `page` | the items of one page, and what a write does to them |
+//! | `page` | the items of one page, packed, and what a write does to them |
+//! | `shape` | how the keys of a page are packed |
+//! | `item` | an item by itself; what writes do, and what items cost |
+//! | `slab` | where pages are, so that they are found again without a search |
 //! | `reads` | reads that are going on, and their ranges |
 //! | `error` | [`ItemError`], [`Misuse`] |
 //!
@@ -64,9 +68,12 @@ mod commit;
 mod error;
 mod evict;
 mod forced;
+mod item;
 mod page;
 mod pages;
 mod reads;
+mod shape;
+mod slab;
 mod write;
 
 #[cfg(test)]
@@ -75,6 +82,7 @@ mod tests;
 pub use cache::{Bounds, ItemCache, ItemReader, Limits};
 pub use error::{ItemError, Misuse};
 pub use evict::RangeState;
+pub use pages::Spot;
 
 /// Places of this crate's locks in the lock order. Locks that callers' functions take rank higher than all.
 mod rank {

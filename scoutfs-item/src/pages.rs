@@ -9,28 +9,56 @@ use core::sync::atomic::Ordering::Relaxed;
 use scoutfs_btree::{OwnedItem, RangeItems};
 use scoutfs_env::sync::Mutex;
 use scoutfs_env::sync::atomic::AtomicUsize;
-use scoutfs_env::{AllocError, OrdMap, Vec};
+use scoutfs_env::{AllocError, Box, OrdMap, try_box};
 use scoutfs_format::Key;
 
 use crate::cache::{Bounds, ItemCache};
 #[cfg(test)]
 use crate::forced::Forced;
-use crate::page::{ITEM_HEADER_BYTES, Item, Items, Usage};
+use crate::item::{HEAP_BYTES, ITEM_HEADER_BYTES, Usage};
+use crate::page::Items;
 use crate::rank;
+use crate::slab::Slab;
 
-/// Bytes of a page beside its items, with its place in the map.
-const PAGE_BYTES: usize = size_of::<Page>() + 2 * size_of::<Key>();
+/// Bytes of a page beside its items, with its places in the map.
+const PAGE_BYTES: usize =
+    size_of::<Page>() + HEAP_BYTES + Slab::<Page>::PLACE_BYTES + size_of::<(Key, u32)>() + size_of::<Key>();
 
-/// A range of keys and all items in it. The map has its first key.
+/// A range of keys and all items in it.
 pub(crate) struct Page {
+    /// Where it is in the slab.
+    place: u32,
+    /// First key of the range.
+    pub(crate) first: Key,
     /// Last key of the range. Changes only while the map is exclusive.
     pub(crate) last: Key,
     pub(crate) items: Mutex<Items>,
 }
 
-/// All pages, by the first key of their range.
+/// Where an item was, or where it would go: a hint, with which the next search for a key near by is short. It may be given with any
+/// key, and makes no difference but in time.
+#[derive(Clone, Copy, Debug)]
+pub struct Spot {
+    /// Of the page. It may have become another's.
+    place: u32,
+    /// Among the page's items.
+    pub(crate) index: u32,
+}
+
+impl Default for Spot {
+    /// The last item of some page.
+    fn default() -> Self {
+        Spot { place: 0, index: u32::MAX }
+    }
+}
+
+/// All pages.
 pub(crate) struct PageMap {
-    pages: OrdMap<Key, Page>,
+    slab: Slab<Page>,
+    /// Where they are in the slab, by the first key of their range.
+    order: OrdMap<Key, u32>,
+    /// No page begins before it. What is written without reading is below all pages, so it need not be searched for.
+    lowest: Key,
     /// Where eviction goes on.
     pub(crate) hand: Key,
 }
@@ -43,45 +71,72 @@ pub(crate) struct Totals {
 }
 
 impl Page {
-    pub(crate) fn new(last: Key, items: Items) -> Self {
-        Page { last, items: Mutex::with_rank(items, rank::PAGE) }
+    /// Which is in no map yet.
+    pub(crate) fn new(first: Key, last: Key, items: Items) -> Self {
+        Page { place: 0, first, last, items: Mutex::with_rank(items, rank::PAGE) }
+    }
+
+    fn covers(&self, key: &Key) -> bool {
+        self.first <= *key && *key <= self.last
+    }
+
+    /// The spot of one of its items.
+    pub(crate) fn spot(&self, index: usize) -> Spot {
+        // A wrong index is a useless hint, no more.
+        Spot { place: self.place, index: index as u32 }
     }
 }
 
 impl PageMap {
     pub(crate) const fn new() -> Self {
-        PageMap { pages: OrdMap::new(), hand: Key::MIN }
+        PageMap { slab: Slab::new(), order: OrdMap::new(), lowest: Key::MAX, hand: Key::MIN }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.pages.len()
+        self.order.len()
     }
 
-    /// The page that covers a key, and its first key.
-    pub(crate) fn covering(&self, key: &Key) -> Option<(Key, &Page)> {
-        let (first, page) = self.pages.floor(key)?;
-        (*key <= page.last).then_some((*first, page))
+    /// The last page that begins at or before a key.
+    fn floor(&self, key: &Key) -> Option<&Page> {
+        if *key < self.lowest {
+            return None;
+        }
+        self.slab.get(*self.order.floor(key)?.1)
+    }
+
+    /// The page that covers a key.
+    pub(crate) fn covering(&self, key: &Key) -> Option<&Page> {
+        self.floor(key).filter(|page| *key <= page.last)
+    }
+
+    /// As [`covering`](Self::covering), without a search if it is the page of the spot.
+    pub(crate) fn covering_near(&self, spot: &Spot, key: &Key) -> Option<&Page> {
+        match self.slab.get(spot.place) {
+            // Pages do not overlap, so whichever it is by now, it is the right one.
+            Some(page) if page.covers(key) => Some(page),
+            _ => self.covering(key),
+        }
     }
 
     /// The page that covers a key, or the first one after it.
-    pub(crate) fn covering_or_after(&self, key: &Key) -> Option<(Key, &Page)> {
-        self.covering(key).or_else(|| self.pages.ceiling(key).map(|(first, page)| (*first, page)))
+    pub(crate) fn covering_or_after(&self, key: &Key) -> Option<&Page> {
+        self.covering(key).or_else(|| self.slab.get(*self.order.ceiling(key)?.1))
     }
 
     /// The first key of the page that covers a key or is the first one after it, if that begins by `last`.
     pub(crate) fn first_overlap(&self, key: &Key, last: &Key) -> Option<Key> {
-        let (first, _) = self.covering_or_after(key)?;
+        let first = self.covering_or_after(key)?.first;
         (first <= *last).then_some(first)
     }
 
     /// The unknown keys around an unknown key, as far as the bounds go. None if the key is known.
     pub(crate) fn hole(&self, key: &Key, bounds: &Bounds) -> Option<Bounds> {
-        let low = match self.pages.floor(key) {
-            Some((_, page)) if *key <= page.last => return None,
-            Some((_, page)) => bounds.0.max(page.last.saturating_next()),
+        let low = match self.floor(key) {
+            Some(page) if *key <= page.last => return None,
+            Some(page) => bounds.0.max(page.last.saturating_next()),
             None => bounds.0,
         };
-        let high = match self.pages.higher(key) {
+        let high = match self.order.higher(key) {
             Some((first, _)) => bounds.1.min(first.saturating_prev()),
             None => bounds.1,
         };
@@ -90,7 +145,34 @@ impl PageMap {
 
     /// The page that begins at `first`.
     pub(crate) fn page_mut(&mut self, first: &Key) -> Option<&mut Page> {
-        self.pages.get_mut(first)
+        self.slab.get_mut(*self.order.get(first)?)
+    }
+
+    /// Makes sure that there are places for one more page.
+    fn reserve(&mut self) -> Result<(), AllocError> {
+        self.slab.reserve()?;
+        self.order.reserve(1)
+    }
+
+    /// Adds a page where there is none. All stays as it was on failure.
+    fn insert(&mut self, page: Box<Page>) -> Result<(), AllocError> {
+        self.reserve()?;
+        let first = page.first;
+        let place = self.slab.insert(page)?;
+        if let Some(page) = self.slab.get_mut(place) {
+            page.place = place;
+        }
+        self.order.insert(first, place)?;
+        self.lowest = self.lowest.min(first);
+        Ok(())
+    }
+
+    fn remove(&mut self, first: &Key) -> Option<Box<Page>> {
+        let place = self.order.remove(first)?;
+        if *first == self.lowest {
+            self.lowest = self.order.first_key_value().map_or(Key::MAX, |(key, _)| *key);
+        }
+        self.slab.remove(place)
     }
 }
 
@@ -126,23 +208,19 @@ impl Totals {
 }
 
 impl ItemCache {
-    /// Adds a page where there is none. If it is dirty the caller puts it into the set of dirty pages.
-    pub(crate) fn insert_page(
-        &self,
-        map: &mut PageMap,
-        first: Key,
-        mut page: Page,
-    ) -> Result<(), AllocError> {
+    /// Adds a page where there is none; cannot fail after [`PageMap::reserve`]. If it is dirty the caller puts it into the set of
+    /// dirty pages.
+    pub(crate) fn insert_page(&self, map: &mut PageMap, mut page: Box<Page>) -> Result<(), AllocError> {
         let mut usage = page.items.get_mut().usage();
         usage.bytes += PAGE_BYTES;
-        map.pages.insert(first, page)?;
+        map.insert(page)?;
         self.totals.replace(Usage::default(), usage);
         Ok(())
     }
 
     /// Drops a page without dirty items. Reads that may fill a part of its range start again.
     pub(crate) fn drop_page(&self, map: &mut PageMap, first: &Key) {
-        if let Some(mut page) = map.pages.remove(first) {
+        if let Some(mut page) = map.remove(first) {
             let mut usage = page.items.get_mut().usage();
             usage.bytes += PAGE_BYTES;
             self.totals.replace(usage, Usage::default());
@@ -155,26 +233,27 @@ impl ItemCache {
     /// lost.
     pub(crate) fn split_page(&self, map: &mut PageMap, first: &Key, at: Key) -> Result<(), AllocError> {
         // What may fail comes first.
-        map.pages.reserve(1)?;
+        map.reserve()?;
         let mut dirty_pages = self.dirty_pages.lock();
         dirty_pages.reserve(1)?;
-        let Some(page) = map.pages.get_mut(first) else {
+        let mut right = try_box(Page::new(at, at, Items::default()))?;
+        let Some(page) = map.page_mut(first) else {
             return Ok(());
         };
         let items = page.items.get_mut();
         let before = items.usage();
-        let right = items.split_off(&at)?;
+        *right.items.get_mut() = items.split_off(&at)?;
         let after = items.usage();
 
-        if right.is_dirty() {
+        if right.items.get_mut().is_dirty() {
             dirty_pages.insert(at, ())?;
         }
         if before.dirty_items != 0 && !items.is_dirty() {
             dirty_pages.remove(first);
         }
-        let right_page = Page::new(mem::replace(&mut page.last, at.saturating_prev()), right);
+        right.last = mem::replace(&mut page.last, at.saturating_prev());
         self.totals.replace(before, after);
-        self.insert_page(map, at, right_page)
+        self.insert_page(map, right)
     }
 
     /// Makes a page of its own of each item in a range that was written without reading, before the range around them is
@@ -183,34 +262,34 @@ impl ItemCache {
         let mut forced = self.forced.lock();
         while let Some(key) = forced.first_in(&first, &last) {
             // What may fail comes first.
-            map.pages.reserve(1)?;
-            let mut items = Vec::with_capacity(1)?;
+            map.reserve()?;
+            let Some(item) = forced.get(&key) else {
+                return Ok(());
+            };
+            let page = try_box(Page::new(key, key, Items::of_unread(item)?))?;
             let mut dirty_pages = self.dirty_pages.lock();
-            dirty_pages.reserve(1)?;
-            if let Some(item) = forced.take(&self.totals, &key) {
-                items.push(item)?;
-                dirty_pages.insert(key, ())?;
-                self.insert_page(map, key, Page::new(key, Items::new(items)))?;
-            }
+            dirty_pages.insert(key, ())?;
+            forced.remove(&self.totals, &key);
+            self.insert_page(map, page)?;
         }
         Ok(())
     }
 
     /// Makes pages of the parts of a range, as it was read, that are not known yet.
-    pub(crate) fn fill_gaps(&self, map: &mut PageMap, range: &mut RangeItems) -> Result<(), AllocError> {
+    pub(crate) fn fill_gaps(&self, map: &mut PageMap, range: &RangeItems) -> Result<(), AllocError> {
         let bounds = (range.first, range.last);
-        let mut rest = range.items.as_mut_slice();
+        let mut rest = range.items.as_slice();
         let mut at = Some(range.first);
         while let Some(key) = at.filter(|key| *key <= range.last) {
             let (last, gap) = match map.covering(&key) {
-                Some((_, page)) => (page.last, None),
+                Some(page) => (page.last, None),
                 None => {
                     let hole = map.hole(&key, &bounds).unwrap_or((key, key));
                     (hole.1, Some(hole))
                 }
             };
             let count = rest.partition_point(|item| item.key <= last);
-            let (here, after) = rest.split_at_mut(count);
+            let (here, after) = rest.split_at(count);
             if let Some((low, high)) = gap {
                 self.fill_gap(map, low, high, here)?;
             }
@@ -226,18 +305,13 @@ impl ItemCache {
         map: &mut PageMap,
         mut low: Key,
         high: Key,
-        mut rest: &mut [OwnedItem],
+        mut rest: &[OwnedItem],
     ) -> Result<(), AllocError> {
         loop {
-            let (here, after) = rest.split_at_mut(self.fitting(rest));
+            let (here, after) = rest.split_at(self.fitting(rest));
             let next = after.first().map(|item| item.key);
-            let mut items = Vec::with_capacity(here.len())?;
-            for item in here.iter_mut().filter(|item| !item.deletion) {
-                let value = mem::take(&mut item.value);
-                items.push(Item::clean(item.key, item.version, value))?;
-            }
             let last = next.map_or(high, Key::saturating_prev);
-            self.insert_page(map, low, Page::new(last, Items::new(items)))?;
+            self.insert_page(map, try_box(Page::new(low, last, Items::read(here)?))?)?;
             match next {
                 Some(key) => low = key,
                 None => return Ok(()),
@@ -268,7 +342,11 @@ impl ItemCache {
         let mut total = Usage::default();
         let mut nr_dirty_pages = 0;
         let mut previous: Option<Key> = None;
-        for (first, page) in map.pages.iter_mut() {
+        assert_eq!(map.lowest, map.order.first_key_value().map_or(Key::MAX, |(key, _)| *key));
+        let PageMap { slab, order, .. } = &mut *map;
+        for (first, place) in order.iter() {
+            let page = slab.get_mut(*place).expect("a page is where the order says");
+            assert_eq!((page.first, page.place), (*first, *place));
             assert!(*first <= page.last, "a page keeps first <= last");
             assert!(previous.is_none_or(|last| last < *first), "pages overlap at {first}");
             assert_eq!(forced.first_in(first, &page.last), None, "what is known is in its page");

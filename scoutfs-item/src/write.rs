@@ -9,7 +9,9 @@ use scoutfs_format::tree::MAX_VALUE_LEN;
 
 use crate::cache::{Bounds, ItemCache, ItemReader, check_bounds};
 use crate::error::{ItemError, Misuse};
-use crate::page::{Items, Usage, Write};
+use crate::item::{Usage, Write};
+use crate::page::Items;
+use crate::pages::Spot;
 
 /// How a write finds what it must know.
 type Source<'a> = (&'a dyn ItemReader, Bounds);
@@ -41,20 +43,33 @@ impl ItemCache {
         version: u64,
         value: &[&[u8]],
     ) -> Result<(), ItemError> {
-        self.write(Some((reader, bounds)), key, version, Write::Create(value))
+        self.create_near(reader, bounds, key, version, &mut Spot::default(), value)
+    }
+
+    /// As [`create`](Self::create), with a guess where the item will be; notes where it is.
+    pub fn create_near(
+        &self,
+        reader: &dyn ItemReader,
+        bounds: Bounds,
+        key: Key,
+        version: u64,
+        spot: &mut Spot,
+        value: &[&[u8]],
+    ) -> Result<(), ItemError> {
+        self.write(Some((reader, bounds)), key, version, spot, Write::Create(value))
     }
 
     /// Creates or replaces an item without reading whether it exists. Meant for items that are not looked up:
     /// if it was unknown the cache forgets it when it is committed.
     pub fn create_force(&self, key: Key, version: u64, value: &[&[u8]]) -> Result<(), ItemError> {
-        self.write(None, key, version, Write::CreateForce(value))
+        self.write(None, key, version, &mut Spot::default(), Write::CreateForce(value))
     }
 
     /// Creates an item that the caller knows to be in no tree and no commit record, without reading: when it is deleted
     /// in the same transaction nothing is left of it, not even a tombstone. If it was unknown the cache forgets it when it is
     /// committed.
     pub fn create_absent(&self, key: Key, version: u64, value: &[&[u8]]) -> Result<(), ItemError> {
-        self.write(None, key, version, Write::CreateAbsent(value))
+        self.write(None, key, version, &mut Spot::default(), Write::CreateAbsent(value))
     }
 
     /// Replaces the value of an item, which must exist ([`ItemError::NotFound`]).
@@ -66,7 +81,7 @@ impl ItemCache {
         version: u64,
         value: &[&[u8]],
     ) -> Result<(), ItemError> {
-        self.write(Some((reader, bounds)), key, version, Write::Update(value))
+        self.write(Some((reader, bounds)), key, version, &mut Spot::default(), Write::Update(value))
     }
 
     /// Deletes an item, which must exist ([`ItemError::NotFound`]).
@@ -77,12 +92,12 @@ impl ItemCache {
         key: Key,
         version: u64,
     ) -> Result<(), ItemError> {
-        self.write(Some((reader, bounds)), key, version, Write::Delete)
+        self.write(Some((reader, bounds)), key, version, &mut Spot::default(), Write::Delete)
     }
 
     /// Deletes an item without reading whether it exists; writes a tombstone when that is unknown.
     pub fn delete_force(&self, key: Key, version: u64) -> Result<(), ItemError> {
-        self.write(None, key, version, Write::DeleteForce)
+        self.write(None, key, version, &mut Spot::default(), Write::DeleteForce)
     }
 
     /// Makes an item, which must exist ([`ItemError::NotFound`]), dirty as it is. Until the transaction ends,
@@ -94,19 +109,47 @@ impl ItemCache {
         key: Key,
         version: u64,
     ) -> Result<(), ItemError> {
-        self.write(Some((reader, bounds)), key, version, Write::Dirty)
+        self.dirty_near(reader, bounds, key, version, &mut Spot::default())
+    }
+
+    /// As [`dirty`](Self::dirty), with a guess where the item is; notes where it is, for the change that will follow.
+    pub fn dirty_near(
+        &self,
+        reader: &dyn ItemReader,
+        bounds: Bounds,
+        key: Key,
+        version: u64,
+        spot: &mut Spot,
+    ) -> Result<(), ItemError> {
+        self.write(Some((reader, bounds)), key, version, spot, Write::Dirty)
     }
 
     /// Deletes an item that this transaction has made dirty, or written. Fails only for a caller that breaks
     /// this.
     pub fn delete_dirty(&self, key: Key, version: u64) -> Result<(), Misuse> {
-        self.change_dirty(key, version, DirtyChange::Delete)
+        self.delete_dirty_near(key, version, Spot::default())
+    }
+
+    /// As [`delete_dirty`](Self::delete_dirty), with a guess where the item is.
+    pub fn delete_dirty_near(&self, key: Key, version: u64, spot: Spot) -> Result<(), Misuse> {
+        self.change_dirty(key, version, spot, DirtyChange::Delete)
     }
 
     /// Updates an item that this transaction has made dirty, or written, with a value that is not longer than
     /// the one it has. Fails only for a caller that breaks this.
     pub fn update_dirty(&self, key: Key, version: u64, value: &[&[u8]]) -> Result<(), Misuse> {
-        self.change_dirty(key, version, DirtyChange::Update(value))
+        self.update_dirty_near(key, version, Spot::default(), value)
+    }
+
+    /// As [`update_dirty`](Self::update_dirty), with a guess where the item is.
+    pub fn update_dirty_near(
+        &self,
+        key: Key,
+        version: u64,
+        spot: Spot,
+        value: &[&[u8]],
+    ) -> Result<(), Misuse> {
+        self.change_dirty(key, version, spot, DirtyChange::Update(value))
     }
 
     fn write(
@@ -114,6 +157,7 @@ impl ItemCache {
         source: Option<Source<'_>>,
         key: Key,
         version: u64,
+        spot: &mut Spot,
         write: Write<'_>,
     ) -> Result<(), ItemError> {
         if write.value_len() > MAX_VALUE_LEN {
@@ -124,7 +168,7 @@ impl ItemCache {
         }
         let mut _kept;
         loop {
-            match (self.try_write(key, version, &write), source) {
+            match (self.try_write(key, version, spot, &write), source) {
                 (Attempt::Done(result), _) => return result,
                 (Attempt::Full(first), _) => self.split_full(&first, &write)?,
                 (Attempt::Unknown, Some((reader, bounds))) => {
@@ -136,23 +180,23 @@ impl ItemCache {
         }
     }
 
-    fn try_write(&self, key: Key, version: u64, write: &Write<'_>) -> Attempt {
+    fn try_write(&self, key: Key, version: u64, spot: &mut Spot, write: &Write<'_>) -> Attempt {
         let map = self.map.read();
-        let Some((first, page)) = map.covering(&key) else {
+        let Some(page) = map.covering_near(spot, &key) else {
             return self.write_unknown(key, version, write);
         };
         let mut items = page.items.lock();
         if items.is_full(write.added_bytes(), self.limits.page_bytes) {
-            return Attempt::Full(first);
+            return Attempt::Full(page.first);
         }
         items.referenced = true;
         let before = items.usage();
-        if !items.is_dirty() && self.dirty_pages.lock().insert(first, ()).is_err() {
+        if !items.is_dirty() && self.dirty_pages.lock().insert(page.first, ()).is_err() {
             return Attempt::Done(Err(ItemError::NoMemory));
         }
-        let result = items.write(key, version, write);
-        self.settle(first, before, &items);
-        Attempt::Done(result)
+        let result = items.write(spot.index as usize, key, version, write);
+        self.settle(page.first, before, &items);
+        Attempt::Done(result.map(|at| *spot = page.spot(at)))
     }
 
     /// A write where nothing is known, and the map is shared, so that nothing becomes known.
@@ -175,18 +219,25 @@ impl ItemCache {
         }
     }
 
-    fn change_dirty(&self, key: Key, version: u64, change: DirtyChange<'_>) -> Result<(), Misuse> {
+    fn change_dirty(
+        &self,
+        key: Key,
+        version: u64,
+        spot: Spot,
+        change: DirtyChange<'_>,
+    ) -> Result<(), Misuse> {
         let map = self.map.read();
-        let Some((first, page)) = map.covering(&key) else {
+        let Some(page) = map.covering_near(&spot, &key) else {
             return self.change_unknown(key, version, change);
         };
         let mut items = page.items.lock();
         let before = items.usage();
+        let near = spot.index as usize;
         let result = match change {
-            DirtyChange::Delete => items.delete_dirty(key, version),
-            DirtyChange::Update(parts) => items.update_dirty(key, version, parts),
+            DirtyChange::Delete => items.delete_dirty(near, key, version),
+            DirtyChange::Update(parts) => items.update_dirty(near, key, version, parts),
         };
-        self.settle(first, before, &items);
+        self.settle(page.first, before, &items);
         result
     }
 

@@ -173,6 +173,16 @@ impl<T> Lock<T> {
         self.writers > 0 || (keep == Mode::Null && self.readers > 0)
     }
 
+    /// Counts a user in this mode, if there may be one more right now.
+    fn try_use(&mut self, mode: Mode) -> bool {
+        self.referenced = true;
+        let usable = mode <= self.usable();
+        if usable {
+            self.use_in(mode);
+        }
+        usable
+    }
+
     fn use_in(&mut self, mode: Mode) {
         match mode {
             Mode::Write => self.writers = self.writers.saturating_add(1),
@@ -302,12 +312,10 @@ impl<T: Copy> LockClient<T> {
         if mode == Mode::Null {
             return Err(LockError::AcquireNull { name });
         }
-        if let Some(lock) = self.locks.get_mut(&name) {
-            lock.referenced = true;
-            if mode <= lock.usable() {
-                lock.use_in(mode);
-                return Ok(Acquire::Granted(lock.granted()));
-            }
+        if let Some(lock) = self.locks.get_mut(&name)
+            && lock.try_use(mode)
+        {
+            return Ok(Acquire::Granted(lock.granted()));
         }
         let ticket = Ticket(self.last_ticket.saturating_add(1));
         let waiter = Waiter { ticket, mode, acquired: false };
@@ -325,6 +333,11 @@ impl<T: Copy> LockClient<T> {
         self.last_ticket = ticket.0;
         self.settle(name);
         Ok(Acquire::Wait(ticket))
+    }
+
+    /// Uses a lock, if it can be used in this mode right now; else nothing changes, and nothing is asked for.
+    pub fn try_acquire(&mut self, name: LockName, mode: Mode) -> bool {
+        mode != Mode::Null && self.locks.get_mut(&name).is_some_and(|lock| lock.try_use(mode))
     }
 
     /// Ends one use of a lock in the mode in which it was acquired.

@@ -217,6 +217,22 @@ fn a_request_without_memory_changes_nothing() {
 }
 
 #[test]
+fn trying_takes_what_is_there_and_asks_for_nothing() {
+    let mut client = holding(Mode::Write, 5);
+    assert!(!client.try_acquire(name(2), Mode::Read), "nothing is known of it");
+    assert!(!client.try_acquire(name(1), Mode::Null));
+    assert!(client.try_acquire(name(1), Mode::Write));
+    let revoke = request(1, Mode::Write, Mode::Read, 6);
+    assert_eq!(client.handle_revoke(1, &revoke), Revoked::Later);
+    assert!(!client.try_acquire(name(1), Mode::Write), "it is to be given back");
+    assert!(client.try_acquire(name(1), Mode::Read));
+    assert_eq!(client.poll_output(), None, "the user is waited for");
+    client.release(name(1), Mode::Write).unwrap();
+    client.release(name(1), Mode::Read).unwrap();
+    assert!(client.release(name(1), Mode::Read).is_err(), "each use is counted once");
+}
+
+#[test]
 fn a_revoke_waits_for_users_and_new_users_wait_for_it() {
     let mut client = holding(Mode::Write, 5);
     assert!(matches!(client.acquire(name(1), Mode::Read), Ok(Acquire::Granted(_))));

@@ -10,6 +10,7 @@ use scoutfs_format::Key;
 use scoutfs_format::item::{EXTENT_OFFLINE, EXTENT_UNWRITTEN, ExtentItem, MAX_FILE_BYTES};
 use scoutfs_format::key::KIND_EXTENT;
 use scoutfs_format::le::U64;
+use scoutfs_item::Spot;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::error::{Error, Result};
@@ -139,6 +140,7 @@ impl Fs {
 }
 
 /// A new mapping of a range of a file, made outside the transaction while the inode's lock keeps others away.
+#[derive(Default)]
 pub(crate) struct Remap {
     old: Vec<Extent>,
     new: Vec<Extent>,
@@ -186,16 +188,18 @@ impl Remap {
     pub fn prepare(&self, change: &mut Change<'_, '_>, inode: &mut Inode) -> Result<()> {
         // One more for the run that comes in.
         change.hold().reserve_space_changes(self.freed.len() + 1)?;
+        // Each is near the one before, and the first one near the inode.
+        let mut spot = inode.spot;
         for old in &self.old {
             match Self::find(&self.new, old.end()) {
                 Some(new) if new == old => {}
-                Some(_) => change.hold().dirty(old.key(inode.ino))?,
-                None => change.delete(old.key(inode.ino))?,
+                Some(_) => change.hold().dirty(old.key(inode.ino), &mut spot)?,
+                None => change.delete_near(old.key(inode.ino), spot)?,
             }
         }
         for new in &self.new {
             if Self::find(&self.old, new.end()).is_none() {
-                change.create(new.key(inode.ino), &[new.item().as_bytes()])?;
+                change.create_near(new.key(inode.ino), &mut spot, &[new.item().as_bytes()])?;
             }
         }
         inode.add_online(self.delta(Extent::online_blocks))?;
@@ -206,7 +210,7 @@ impl Remap {
     pub fn finish(&self, store: &Store, hold: &Hold<'_>, ino: u64) {
         for new in &self.new {
             if Self::find(&self.old, new.end()).is_some_and(|old| old != new) {
-                hold.update_dirty(new.key(ino), &[new.item().as_bytes()]);
+                hold.update_dirty(new.key(ino), Spot::default(), &[new.item().as_bytes()]);
             }
         }
         for (start, len) in &self.freed {

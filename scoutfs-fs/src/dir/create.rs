@@ -4,6 +4,7 @@
 use scoutfs_format::Key;
 use scoutfs_format::item::{FIRST_DIR_POS, InodeItem, MAX_LINKS, MAX_SYMLINK_LEN};
 use scoutfs_format::le::{U32, U64};
+use scoutfs_item::Spot;
 
 use crate::acl::Inherited;
 use crate::counters::Counter;
@@ -93,8 +94,9 @@ impl Fs {
         let locks = self.store().lock(&[(dir, LockMode::Write), (ino, LockMode::Write)])?;
         let _state = dir_pin.data.write();
         let mut parent = self.load_live_dir(&locks, dir)?;
+        let mut spot = Spot::default();
         if let Some(name) = name
-            && entry::find(&locks, dir, name)?.is_some()
+            && entry::find(&locks, dir, name, &mut spot)?.is_some()
         {
             return Err(Error::Exists);
         }
@@ -123,7 +125,7 @@ impl Fs {
         match name {
             Some(name) => {
                 change.inode(&mut parent, Touch::Meta)?;
-                entry::add(&mut change, &mut parent, name, ino, kind)?;
+                entry::add(&mut change, &mut parent, name, &inode, spot)?;
                 if kind == FileType::Directory {
                     self.add_subdir(&mut parent)?;
                 }
@@ -207,7 +209,8 @@ impl Fs {
         }
         inode.check_changeable()?;
         let mut parent = self.load_live_dir(&locks, dir)?;
-        if entry::find(&locks, dir, name)?.is_some() {
+        let mut spot = Spot::default();
+        if entry::find(&locks, dir, name, &mut spot)?.is_some() {
             return Err(Error::Exists);
         }
         let was_orphan = inode.nlink() == 0;
@@ -222,7 +225,7 @@ impl Fs {
         let mut change = Change::new(&hold);
         change.inode(&mut parent, Touch::Meta)?;
         change.inode(&mut inode, Touch::Meta)?;
-        entry::add(&mut change, &mut parent, name, ino, inode.kind())?;
+        entry::add(&mut change, &mut parent, name, &inode, spot)?;
         if was_orphan {
             change.delete_known(Key::orphan(ino))?;
         }

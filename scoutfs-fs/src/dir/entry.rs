@@ -8,6 +8,7 @@ use scoutfs_format::Key;
 use scoutfs_format::item::{BackrefItem, DirentHeader, MAX_NAME_LEN, ReaddirHeader, name_hash};
 use scoutfs_format::key::KIND_READDIR;
 use scoutfs_format::le::U64;
+use scoutfs_item::Spot;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::error::{Error, Result};
@@ -56,13 +57,13 @@ pub(crate) fn check_entry_name(name: &[u8]) -> Result<()> {
     check_name(name)
 }
 
-/// The entry of a name.
-pub(crate) fn find(locks: &Locks<'_>, dir: u64, name: &[u8]) -> Result<Option<Entry>> {
+/// The entry of a name. Notes where its item is, or would most likely be.
+pub(crate) fn find(locks: &Locks<'_>, dir: u64, name: &[u8], spot: &mut Spot) -> Result<Option<Entry>> {
     let hash = name_hash(name);
     let last = Key::dirent(dir, hash, u64::MAX);
     let mut from = Key::dirent(dir, hash, 0);
     loop {
-        let found = locks.next(from, last, |key, value| {
+        let found = locks.next_near(from, last, spot, |key, value| {
             let Ok((header, entry_name)) = DirentHeader::ref_from_prefix(value) else {
                 return Err(Error::Corrupt { ino: dir, what: "an entry item is too short" });
             };
@@ -92,21 +93,22 @@ pub(crate) fn is_empty(locks: &Locks<'_>, dir: u64) -> Result<bool> {
     Ok(locks.next(first, Key::kind_last(dir, KIND_READDIR), |_, _| ())?.is_none())
 }
 
-/// Adds an entry at the directory's next position.
+/// Adds an entry at the directory's next position. `spot` is where its name was not found.
 pub(crate) fn add(
     change: &mut Change<'_, '_>,
     dir: &mut Inode,
     name: &[u8],
-    ino: u64,
-    kind: FileType,
+    inode: &Inode,
+    mut spot: Spot,
 ) -> Result<()> {
+    let (ino, kind) = (inode.ino, inode.kind());
     let pos = dir.item.next_dir_pos.get();
     if pos > MAX_POS {
         return Err(Error::NoSpace);
     }
     let hash = name_hash(name);
     let dirent = DirentHeader { ino: U64::new(ino), file_type: kind.stored(), pad: [0; 7] };
-    change.create(Key::dirent(dir.ino, hash, pos), &[dirent.as_bytes(), name])?;
+    change.create_near(Key::dirent(dir.ino, hash, pos), &mut spot, &[dirent.as_bytes(), name])?;
     let readdir = ReaddirHeader {
         ino: U64::new(ino),
         name_hash: U64::new(hash),
@@ -115,23 +117,25 @@ pub(crate) fn add(
     };
     change.create(Key::readdir(dir.ino, pos), &[readdir.as_bytes(), name])?;
     let backref = BackrefItem { name_hash: U64::new(hash) };
-    change.create(Key::backref(ino, dir.ino, pos), &[backref.as_bytes()])?;
+    change.create_near(Key::backref(ino, dir.ino, pos), &mut inode.spot.clone(), &[backref.as_bytes()])?;
     let size = dir.size().checked_add(name.len() as u64);
     dir.item.size.set(size.ok_or_else(|| dir.corrupt("the size of a directory is too large"))?);
     dir.item.next_dir_pos.set(pos + 1);
     Ok(())
 }
 
-/// Removes an entry whose name has `name_len` bytes.
+/// Removes the entry of an inode, whose name has `name_len` bytes and was found at `spot`.
 pub(crate) fn remove(
     change: &mut Change<'_, '_>,
     dir: &mut Inode,
     entry: &Entry,
+    inode: &Inode,
     name_len: usize,
+    spot: Spot,
 ) -> Result<()> {
-    change.delete(Key::dirent(dir.ino, entry.hash, entry.pos))?;
+    change.delete_near(Key::dirent(dir.ino, entry.hash, entry.pos), spot)?;
     change.delete(Key::readdir(dir.ino, entry.pos))?;
-    change.delete(Key::backref(entry.ino, dir.ino, entry.pos))?;
+    change.delete_near(Key::backref(entry.ino, dir.ino, entry.pos), inode.spot)?;
     let size = dir.size().checked_sub(name_len as u64);
     dir.item.size.set(size.ok_or_else(|| dir.corrupt("the size of a directory is too small"))?);
     Ok(())

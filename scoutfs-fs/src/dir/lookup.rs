@@ -4,9 +4,10 @@
 use scoutfs_env::Vec;
 use scoutfs_format::Key;
 use scoutfs_format::item::{MAX_SYMLINK_LEN, ROOT_INO};
+use scoutfs_item::Spot;
 
 use crate::counters::Counter;
-use crate::dir::entry::{self, Entry, check_name};
+use crate::dir::entry::{self, check_name};
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::inode::kind::FileType;
@@ -31,13 +32,6 @@ impl Fs {
         if dir.nlink() == 0 { Err(Error::NotFound) } else { Ok(dir) }
     }
 
-    /// What a name stands for right now; by the time that locks are taken it may be something else.
-    pub(crate) fn peek(&self, dir: u64, name: &[u8]) -> Result<Option<Entry>> {
-        let locks = self.store().lock(&[(dir, LockMode::Read)])?;
-        self.load_dir(&locks, dir)?;
-        entry::find(&locks, dir, name)
-    }
-
     /// The inode that a name in a directory stands for, with a reference. `.` and `..` are understood.
     pub fn lookup(&self, dir: u64, name: &[u8]) -> Result<Attr> {
         check_name(name)?;
@@ -56,7 +50,7 @@ impl Fs {
             let parent = self.load_dir(&locks, dir)?;
             let ino = match name {
                 b".." => parent_of(&parent),
-                _ => entry::find(&locks, dir, name)?.ok_or(Error::NotFound)?.ino,
+                _ => entry::find(&locks, dir, name, &mut Spot::default())?.ok_or(Error::NotFound)?.ino,
             };
             if !locks.covers(ino, LockMode::Read) {
                 want = ino;

@@ -2,6 +2,7 @@
 //! Removing names.
 
 use scoutfs_format::Key;
+use scoutfs_item::Spot;
 
 use crate::counters::Counter;
 use crate::dir::entry::{self, Entry, NAMES_NEED, check_entry_name};
@@ -33,27 +34,44 @@ impl Fs {
         check_entry_name(name)?;
         self.count(Counter::Unlink);
         let dir_pin = self.pin(dir)?;
+        // What the name stood for, when its locks were not to be had without waiting.
+        let mut wanted = None;
         loop {
-            let ino = self.peek(dir, name)?.ok_or(Error::NotFound)?.ino;
-            let Some(pin) = self.pin_live(ino)? else {
-                // It was unlinked since, and is being deleted.
-                continue;
+            // Pins go after the locks.
+            let early = match wanted {
+                Some(ino) => self.pin_live(ino)?,
+                None => None,
             };
-            let locks = self.store().lock(&[(dir, LockMode::Write), (ino, LockMode::Write)])?;
-            let _guards = write_all([Some(&dir_pin), Some(&pin), None, None]);
+            let late;
+            let also = wanted.unwrap_or(dir);
+            let mut locks = self.store().lock(&[(dir, LockMode::Write), (also, LockMode::Write)])?;
+            let mut guards = write_all([Some(&dir_pin), early.as_deref(), None, None]);
             let parent = self.load_dir(&locks, dir)?;
-            let entry = entry::find(&locks, dir, name)?.ok_or(Error::NotFound)?;
-            if entry.ino != ino {
-                continue;
-            }
-            let inode = self.entry_inode(&locks, dir, ino)?;
+            let mut spot = Spot::default();
+            let entry = entry::find(&locks, dir, name, &mut spot)?.ok_or(Error::NotFound)?;
+            let pin = match &early {
+                Some(pin) if pin.ino == entry.ino => pin,
+                _ => {
+                    wanted = Some(entry.ino);
+                    let Some(pin) = self.pin_live(entry.ino)? else {
+                        // Somebody takes it for an orphan, and looks.
+                        continue;
+                    };
+                    late = pin;
+                    if !locks.add(entry.ino, LockMode::Write)? || !guards.add(&late) {
+                        continue;
+                    }
+                    &late
+                }
+            };
+            let inode = self.entry_inode(&locks, dir, entry.ino)?;
             match (inode.is_dir(), directory) {
                 (true, false) => return Err(Error::IsDirectory),
                 (false, true) => return Err(Error::NotDirectory),
                 _ => {}
             }
             inode.check_changeable()?;
-            let unlinked = self.remove_entry(&locks, parent, inode, &entry, name.len())?;
+            let unlinked = self.remove_entry(&locks, parent, inode, &entry, name.len(), spot)?;
             if unlinked {
                 pin.set_unlinked(true);
             }
@@ -69,6 +87,7 @@ impl Fs {
         mut inode: Inode,
         entry: &Entry,
         name_len: usize,
+        spot: Spot,
     ) -> Result<bool> {
         if inode.is_dir() && !entry::is_empty(locks, inode.ino)? {
             return Err(Error::NotEmpty);
@@ -78,7 +97,7 @@ impl Fs {
         let mut change = Change::new(&hold);
         change.inode(&mut parent, Touch::Meta)?;
         change.inode(&mut inode, Touch::Meta)?;
-        entry::remove(&mut change, &mut parent, entry, name_len)?;
+        entry::remove(&mut change, &mut parent, entry, &inode, name_len, spot)?;
         let unlinked = drop_link(&mut change, &mut parent, &mut inode)?;
         parent.touch_mtime(now);
         inode.touch_ctime(now);

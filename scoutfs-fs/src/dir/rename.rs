@@ -4,6 +4,7 @@
 use scoutfs_env::sync::MutexGuard;
 use scoutfs_env::time::Timespec;
 use scoutfs_format::item::ROOT_INO;
+use scoutfs_item::Spot;
 
 use crate::counters::Counter;
 use crate::dir::entry::{self, Entry, NAMES_NEED, check_entry_name};
@@ -12,6 +13,7 @@ use crate::dir::remove::drop_link;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::inode::change::{Change, Touch};
+use crate::inode::kind::FileType;
 use crate::inode::record::Inode;
 use crate::inode::table::{Pin, write_all};
 use crate::store::{LockMode, Locks};
@@ -38,6 +40,31 @@ struct Names<'n> {
     new_dir: u64,
     new_name: &'n [u8],
     exchange: bool,
+    noreplace: bool,
+}
+
+/// What the names of a rename stand for.
+#[derive(Clone, Copy)]
+struct Found {
+    source: Entry,
+    target: Option<Entry>,
+}
+
+/// Where the entries' items are, or would be.
+#[derive(Clone, Copy, Default)]
+struct Spots {
+    source: Spot,
+    target: Spot,
+}
+
+impl Names<'_> {
+    /// Whether a directory gets another parent.
+    fn moves_directory(&self, source: Entry, target: Option<Entry>) -> bool {
+        let target = target.filter(|_| self.exchange);
+        self.old_dir != self.new_dir
+            && (source.kind == FileType::Directory
+                || target.is_some_and(|entry| entry.kind == FileType::Directory))
+    }
 }
 
 /// One or two directories, whose inodes are each in memory once.
@@ -82,79 +109,98 @@ impl Fs {
         if exchange && noreplace || RenameFlags::from_bits(flags.bits()).is_none() {
             return Err(Error::Invalid("these flags of a rename do not go together"));
         }
-        let names = Names { old_dir, old_name, new_dir, new_name, exchange };
-        let old_pin = self.pin(old_dir)?;
-        let new_pin = self.pin(new_dir)?;
-        loop {
-            let source = self.peek(old_dir, old_name)?.ok_or(Error::NotFound)?;
-            let target = self.peek(new_dir, new_name)?;
-            match target {
-                Some(_) if noreplace => return Err(Error::Exists),
-                None if exchange => return Err(Error::NotFound),
-                _ => {}
-            }
-            // One that is being deleted was unlinked since.
-            let Some(source_pin) = self.pin_live(source.ino)? else {
-                continue;
-            };
-            let target_pin = match target {
-                Some(target) => self.pin_live(target.ino)?,
-                None => None,
-            };
-            if target.is_some() != target_pin.is_some() {
-                continue;
-            }
-            if self.rename_once(
-                &names,
-                [&old_pin, &new_pin],
-                source,
-                &source_pin,
-                target,
-                target_pin.as_ref(),
-            )? {
-                return Ok(());
-            }
+        let names = Names { old_dir, old_name, new_dir, new_name, exchange, noreplace };
+        let dir_pins = [&self.pin(old_dir)?, &self.pin(new_dir)?];
+        let mut wanted = None;
+        while let Some(found) = self.rename_once(&names, dir_pins, wanted)? {
+            wanted = Some(found);
         }
+        Ok(())
     }
 
-    /// Renames, or returns false when a name stands for another inode by now.
+    /// Renames, or returns what the names stand for, when that is not `wanted` and its locks were not to be had without waiting.
     fn rename_once(
         &self,
         names: &Names<'_>,
         dir_pins: [&Pin<'_>; 2],
-        source: Entry,
-        source_pin: &Pin<'_>,
-        target: Option<Entry>,
-        target_pin: Option<&Pin<'_>>,
-    ) -> Result<bool> {
-        let target_moves = target.filter(|_| names.exchange);
-        let _rename = self.lock_ancestry(names, source, target_moves)?;
-        let target_ino = target.map_or(source.ino, |t| t.ino);
-        let locks = self.store().lock(&[
+        wanted: Option<Found>,
+    ) -> Result<Option<Found>> {
+        let (wanted_source, wanted_target) = match wanted {
+            Some(found) => (Some(found.source), found.target),
+            None => (None, None),
+        };
+        // Pins go after the locks.
+        let pin = |entry: Option<Entry>| entry.map_or(Ok(None), |entry| self.pin_live(entry.ino));
+        let early = [pin(wanted_source)?, pin(wanted_target)?];
+        let late_source;
+        let late_target;
+        let _rename = match wanted_source {
+            Some(source) => self.lock_ancestry(names, source, wanted_target)?,
+            None => None,
+        };
+        let mut locks = self.store().lock(&[
             (names.old_dir, LockMode::Write),
             (names.new_dir, LockMode::Write),
-            (source.ino, LockMode::Write),
-            (target_ino, LockMode::Write),
+            (wanted_source.map_or(names.old_dir, |entry| entry.ino), LockMode::Write),
+            (wanted_target.map_or(names.new_dir, |entry| entry.ino), LockMode::Write),
         ])?;
-        let _guards =
-            write_all([Some(dir_pins[0]), Some(dir_pins[1]), Some(source_pin), target_pin.map(|p| &**p)]);
+        let mut guards =
+            write_all([Some(dir_pins[0]), Some(dir_pins[1]), early[0].as_deref(), early[1].as_deref()]);
         let mut dirs = Dirs { old: self.load_dir(&locks, names.old_dir)?, new: None };
         if names.new_dir != names.old_dir {
             dirs.new = Some(self.load_live_dir(&locks, names.new_dir)?);
         }
-        let same = |now: Option<Entry>, then: Option<Entry>| now.map(|e| e.ino) == then.map(|e| e.ino);
-        let source_now = entry::find(&locks, names.old_dir, names.old_name)?;
-        let target_now = entry::find(&locks, names.new_dir, names.new_name)?;
-        if !same(source_now, Some(source)) || !same(target_now, target) {
-            return Ok(false);
+        let mut spots = Spots::default();
+        let source = entry::find(&locks, names.old_dir, names.old_name, &mut spots.source)?;
+        let source = source.ok_or(Error::NotFound)?;
+        let target = entry::find(&locks, names.new_dir, names.new_name, &mut spots.target)?;
+        match target {
+            Some(_) if names.noreplace => return Err(Error::Exists),
+            None if names.exchange => return Err(Error::NotFound),
+            _ => {}
         }
-        let source = source_now.ok_or(Error::NotFound)?;
-        match target_now {
+
+        // Its locks may be held already.
+        let found = Found { source, target };
+        let is_wanted = |entry: Entry, wanted: Option<Entry>, pin: &Option<Pin<'_>>| {
+            pin.is_some() && wanted.is_some_and(|wanted| wanted.ino == entry.ino)
+        };
+        if !is_wanted(source, wanted_source, &early[0]) {
+            // A directory's ancestry is locked before all else.
+            if names.moves_directory(source, target) {
+                return Ok(Some(found));
+            }
+            let Some(pin) = self.pin_live(source.ino)? else {
+                return Ok(Some(found));
+            };
+            late_source = pin;
+            if !locks.add(source.ino, LockMode::Write)? || !guards.add(&late_source) {
+                return Ok(Some(found));
+            }
+        }
+        let mut target_pin = early[1].as_ref();
+        if let Some(target) = target
+            && !is_wanted(target, wanted_target, &early[1])
+        {
+            if names.moves_directory(source, Some(target)) {
+                return Ok(Some(found));
+            }
+            let Some(pin) = self.pin_live(target.ino)? else {
+                return Ok(Some(found));
+            };
+            late_target = pin;
+            if !locks.add(target.ino, LockMode::Write)? || !guards.add(&late_target) {
+                return Ok(Some(found));
+            }
+            target_pin = Some(&late_target);
+        }
+
+        match target {
             // Two links of one inode, or one name: nothing happens.
             Some(target) if target.ino == source.ino => {}
-            Some(target) if names.exchange => self.swap(&locks, names, dirs, source, target)?,
+            Some(target) if names.exchange => self.swap(&locks, names, dirs, source, target, spots)?,
             target => {
-                let unlinked = self.replace(&locks, names, dirs, source, target)?;
+                let unlinked = self.replace(&locks, names, dirs, source, target, spots)?;
                 if let Some(pin) = target_pin
                     && unlinked
                 {
@@ -162,7 +208,7 @@ impl Fs {
                 }
             }
         }
-        Ok(true)
+        Ok(None)
     }
 
     /// If a directory gets another parent: locks all such renames out and checks that it does not go below itself.
@@ -172,13 +218,12 @@ impl Fs {
         source: Entry,
         target: Option<Entry>,
     ) -> Result<Option<(MutexGuard<'_, ()>, Locks<'_>)>> {
-        let moved =
-            |entry: Entry| (entry.kind == crate::inode::kind::FileType::Directory).then_some(entry.ino);
-        let target = target.and_then(moved);
-        let source = moved(source);
-        if names.old_dir == names.new_dir || source.is_none() && target.is_none() {
+        if !names.moves_directory(source, target) {
             return Ok(None);
         }
+        let moved = |entry: Entry| (entry.kind == FileType::Directory).then_some(entry.ino);
+        let target = target.filter(|_| names.exchange).and_then(moved);
+        let source = moved(source);
         let locks = self.store().lock_rename(&[])?;
         let guard = self.rename.lock();
         if let Some(ino) = source
@@ -222,6 +267,7 @@ impl Fs {
         mut dirs: Dirs,
         source: Entry,
         target: Option<Entry>,
+        spots: Spots,
     ) -> Result<bool> {
         let mut moved = self.entry_inode(locks, names.old_dir, source.ino)?;
         moved.check_changeable()?;
@@ -246,15 +292,15 @@ impl Fs {
         let mut change = Change::new(&hold);
         dirs.prepare(&mut change, now)?;
         change.inode(&mut moved, Touch::Meta)?;
-        entry::remove(&mut change, &mut dirs.old, &source, names.old_name.len())?;
+        entry::remove(&mut change, &mut dirs.old, &source, &moved, names.old_name.len(), spots.source)?;
         let mut unlinked = false;
         if let Some((target, inode)) = &mut gone {
             change.inode(inode, Touch::Meta)?;
-            entry::remove(&mut change, dirs.new_mut(), target, names.new_name.len())?;
+            entry::remove(&mut change, dirs.new_mut(), target, inode, names.new_name.len(), spots.target)?;
             unlinked = drop_link(&mut change, dirs.new_mut(), inode)?;
             inode.touch_ctime(now);
         }
-        entry::add(&mut change, dirs.new_mut(), names.new_name, moved.ino, moved.kind())?;
+        entry::add(&mut change, dirs.new_mut(), names.new_name, &moved, spots.target)?;
         self.reparent(&mut moved, &mut dirs.old, dirs.new.as_mut())?;
         moved.touch_ctime(now);
         let gone = gone.as_ref().map_or(&moved, |(_, inode)| inode);
@@ -270,6 +316,7 @@ impl Fs {
         mut dirs: Dirs,
         source: Entry,
         target: Entry,
+        spots: Spots,
     ) -> Result<()> {
         let mut first = self.entry_inode(locks, names.old_dir, source.ino)?;
         let mut second = self.entry_inode(locks, names.new_dir, target.ino)?;
@@ -281,10 +328,10 @@ impl Fs {
         dirs.prepare(&mut change, now)?;
         change.inode(&mut first, Touch::Meta)?;
         change.inode(&mut second, Touch::Meta)?;
-        entry::remove(&mut change, &mut dirs.old, &source, names.old_name.len())?;
-        entry::remove(&mut change, dirs.new_mut(), &target, names.new_name.len())?;
-        entry::add(&mut change, &mut dirs.old, names.old_name, second.ino, second.kind())?;
-        entry::add(&mut change, dirs.new_mut(), names.new_name, first.ino, first.kind())?;
+        entry::remove(&mut change, &mut dirs.old, &source, &first, names.old_name.len(), spots.source)?;
+        entry::remove(&mut change, dirs.new_mut(), &target, &second, names.new_name.len(), spots.target)?;
+        entry::add(&mut change, &mut dirs.old, names.old_name, &second, spots.source)?;
+        entry::add(&mut change, dirs.new_mut(), names.new_name, &first, spots.target)?;
         if let Some(new) = &mut dirs.new {
             if first.is_dir() && second.is_dir() {
                 // Each parent has as many subdirectories as before, which may be as many as fit.

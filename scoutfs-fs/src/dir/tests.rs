@@ -210,7 +210,7 @@ fn nothing_is_made_in_a_removed_directory() {
     assert!(matches!(fs.create(dir, b"x", &FILE), Err(Error::NotFound)));
     assert!(matches!(fs.tmpfile(dir, &FILE, true), Err(Error::NotFound)));
     assert!(matches!(fs.rename(ROOT_INO, b"file", dir, b"x", NONE), Err(Error::NotFound)));
-    assert_eq!(fs.names(dir), []);
+    assert!(fs.names(dir).is_empty());
     fs.forget(dir, 1);
     fs.verify();
 }
@@ -257,6 +257,35 @@ fn many_who_change_the_same_directories_at_once_leave_them_whole() {
         }
     });
     fs.verify();
+}
+
+/// Names are found before their inodes are locked, and the inodes may be in use then.
+#[test]
+fn names_are_removed_and_renamed_as_soon_as_their_inodes_are_free() {
+    let fs = TestFs::new();
+    let dir = fs.subdir(ROOT_INO, "dir");
+    let a = fs.touch(dir, "a");
+    let b = fs.touch(dir, "b");
+    let (fs, busy) = (&fs, Duration::from_millis(50));
+    let works: [&(dyn Fn() + Sync); 3] = [
+        &|| fs.rename(dir, b"a", dir, b"b", RenameFlags::EXCHANGE).unwrap(),
+        &|| fs.rename(dir, b"b", ROOT_INO, b"a", NONE).unwrap(),
+        &|| fs.unlink(dir, b"a").unwrap(),
+    ];
+    for work in works {
+        let pins = [fs.pin(a).unwrap(), fs.pin(b).unwrap()];
+        let guards = (pins[0].data.write(), pins[1].data.read());
+        thread::scope(|scope| {
+            let worker = scope.spawn(work);
+            thread::sleep(busy);
+            assert!(!worker.is_finished(), "it changes an inode that is in use");
+            drop(guards);
+        });
+    }
+    assert!(fs.names(dir).is_empty());
+    assert_eq!(fs.lookup(ROOT_INO, b"a").unwrap().ino, a);
+    fs.forget(a, 1);
+    assert!(fs.getattr(b).is_err(), "it has lost its last link");
 }
 
 #[test]
@@ -324,7 +353,7 @@ fn an_inode_has_as_many_links_as_fit_and_no_more() {
     assert!(matches!(fs.mkdir(dir, b"sub", &DIR), Err(Error::TooManyLinks)));
     assert!(matches!(fs.rename(other, b"inner", dir, b"inner", NONE), Err(Error::TooManyLinks)));
     assert_eq!((links(dir), links(other)), (MAX_LINKS, 3));
-    assert_eq!(fs.names(dir), []);
+    assert!(fs.names(dir).is_empty());
     fs.touch(dir, "a file is no link of its directory");
     plant_links(&fs, dir, 2);
     fs.rename(other, b"inner", dir, b"inner", NONE).unwrap();

@@ -11,6 +11,7 @@
 use scoutfs_env::Vec;
 use scoutfs_format::Key;
 use scoutfs_format::key::{KIND_DATA_SEQ, KIND_META_SEQ};
+use scoutfs_item::Spot;
 use zerocopy::IntoBytes;
 
 use crate::error::Result;
@@ -35,7 +36,18 @@ pub(crate) struct Change<'h, 's> {
     /// Created here: deleted again unless the change is finished.
     created: Vec<Key>,
     /// Dirty, to be deleted.
-    deleted: Vec<Key>,
+    deleted: Vec<(Key, Spot)>,
+}
+
+/// Steps for which there is room at once.
+const STEPS: usize = 8;
+
+/// Makes room for one more step.
+fn make_room<T>(steps: &mut Vec<T>) -> Result<()> {
+    if steps.len() == steps.capacity() {
+        steps.reserve(STEPS.max(steps.len()))?;
+    }
+    Ok(())
 }
 
 impl<'h, 's> Change<'h, 's> {
@@ -49,8 +61,13 @@ impl<'h, 's> Change<'h, 's> {
 
     /// Creates an item.
     pub fn create(&mut self, key: Key, parts: &[&[u8]]) -> Result<()> {
-        self.created.reserve(1)?;
-        self.hold.create(key, parts)?;
+        self.create_near(key, &mut Spot::default(), parts)
+    }
+
+    /// Creates an item, with a guess where it will be; notes where it is.
+    pub fn create_near(&mut self, key: Key, spot: &mut Spot, parts: &[&[u8]]) -> Result<()> {
+        make_room(&mut self.created)?;
+        self.hold.create_near(key, spot, parts)?;
         self.created.push(key)?;
         Ok(())
     }
@@ -58,7 +75,7 @@ impl<'h, 's> Change<'h, 's> {
     /// Creates an empty item that is known not to be there, without reading: a version is an index item's once, an attribute's
     /// id is used once, and an inode with links has no orphan item.
     pub fn create_known(&mut self, key: Key) -> Result<()> {
-        self.created.reserve(1)?;
+        make_room(&mut self.created)?;
         self.hold.create_absent(key, &[])?;
         self.created.push(key)?;
         Ok(())
@@ -66,23 +83,28 @@ impl<'h, 's> Change<'h, 's> {
 
     /// Will delete an item.
     pub fn delete(&mut self, key: Key) -> Result<()> {
-        self.deleted.reserve(1)?;
-        self.hold.dirty(key)?;
-        self.deleted.push(key)?;
+        self.delete_near(key, Spot::default())
+    }
+
+    /// Will delete an item, which is about at this spot.
+    pub fn delete_near(&mut self, key: Key, mut spot: Spot) -> Result<()> {
+        make_room(&mut self.deleted)?;
+        self.hold.dirty(key, &mut spot)?;
+        self.deleted.push((key, spot))?;
         Ok(())
     }
 
     /// Will delete an empty item that is known to be there, without reading: writing it again makes it dirty.
     pub fn delete_known(&mut self, key: Key) -> Result<()> {
-        self.deleted.reserve(1)?;
+        make_room(&mut self.deleted)?;
         self.hold.create_force(key, &[])?;
-        self.deleted.push(key)?;
+        self.deleted.push((key, Spot::default()))?;
         Ok(())
     }
 
     /// Will update an inode, which must be given to [`Change::finish`].
     pub fn inode(&mut self, inode: &mut Inode, touch: Touch) -> Result<()> {
-        self.hold.dirty(Key::inode(inode.ino))?;
+        self.hold.dirty(Key::inode(inode.ino), &mut inode.spot)?;
         let version = self.hold.version();
         let old = inode.item.meta_seq.get();
         if old != version {
@@ -111,7 +133,7 @@ impl<'h, 's> Change<'h, 's> {
     pub fn new_inode(&mut self, inode: &mut Inode) -> Result<()> {
         let version = self.hold.version();
         inode.item.meta_seq.set(version);
-        self.create(Key::inode(inode.ino), &[inode.item.as_bytes()])?;
+        self.create_near(Key::inode(inode.ino), &mut inode.spot, &[inode.item.as_bytes()])?;
         self.create_known(Key::index(KIND_META_SEQ, version, inode.ino))
     }
 
@@ -119,10 +141,10 @@ impl<'h, 's> Change<'h, 's> {
     pub fn finish(mut self, inodes: &[&Inode]) {
         self.created.clear();
         for inode in inodes {
-            self.hold.update_dirty(Key::inode(inode.ino), &[inode.item.as_bytes()]);
+            self.hold.update_dirty(Key::inode(inode.ino), inode.spot, &[inode.item.as_bytes()]);
         }
-        for key in &self.deleted {
-            self.hold.delete_dirty(*key);
+        for (key, spot) in &self.deleted {
+            self.hold.delete_dirty(*key, *spot);
         }
     }
 }
@@ -130,7 +152,7 @@ impl<'h, 's> Change<'h, 's> {
 impl Drop for Change<'_, '_> {
     fn drop(&mut self) {
         for key in &self.created {
-            self.hold.delete_dirty(*key);
+            self.hold.delete_dirty(*key, Spot::default());
         }
     }
 }

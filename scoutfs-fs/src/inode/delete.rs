@@ -63,6 +63,11 @@ impl Fs {
         if inode.nlink() != 0 || self.store().lock_table.is_open_elsewhere(ino) {
             return Ok(());
         }
+        // Often there is nothing else.
+        let (next, last) = (Key::inode(ino).saturating_next(), Key::inode_last(ino));
+        if locks.next_near(next, last, &mut inode.spot.clone(), |_, _| ())?.is_none() {
+            return self.delete_last(&locks, &mut inode, &Remap::default());
+        }
         let mut first = 0;
         let extents = loop {
             let remap = self.remap(&locks, ino, first, MAX_BLOCK, None, |_| None)?;
@@ -117,7 +122,7 @@ impl Fs {
         let hold = locks.hold(remap_need(extents, true))?;
         let mut change = Change::new(&hold);
         extents.prepare(&mut change, inode)?;
-        change.delete(Key::inode(ino))?;
+        change.delete_near(Key::inode(ino), inode.spot)?;
         change.delete_known(Key::orphan(ino))?;
         change.delete_known(Key::index(KIND_META_SEQ, inode.item.meta_seq.get(), ino))?;
         if inode.item.data_seq.get() != 0 {

@@ -5,6 +5,7 @@ use scoutfs_env::time::Timespec;
 use scoutfs_format::Key;
 use scoutfs_format::item::{INODE_RETENTION, INODE_TRUNCATE, InodeItem, MAX_FILE_BYTES, Time};
 use scoutfs_format::le::{I64, U32};
+use scoutfs_item::Spot;
 use zerocopy::FromBytes;
 
 use crate::error::{Error, Result};
@@ -66,6 +67,8 @@ pub(crate) struct Inode {
     pub ino: u64,
     pub item: InodeItem,
     kind: FileType,
+    /// Where its item is.
+    pub spot: Spot,
 }
 
 /// A time as it is stored.
@@ -91,16 +94,18 @@ impl Inode {
         {
             return corrupt("a time has a second or more of nanoseconds");
         }
-        Ok(Inode { ino, item, kind })
+        Ok(Inode { ino, item, kind, spot: Spot::default() })
     }
 
     /// Reads an inode. `None` if there is none of this number.
     pub fn load(locks: &Locks<'_>, ino: u64) -> Result<Option<Inode>> {
-        let item = locks.get(Key::inode(ino), |value| InodeItem::read_from_bytes(value).ok())?;
+        let mut spot = Spot::default();
+        let item =
+            locks.get_near(Key::inode(ino), &mut spot, |value| InodeItem::read_from_bytes(value).ok())?;
         match item {
             None => Ok(None),
             Some(None) => Err(Error::Corrupt { ino, what: "the inode item has a wrong size" }),
-            Some(Some(item)) => Inode::new(ino, item).map(Some),
+            Some(Some(item)) => Ok(Some(Inode { spot, ..Inode::new(ino, item)? })),
         }
     }
 

@@ -220,7 +220,21 @@ impl Drop for Pin<'_> {
 
 /// The locks of several inodes, taken in the order of their numbers.
 pub(crate) struct WriteGuards<'a> {
-    _guards: [Option<RwLockWriteGuard<'a, DataState>>; MAX_OP_INODES],
+    guards: [Option<(u64, RwLockWriteGuard<'a, DataState>)>; MAX_OP_INODES],
+}
+
+impl<'a> WriteGuards<'a> {
+    /// Locks one more inode if that takes no waiting, in which case its place in the order does not matter. False if it is not locked.
+    pub fn add(&mut self, inode: &'a MemInode) -> bool {
+        if self.guards.iter().flatten().any(|(ino, _)| *ino == inode.ino) {
+            return true;
+        }
+        let Some(free) = self.guards.iter_mut().find(|guard| guard.is_none()) else {
+            return false;
+        };
+        *free = inode.data.try_write().map(|guard| (inode.ino, guard));
+        free.is_some()
+    }
 }
 
 /// Locks up to [`MAX_OP_INODES`] inodes for changing; the same inode may be named twice.
@@ -233,9 +247,9 @@ pub(crate) fn write_all<'a>(inodes: [Option<&'a MemInode>; MAX_OP_INODES]) -> Wr
         if last.replace(inode.ino) == Some(inode.ino) {
             return None;
         }
-        Some(inode.data.write())
+        Some((inode.ino, inode.data.write()))
     });
-    WriteGuards { _guards: guards }
+    WriteGuards { guards }
 }
 
 impl Fs {

@@ -4,6 +4,7 @@
 use core::cell::Cell;
 
 use scoutfs_format::Key;
+use scoutfs_item::Spot;
 
 use super::locks::Locks;
 use super::space::DataRun;
@@ -56,8 +57,13 @@ impl<'a> Hold<'a> {
 
     /// Creates an item; [`Error::Exists`].
     pub fn create(&self, key: Key, parts: &[&[u8]]) -> Result<()> {
+        self.create_near(key, &mut Spot::default(), parts)
+    }
+
+    /// As [`Hold::create`], with a guess where the item will be; notes where it is.
+    pub fn create_near(&self, key: Key, spot: &mut Spot, parts: &[&[u8]]) -> Result<()> {
         let (items, reader) = self.locks.items();
-        Ok(items.create(reader, self.locks.bounds(key)?, key, self.version, parts)?)
+        Ok(items.create_near(reader, self.locks.bounds(key)?, key, self.version, spot, parts)?)
     }
 
     /// Creates or replaces an item of the index, search or orphan zone without reading.
@@ -88,20 +94,22 @@ impl<'a> Hold<'a> {
     }
 
     /// Makes an item dirty as it is: afterwards [`Hold::delete_dirty`] and [`Hold::update_dirty`] of it cannot fail.
-    pub fn dirty(&self, key: Key) -> Result<()> {
+    ///
+    /// `spot` is a guess where the item is, and notes where it is.
+    pub fn dirty(&self, key: Key, spot: &mut Spot) -> Result<()> {
         let (items, reader) = self.locks.items();
-        Ok(items.dirty(reader, self.locks.bounds(key)?, key, self.version)?)
+        Ok(items.dirty_near(reader, self.locks.bounds(key)?, key, self.version, spot)?)
     }
 
-    /// Deletes an item that was made dirty in this hold.
-    pub fn delete_dirty(&self, key: Key) {
-        let done = self.locks.items().0.delete_dirty(key, self.version);
+    /// Deletes an item that was made dirty in this hold, about at this spot.
+    pub fn delete_dirty(&self, key: Key, spot: Spot) {
+        let done = self.locks.items().0.delete_dirty_near(key, self.version, spot);
         self.must(done.is_ok());
     }
 
-    /// Replaces the value of an item that was made dirty in this hold, with one that is not longer.
-    pub fn update_dirty(&self, key: Key, parts: &[&[u8]]) {
-        let done = self.locks.items().0.update_dirty(key, self.version, parts);
+    /// Replaces the value of an item that was made dirty in this hold, about at this spot, with one that is not longer.
+    pub fn update_dirty(&self, key: Key, spot: Spot, parts: &[&[u8]]) {
+        let done = self.locks.items().0.update_dirty_near(key, self.version, spot, parts);
         self.must(done.is_ok());
     }
 

@@ -105,6 +105,18 @@ impl LockTable {
         caught_up.map(|()| Use::Granted)
     }
 
+    /// As [`LockTable::acquire`], but false if the lock is not there to be used right now.
+    pub fn try_acquire(&self, store: &Store, name: LockName, mode: LockMode) -> Result<bool> {
+        if !self.state.lock().machine.try_acquire(name, mode.into()) {
+            return Ok(false);
+        }
+        let caught_up = store.catch_up();
+        if caught_up.is_err() {
+            self.release(store, name, mode, Use::Granted);
+        }
+        caught_up.map(|()| true)
+    }
+
     fn acquire_as_is(
         &self,
         store: &Store,
@@ -113,6 +125,9 @@ impl LockTable {
         pages: Option<(u64, ByteRange)>,
     ) -> Result<Use> {
         let mut state = self.state.lock();
+        if state.machine.try_acquire(name, mode.into()) {
+            return Ok(Use::Granted);
+        }
         let waiting = state.waiting + 1;
         state.acquired.reserve(waiting)?;
         let ticket = match state.machine.acquire(name, mode.into()).map_err(lock_error)? {

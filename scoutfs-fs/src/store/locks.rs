@@ -3,7 +3,8 @@
 
 use scoutfs_env::Vec;
 use scoutfs_format::Key;
-use scoutfs_item::{Bounds, ItemCache, ItemReader};
+use scoutfs_format::key::ZONE_FS;
+use scoutfs_item::{Bounds, ItemCache, ItemReader, Spot};
 use scoutfs_lock::{LockName, Mode};
 
 use super::Store;
@@ -33,6 +34,7 @@ impl From<LockMode> for Mode {
 /// The cluster locks of an operation, until it is dropped.
 pub struct Locks<'a> {
     store: &'a Store,
+    /// Each lock once. While they are acquired those that are not yet are at the end.
     held: Vec<(LockName, LockMode)>,
     /// How the lock of an inode with pages is used; all others are granted.
     used: Use,
@@ -67,13 +69,30 @@ impl<'a> Locks<'a> {
             want.push((LockName::RENAME, LockMode::Write))?;
         }
         want.sort_unstable_by_key(|(name, _)| *name);
-        let mut locks = Locks { store, held: Vec::with_capacity(want.len())?, used: Use::Granted };
-        for (name, mode) in want {
-            store.lock_table.acquire(store, name, mode, None)?;
-            // There is room: the drop must release what was acquired.
-            locks.held.push((name, mode))?;
+        let mut locks = Locks { store, held: want, used: Use::Granted };
+        for at in 0..locks.held.len() {
+            let (name, mode) = locks.held[at];
+            if let Err(e) = store.lock_table.acquire(store, name, mode, None) {
+                locks.held.truncate(at);
+                return Err(e);
+            }
         }
         Ok(locks)
+    }
+
+    /// Adds the lock of an inode if that takes no waiting, in which case its place in the order does not matter. False if the inode is
+    /// not locked in this mode then: the caller gives all locks back and acquires them together.
+    pub fn add(&mut self, ino: u64, mode: LockMode) -> Result<bool> {
+        let name = LockName::group_of(ino);
+        if let Some((_, held)) = self.held.iter().find(|(held, _)| *held == name) {
+            return Ok(*held >= mode);
+        }
+        self.held.reserve(1)?;
+        let added = self.store.lock_table.try_acquire(self.store, name, mode)?;
+        if added {
+            self.held.push((name, mode))?;
+        }
+        Ok(added)
     }
 
     pub(super) fn store(&self) -> &'a Store {
@@ -86,11 +105,13 @@ impl<'a> Locks<'a> {
 
     /// Range of the held lock that covers a key.
     pub(super) fn bounds(&self, key: Key) -> Result<Bounds> {
-        self.held
-            .iter()
-            .map(|(name, _)| name.range())
-            .find(|(first, last)| *first <= key && key <= *last)
-            .ok_or(Error::Shutdown("an operation reads or writes an item that it has not locked"))
+        // Those of the inodes' own items have the inode number first.
+        let name = LockName::group_of(key.first);
+        let held = key.zone == ZONE_FS && self.held.iter().any(|(held, _)| *held == name);
+        if held {
+            return Ok(name.range());
+        }
+        Err(Error::Shutdown("an operation reads or writes an item that it has not locked"))
     }
 
     /// Whether an inode is locked in `mode` or a stronger one.
@@ -101,17 +122,34 @@ impl<'a> Locks<'a> {
 
     /// Calls `f` with the value of an item. `f` must be short and must not read other items.
     pub fn get<R>(&self, key: Key, f: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
+        self.get_near(key, &mut Spot::default(), f)
+    }
+
+    /// As [`Locks::get`], with a guess where the item is; notes where it is, or would be.
+    pub fn get_near<R>(&self, key: Key, spot: &mut Spot, f: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
         let (items, reader) = self.items();
-        Ok(items.get(reader, self.bounds(key)?, key, |value, _| f(value))?)
+        Ok(items.get_near(reader, self.bounds(key)?, key, spot, |value, _| f(value))?)
     }
 
     /// Calls `f` with the first item in `from..=last`, which are keys of one inode. As for [`Locks::get`].
     pub fn next<R>(&self, from: Key, last: Key, f: impl FnOnce(Key, &[u8]) -> R) -> Result<Option<R>> {
+        self.next_near(from, last, &mut Spot::default(), f)
+    }
+
+    /// As [`Locks::next`], with a guess where `from` is; notes where the item is, or would most likely be.
+    pub fn next_near<R>(
+        &self,
+        from: Key,
+        last: Key,
+        spot: &mut Spot,
+        f: impl FnOnce(Key, &[u8]) -> R,
+    ) -> Result<Option<R>> {
         if from > last {
             return Ok(None);
         }
         let (items, reader) = self.items();
-        Ok(items.next(reader, self.bounds(from)?, from, last, |key, value, _| f(key, value))?)
+        let bounds = self.bounds(from)?;
+        Ok(items.next_near(reader, bounds, from, last, spot, |key, value, _| f(key, value))?)
     }
 
     /// Calls `f` with the last item in `first..=from`, which are keys of one inode. As for [`Locks::get`].

@@ -4,6 +4,7 @@
 use scoutfs_env::Vec;
 use scoutfs_format::Key;
 use scoutfs_format::item::{MAX_XATTR_VALUE_LEN, XATTR_PART_LEN};
+use scoutfs_item::Spot;
 
 use crate::counters::Counter;
 use crate::error::{Error, Result};
@@ -184,20 +185,25 @@ impl Replace {
             }
         }
         let hold = change.hold();
+        let mut spot = Spot::default();
         if let Some(old) = self.old {
             for nr in 0..old_parts {
-                if nr < new_parts { hold.dirty(old.key(nr))? } else { change.delete(old.key(nr))? }
+                if nr < new_parts {
+                    hold.dirty(old.key(nr), &mut spot)?;
+                } else {
+                    change.delete_near(old.key(nr), spot)?;
+                }
             }
         }
         if let Some((new, _)) = &self.new {
             for nr in old_parts..new_parts {
-                change.create(new.key(nr), &[part(bytes, nr)])?;
+                change.create_near(new.key(nr), &mut spot, &[part(bytes, nr)])?;
             }
             let kept = old_parts.min(new_parts);
             if let Some(last) = kept.checked_sub(1) {
                 hold.update(new.key(last), &[part(bytes, last)])?;
                 for nr in 0..last {
-                    hold.update_dirty(new.key(nr), &[part(bytes, nr)]);
+                    hold.update_dirty(new.key(nr), spot, &[part(bytes, nr)]);
                 }
             }
         }

@@ -6,6 +6,7 @@
 //! | `forest` | what is committed, as a reader for the cache |
 //! | `rules` | what each operation promises |
 //! | `model` | random operations against a map |
+//! | `packing` | random writes of one page against a map |
 //! | `memory` | every allocation of every operation fails once |
 //! | `threads` | many threads at once |
 //! | `schedules` | (shuttle) a slow reader against a writer, in every order |
@@ -15,6 +16,8 @@ mod forest;
 mod memory;
 #[cfg(not(feature = "shuttle"))]
 mod model;
+#[cfg(not(feature = "shuttle"))]
+mod packing;
 #[cfg(not(feature = "shuttle"))]
 mod rules;
 #[cfg(feature = "shuttle")]

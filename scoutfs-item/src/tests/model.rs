@@ -21,9 +21,10 @@ use scoutfs_format::Key;
 
 use super::forest::{Forest, Interrupted};
 use super::{ALL, SMALL_PAGES, key};
-use crate::{ItemCache, ItemError, ItemReader, Limits, Misuse, RangeState};
+use crate::{ItemCache, ItemError, ItemReader, Limits, Misuse, RangeState, Spot};
 
 const NR_KEYS: u64 = 48;
+const NR_SPOTS: u64 = 5;
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -100,6 +101,8 @@ struct Run<'a> {
     forest: &'a Forest,
     reader: &'a dyn ItemReader,
     model: &'a Mutex<Model>,
+    /// Where items were found: of the key that is searched next, of others, and of pages that are gone or split since.
+    spots: &'a Mutex<[Spot; NR_SPOTS as usize]>,
     /// A write that is interrupted has a version above those of the writes that interrupt it.
     ahead: u64,
 }
@@ -173,6 +176,15 @@ impl Run<'_> {
         self.cache.assert_consistent();
     }
 
+    /// Calls `f` with a spot that an operation on some key has left.
+    fn near<R>(&self, k: u64, f: impl FnOnce(&mut Spot) -> R) -> R {
+        let at = (k % NR_SPOTS) as usize;
+        let mut spot = self.spots.lock()[at];
+        let result = f(&mut spot);
+        self.spots.lock()[at] = spot;
+        result
+    }
+
     /// Answers must be those of the model. A search that is interrupted has seen one part of its range before
     /// and another after the interruption, but misses nothing that was there all the time.
     fn look(&self, op: &Op) {
@@ -180,12 +192,15 @@ impl Run<'_> {
         let range = |a, b| self.model.lock().range(a, b).collect::<Vec<_>>();
         match *op {
             Op::Get(k) => {
-                let got = cache.get(reader, ALL, key(k), |value, version| owned(key(k), value, version));
+                let got = self.near(k, |spot| {
+                    cache.get_near(reader, ALL, key(k), spot, |value, version| owned(key(k), value, version))
+                });
                 assert_eq!(got.unwrap(), range(k, k).pop());
             }
             Op::Next(a, b) => {
                 let before = range(a, b);
-                let got = cache.next(reader, ALL, key(a), key(b), owned).unwrap();
+                let got =
+                    self.near(a, |spot| cache.next_near(reader, ALL, key(a), key(b), spot, owned)).unwrap();
                 let after = range(a, b);
                 let always = before.iter().find(|item| after.contains(item));
                 assert!(got.iter().all(|got| after.contains(got)));
@@ -240,15 +255,23 @@ impl Run<'_> {
         let (head, tail) = value.split_at(value.len() / 2);
         let parts: &[&[u8]] = &[head, tail];
         let (k, result) = match *op {
-            Op::Create(k, _) => (k, cache.create(reader, ALL, key(k), version, parts)),
+            Op::Create(k, _) => {
+                (k, self.near(k, |spot| cache.create_near(reader, ALL, key(k), version, spot, parts)))
+            }
             Op::CreateForce(k, _) => (k, cache.create_force(key(k), version, parts)),
             Op::CreateAbsent(k, _) => (k, cache.create_absent(key(k), version, parts)),
             Op::Update(k, _) => (k, cache.update(reader, ALL, key(k), version, parts)),
             Op::Delete(k) => (k, cache.delete(reader, ALL, key(k), version)),
             Op::DeleteForce(k) => (k, cache.delete_force(key(k), version)),
-            Op::Dirty(k) => (k, cache.dirty(reader, ALL, key(k), version)),
-            Op::DeleteDirty(k) => (k, cache.delete_dirty(key(k), version).map_err(Into::into)),
-            Op::UpdateDirty(k, _) => (k, cache.update_dirty(key(k), version, parts).map_err(Into::into)),
+            Op::Dirty(k) => (k, self.near(k, |spot| cache.dirty_near(reader, ALL, key(k), version, spot))),
+            Op::DeleteDirty(k) => {
+                let result = self.near(k, |spot| cache.delete_dirty_near(key(k), version, *spot));
+                (k, result.map_err(Into::into))
+            }
+            Op::UpdateDirty(k, _) => {
+                let result = self.near(k, |spot| cache.update_dirty_near(key(k), version, *spot, parts));
+                (k, result.map_err(Into::into))
+            }
             _ => unreachable!(),
         };
         let key = key(k);
@@ -333,7 +356,8 @@ fn run(ops: &[Op], leaf_keys: u64, limits: Limits) {
         forest.put(key(k), 1, &[k as u8; 20]);
         model.lock().items.insert(key(k), (1, [k as u8; 20].to_vec()));
     }
-    let run = Run { cache: &cache, forest: &forest, reader: &forest, model: &model, ahead: 0 };
+    let spots = Mutex::new(<[Spot; NR_SPOTS as usize]>::default());
+    let run = Run { cache: &cache, forest: &forest, reader: &forest, model: &model, spots: &spots, ahead: 0 };
     for op in ops {
         run.op(op);
     }

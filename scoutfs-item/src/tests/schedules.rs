@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A slow reader against a writer that commits and evicts, in every order that shuttle finds.
+//! A slow reader against a writer that commits and evicts, and who comes back to an item that others move meanwhile, in many orders.
 
 use scoutfs_env::Arc;
 use scoutfs_env::thread::spawn;
 
 use super::forest::Forest;
 use super::{ALL, SMALL_PAGES, key};
-use crate::{ItemCache, ItemError};
+use crate::{ItemCache, ItemError, Spot};
 
 struct World {
     cache: ItemCache,
@@ -69,4 +69,46 @@ fn a_slow_read_does_not_undo_a_forced_creation() {
 #[test]
 fn a_slow_read_does_not_undo_a_forced_deletion() {
     race(|world| world.cache.delete_force(key(5), 2).unwrap());
+}
+
+/// Whoever made an item dirty finds it where it is by then, though others split its page, take items out before it, and evict.
+#[test]
+fn a_spot_finds_its_item_when_others_move_it() {
+    shuttle::check_random(
+        || {
+            let world = world();
+            let other = world.clone();
+            let mover = spawn("mover", move || {
+                for k in [1, 2, 8, 9] {
+                    other.cache.create(&other.forest, ALL, key(k), 2, &[&[3; 90]]).unwrap();
+                }
+                other.cache.delete_dirty(key(1), 2).unwrap();
+            });
+            let other = world.clone();
+            let evictor = spawn("evictor", move || {
+                other.cache.shrink(0);
+                other.cache.shrink(0);
+            });
+            let mut spot = Spot::default();
+            let reader = &world.forest;
+            world.cache.get_near(reader, ALL, key(5), &mut spot, |_, _| ()).unwrap();
+            world.cache.dirty_near(reader, ALL, key(5), 2, &mut spot).unwrap();
+            world.cache.update_dirty_near(key(5), 2, spot, &[b"new"]).unwrap();
+            let value = |spot: &mut Spot| {
+                world.cache.get_near(reader, ALL, key(5), spot, |value, _| value.to_vec()).unwrap()
+            };
+            assert_eq!(value(&mut spot).as_deref(), Some(&b"new"[..]));
+            mover.unwrap().join();
+            evictor.unwrap().join();
+            assert_eq!(value(&mut spot).as_deref(), Some(&b"new"[..]));
+            world.cache.delete_dirty_near(key(5), 2, spot).unwrap();
+            assert_eq!(value(&mut spot), None);
+            for k in [2, 8, 9] {
+                let found = world.cache.get(reader, ALL, key(k), |value, _| value.len()).unwrap();
+                assert_eq!(found, Some(90));
+            }
+            world.cache.assert_consistent();
+        },
+        3000,
+    );
 }
