@@ -32,6 +32,8 @@ pub struct World {
 /// How far a run is.
 #[derive(Default)]
 pub struct Flow {
+    /// Somebody makes what programs work on.
+    pub prepared: bool,
     /// The volume has what programs work on.
     pub ready: bool,
     /// Programs are to end.

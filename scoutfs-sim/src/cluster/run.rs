@@ -71,6 +71,7 @@ pub fn run(options: &Options) -> Verdict {
     let of_run = disk.clone();
     let kept = Arc::new(Mutex::new(None));
     let to_keep = kept.clone();
+    scoutfs_env::log::set_sink(|level, line| sim::note(format_args!("{level}: {line}")));
     let report = sim::run(config, move || {
         story(of_run, nodes, trouble, &to_keep);
     });

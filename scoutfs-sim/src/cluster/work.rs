@@ -74,9 +74,6 @@ fn filled(value: u64, words: usize) -> Vec<u8> {
 /// A mount's life: it mounts, programs run, and it unmounts when it still can.
 pub fn live(world: &Arc<World>, host: usize) {
     let node = sim::node().expect("a task");
-    if host != 0 {
-        wait_until("a volume with files", || lock(&world.flow).ready);
-    }
     let mount = match mount(world, host, true) {
         Ok(mount) => mount,
         Err(e) => {
@@ -86,14 +83,14 @@ pub fn live(world: &Arc<World>, host: usize) {
         }
     };
     sim::note(format_args!("host {host}: mounted"));
-    if !lock(&world.flow).ready {
+    if !std::mem::replace(&mut lock(&world.flow).prepared, true) {
         if let Err(e) = prepare(world, mount.fs()) {
-            sim::note(format_args!("host {host}: first files: {e}"));
-            return;
+            sim::fail(format_args!("host {host}: first files: {e}"));
         }
         lock(&world.flow).ready = true;
         changed();
     }
+    wait_until("a volume with files", || lock(&world.flow).ready);
     lock(&world.hosts[host]).works = true;
     changed();
     let mount = scoutfs_env::Arc::new(mount).expect("memory");
