@@ -10,6 +10,11 @@ pub enum Fault {
     None = 0,
 }
 
+impl Fault {
+    /// All of them.
+    pub const ALL: &'static [Fault] = &[Fault::None];
+}
+
 #[cfg(feature = "sim")]
 static PLANTED: core::sync::atomic::AtomicU32 = core::sync::atomic::AtomicU32::new(0);
 

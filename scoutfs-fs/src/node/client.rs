@@ -13,7 +13,7 @@ use scoutfs_env::net::Stream;
 use scoutfs_env::sync::{Condvar, Mutex};
 use scoutfs_env::{Arc, Box, OrdMap, Vec};
 use scoutfs_format::msg::{
-    HandOverHeader, MSG_LOCK, MSG_LOCK_REPORT, MSG_RECOVERED, MSG_SEQ, MSG_SPACE, STATUS_AGAIN,
+    HandOverHeader, MSG_LEAVE, MSG_LOCK, MSG_LOCK_REPORT, MSG_RECOVERED, MSG_SEQ, MSG_SPACE, STATUS_AGAIN,
     STATUS_NO_MEMORY, STATUS_NO_SPACE, STATUS_NOT_MEMBER, STATUS_OK, SeqReply,
 };
 use scoutfs_net::connection::{Connection, ConnectionError, Event, RequestId, Secret};
@@ -49,6 +49,8 @@ struct State {
     /// Requests that somebody waits for.
     requests: OrdMap<u64, Request>,
     given: Given,
+    /// The mount has left by its own record, whatever servers know of it.
+    left: bool,
     closed: bool,
 }
 
@@ -125,6 +127,7 @@ impl Client {
                 stream: None,
                 requests: OrdMap::new(),
                 given: Given::default(),
+                left: false,
                 closed: false,
             }),
             answered: Condvar::new(),
@@ -154,6 +157,25 @@ impl Client {
                 None => scoutfs_env::time::sleep(Duration::from_millis(10)),
             }
         }
+    }
+
+    /// Tells the server that the mount's last record is durable. One that has seen the record itself knows no such member
+    /// any more.
+    pub fn leave(&self, payload: &[u8]) -> Result<()> {
+        self.state.lock().left = true;
+        loop {
+            match self.request_once(MSG_LEAVE, payload)? {
+                (STATUS_OK | STATUS_NOT_MEMBER, _) => return Ok(()),
+                (STATUS_AGAIN, _) => scoutfs_env::time::sleep(Duration::from_millis(10)),
+                (STATUS_NO_MEMORY, _) => return Err(Error::NoMemory),
+                (other, _) => return Err(Error::Server(other)),
+            }
+        }
+    }
+
+    /// Whether [`Client::leave`] was called: a new server is to be told nothing else.
+    pub(super) fn has_left(&self) -> bool {
+        self.state.lock().left
     }
 
     fn request_once(&self, kind: u8, payload: &[u8]) -> Result<(u16, Vec<u8>)> {

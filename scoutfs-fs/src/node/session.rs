@@ -174,10 +174,13 @@ impl Session {
         }
     }
 
-    /// Begins a session: a mount that is one already tells the new server what it must know, before it goes on.
+    /// Begins a session: a mount that is one already tells the new server what it must know, before it goes on. One that has left
+    /// has nothing to tell but that; if it asked to join it would become a member again.
     fn begin(&self) -> core::result::Result<(), Broken> {
         let store = self.orders.lock().store.clone();
-        if let Some(store) = store {
+        if let Some(store) = store
+            && !self.client.has_left()
+        {
             // Without memory the stream ends, and all begins anew on the next.
             recover(&store).map_err(|e| {
                 scoutfs_env::warn!("telling the new server what this mount has: {e}");

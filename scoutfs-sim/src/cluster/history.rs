@@ -61,6 +61,8 @@ struct Life {
 pub struct History {
     writes: BTreeMap<Register, Vec<Write>>,
     lives: BTreeMap<Node, Life>,
+    /// The read that is checked saw a part of a value.
+    torn: bool,
     /// How many reads were checked.
     pub reads: u64,
     /// How many writes ended well.
@@ -161,6 +163,25 @@ impl History {
         self.read_but(by, register, seen, began, None)
     }
 
+    /// A mount has seen several values at once, a part each: what a power failure may leave where nothing was synced.
+    pub fn read_torn(&mut self, by: Node, register: Register, seen: &[u64], began: u64) -> Result<(), Wrong> {
+        let is_owed = |value: &u64| {
+            let writes = self.writes.get(&register).into_iter().flatten();
+            let died = |write: &Write| self.lives.get(&write.by).is_some_and(|life| life.died.is_some());
+            writes.filter(|write| write.value == Some(*value)).any(|write| write.owed || !died(write))
+        };
+        if seen.iter().filter(|value| is_owed(value)).count() > 1 {
+            return Err(Wrong(format!("{by:?} read {register:?} torn: {seen:x?}")));
+        }
+        for value in seen {
+            self.torn = true;
+            let read = self.read(by, register, Seen::Value(*value), began);
+            self.torn = false;
+            read?;
+        }
+        Ok(())
+    }
+
     /// As [`History::read`], of what was there before a write of the reader.
     pub fn read_but(
         &mut self,
@@ -207,6 +228,9 @@ impl History {
                 }
             }
             return Err(Wrong(why));
+        }
+        if self.torn {
+            return Ok(());
         }
         // Who sees a value knows that it was written.
         if let [only] = possible[..]

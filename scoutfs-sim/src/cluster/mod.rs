@@ -10,6 +10,7 @@
 //! | `history` | what they saw, and whether it could be so |
 //! | `nemesis` | what goes wrong |
 //! | `run` | one seed: from mkfs to the last check |
+//! | `batch` | many seeds, each in a process of its own |
 //!
 //! One seed is one run, in a process of its own ([`scoutfs_env::sim`]); `cargo xtask sim SEED` repeats it.
 //!
@@ -18,6 +19,7 @@
 //! - No lock of this module is held where a task may be exchanged for another: they are std's, and would hang.
 //! - Nothing here depends on addresses, on the host's clock or on the order of a hash map.
 
+mod batch;
 mod disk;
 mod history;
 mod host;
@@ -26,6 +28,7 @@ mod net;
 mod run;
 mod work;
 
+pub use batch::{Batch, Failed, repeat};
 pub use run::{Options, Verdict, run};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -14,8 +14,8 @@ use super::net::Net;
 use super::{lock, nemesis, work};
 use crate::rng::Rng;
 
-/// Bytes of the volume.
-const SIZE: u64 = 256 << 20;
+/// Bytes of the volume: enough for slots of some dozens of mounts, those that are fenced included.
+const SIZE: u64 = 2 << 30;
 /// From when all is well again, so long may it take until every host works.
 const HEALING: Duration = Duration::from_secs(240);
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What programs on the hosts do: random operations on a few names and files that all share, each recorded.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use scoutfs_btree::error::Error as TreeError;
 use scoutfs_env::sim::{self, Node};
 use scoutfs_env::thread;
 use scoutfs_format::item::ROOT_INO;
@@ -27,6 +29,8 @@ const PROGRAMS: usize = 2;
 enum End {
     /// The mount has shut down.
     Shutdown,
+    /// The disk failed; whatever was to be done is done or not.
+    Io,
     /// An error that no operation may give here.
     Unexpected(&'static str, Error),
     /// What it saw cannot be.
@@ -106,7 +110,7 @@ pub fn live(world: &Arc<World>, host: usize) {
 
 /// Unmounts when the run ends, and gives up a mount that has shut down.
 fn finish(world: &World, host: usize, mount: &Mount) {
-    let failed = mount.fs().lookup(ROOT_INO, b"common").is_err();
+    let failed = matches!(common(mount.fs()), Err(Error::Shutdown(_)));
     if !failed && !lock(&world.flow).stop {
         sim::fail(format_args!("host {host}: programs ended, and the mount goes on"));
     }
@@ -145,6 +149,7 @@ pub fn look(world: &World, node: Node, fs: &Fs) -> Result<(), Box<dyn std::fmt::
 fn boxed(end: End) -> Box<dyn std::fmt::Display> {
     Box::new(match end {
         End::Shutdown => "the mount has shut down".to_string(),
+        End::Io => "the disk failed".to_string(),
         End::Unexpected(what, e) => format!("{what}: {e}"),
         End::Wrong(wrong) => wrong.to_string(),
     })
@@ -157,7 +162,8 @@ fn report(node: Node, why: Box<dyn std::fmt::Display>) {
 impl From<Error> for End {
     fn from(e: Error) -> Self {
         match e {
-            Error::Shutdown(_) | Error::Io(_) => End::Shutdown,
+            Error::Shutdown(_) => End::Shutdown,
+            Error::Io(_) | Error::Tree(TreeError::Io(_)) => End::Io,
             e => End::Unexpected("an operation", e),
         }
     }
@@ -176,9 +182,18 @@ struct Program<'a> {
 
 fn run_program(world: &World, node: Node, fs: &Fs) {
     let end = (|| {
-        let of = Program { world, node, fs, common: common(fs)? };
+        let common = loop {
+            match common(fs).map_err(End::from) {
+                Err(End::Io) => {}
+                found => break found?,
+            }
+        };
+        let of = Program { world, node, fs, common };
         while !lock(&world.flow).stop {
-            of.step()?;
+            match of.step() {
+                Err(End::Io) => sim::note(format_args!("an operation fails: the disk")),
+                done => done?,
+            }
             // Mostly busy, sometimes long idle.
             match sim::below(12) {
                 0 => sim::sleep(Duration::from_millis(sim::below(3000))),
@@ -327,16 +342,18 @@ impl Program<'_> {
         let began = sim::now_ns();
         let mut bytes = filled(u64::MAX, WORDS[n]);
         let read = self.fs.read(ino, 0, &mut bytes)?;
-        let mut words = bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("8")));
-        let first = words.next().expect("a file that is not empty");
-        if let Some(other) = words.find(|word| *word != first) {
-            sim::fail(format_args!("content{n} is torn: {first:x} and {other:x}"));
-        }
         if read != bytes.len() {
             sim::fail(format_args!("content{n} is short: {read} of {} bytes", bytes.len()));
         }
-        sim::note(format_args!("read content{n}: {first:x}"));
-        Ok(lock(&self.world.history).read(self.node, Register::Content(n), Seen::Value(first), began)?)
+        let words = bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("8")));
+        let seen: Vec<u64> = words.collect::<BTreeSet<u64>>().into_iter().collect();
+        sim::note(format_args!("read content{n}: {seen:x?}"));
+        let mut history = lock(&self.world.history);
+        match seen[..] {
+            [value] => history.read(self.node, Register::Content(n), Seen::Value(value), began)?,
+            _ => history.read_torn(self.node, Register::Content(n), &seen, began)?,
+        }
+        Ok(())
     }
 
     fn fsync(&self, n: usize) -> Result<(), End> {
