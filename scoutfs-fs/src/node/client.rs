@@ -9,6 +9,7 @@
 
 use core::time::Duration;
 
+use scoutfs_env::fault::{Fault, planted};
 use scoutfs_env::net::Stream;
 use scoutfs_env::sync::{Condvar, Mutex};
 use scoutfs_env::{Arc, Box, OrdMap, Vec};
@@ -333,6 +334,9 @@ impl Client {
 
     /// Puts the requests of earlier sessions into this one.
     pub(super) fn resend(&self) -> core::result::Result<(), ConnectionError> {
+        if planted(Fault::DropResend) {
+            return Ok(());
+        }
         Ok(self.state.lock().connection.resend_requests()?)
     }
 

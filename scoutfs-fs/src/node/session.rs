@@ -9,6 +9,7 @@
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 
+use scoutfs_env::fault::{Fault, planted};
 use scoutfs_env::net::Stream;
 use scoutfs_env::sync::Mutex;
 use scoutfs_env::thread::{self, JoinHandle};
@@ -225,7 +226,12 @@ fn recover(store: &Store) -> Result<()> {
         pad: U32::ZERO,
     };
     store.client.post(MSG_JOIN, join.as_bytes())?;
-    store.lock_table.recover(|locks| store.client.post(MSG_LOCK_REPORT, locks.as_bytes()))?;
+    store.lock_table.recover(|locks| {
+        if planted(Fault::ForgetLocks) {
+            return Ok(());
+        }
+        store.client.post(MSG_LOCK_REPORT, locks.as_bytes())
+    })?;
     let said = Recovered {
         seq: U64::new(store.trans.seq()),
         last_seq: U64::new(given.seq),

@@ -9,6 +9,7 @@
 //!
 //! Locking: one mutex around the machine, a leaf; messages are queued under it so that those about one lock stay in order.
 
+use scoutfs_env::fault::{Fault, planted};
 use scoutfs_env::sync::{Condvar, Mutex, MutexGuard};
 use scoutfs_env::{OrdMap, Vec};
 use scoutfs_format::msg::{LockMessage, MAX_PAYLOAD, MSG_LOCK};
@@ -180,8 +181,12 @@ impl LockTable {
             state.invalidate.last().copied()
         };
         let Some((name, keep)) = next else { return Ok(false) };
-        let commit_nr = store.commit(Wish::default())?;
-        if keep == Mode::Null {
+        let commit_nr = if planted(Fault::RevokeWithoutCommit) {
+            store.commit_nr.load(core::sync::atomic::Ordering::Acquire)
+        } else {
+            store.commit(Wish::default())?
+        };
+        if keep == Mode::Null && !planted(Fault::KeepCacheOnRevoke) {
             let (first, last) = name.range();
             store.items.invalidate(first, last)?;
         }

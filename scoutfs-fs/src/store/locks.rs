@@ -54,6 +54,9 @@ impl<'a> Locks<'a> {
             // There is room: the drop must release what was acquired.
             locks.held.push((name, mode))?;
         }
+        // Locks are as good as the lease: without one the server may have given them to another.
+        store.trans.check()?;
+        store.check_lease()?;
         Ok(locks)
     }
 

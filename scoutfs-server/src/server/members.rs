@@ -17,6 +17,7 @@
 //! until its death is confirmed.
 
 use scoutfs_btree::space::{SpaceExtent, SpaceKind};
+use scoutfs_env::fault::{Fault, planted};
 use scoutfs_env::time::Mono;
 use scoutfs_env::{AllocError, OrdMap, Vec, log};
 use scoutfs_format::Key;
@@ -412,5 +413,8 @@ impl Server {
 }
 
 fn lease_end(member: &MemberState) -> Mono {
+    if planted(Fault::FenceEarly) {
+        return member.renewed.saturating_add(LEASE / 3);
+    }
     member.renewed.saturating_add(LEASE + LEASE_MARGIN)
 }

@@ -30,7 +30,8 @@ fn arguments() -> Result<Arguments, String> {
             "--trace" => found.trace = true,
             "--fault" => {
                 let name = value()?;
-                let fault = Fault::ALL.iter().find(|fault| format!("{fault:?}") == name);
+                let mut all = Fault::ALL.iter().chain([&Fault::None]);
+                let fault = all.find(|fault| format!("{fault:?}") == name);
                 found.fault = *fault.ok_or(format!("no fault {name}; there are {:?}", Fault::ALL))?;
             }
             seed => found.seed = Some(number(seed.to_string())?),
