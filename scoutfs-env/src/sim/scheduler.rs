@@ -506,7 +506,6 @@ fn start(
         // A few dozen bytes for each task: what a thread says of itself has no end of life in the simulation.
         let handle: &'static Handle =
             Box::leak(Box::new(Handle { shared, id, node, baton: for_thread, points: AtomicUsize::new(0) }));
-        let _ = handle.baton.thread.set(std::thread::current());
         handle.baton.wait(&handle.shared.shown);
         CURRENT.set(Some(handle));
         match catch_unwind(AssertUnwindSafe(body)) {
@@ -515,7 +514,11 @@ fn start(
         }
     });
     match started {
-        Ok(_) => Ok(()),
+        Ok(thread) => {
+            // Before anybody can choose the task.
+            let _ = baton.thread.set(thread.thread().clone());
+            Ok(())
+        }
         Err(error) => Err(SpawnError { name, errno: error.raw_os_error().unwrap_or(libc::EAGAIN) }),
     }
 }

@@ -31,6 +31,9 @@ use crate::store::Store;
 
 /// Bytes that are received at once.
 const BUFFER: usize = 16 << 10;
+/// A mount that has left, by a record that the next server finds, looks so long for a server to tell: there may be none any
+/// more, when those who could run it leave at the same time.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
 /// Between attempts to connect.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -106,6 +109,10 @@ impl Session {
                 }
                 Err(NoWay::Ended) => break,
                 Err(e) => {
+                    if self.client.left_since().is_some_and(|since| since >= LEAVE_PATIENCE) {
+                        scoutfs_env::info!("leaving without telling the server: {e}");
+                        break;
+                    }
                     if said.as_ref() != Some(&e) {
                         scoutfs_env::info!("waiting for the server: {e}");
                     }
@@ -192,6 +199,7 @@ impl Session {
             store.worker.look_for_merged();
         } else {
             self.client.resend()?;
+            self.client.tell_joining().map_err(|_| Broken::Ended)?;
         }
         Ok(())
     }

@@ -242,7 +242,8 @@ impl Server {
             return Err(Refusal::Status(STATUS_NOT_MEMBER));
         };
         for seq in [said.seq.get(), said.last_seq.get()] {
-            if seq >= member.closed_below && !member.open_seqs.contains(&seq) {
+            // 0 is none: a mount that is only just joining.
+            if seq != 0 && seq >= member.closed_below && !member.open_seqs.contains(&seq) {
                 member.open_seqs.push(seq)?;
             }
         }

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 use scoutfs_env::fault::{Fault, plant};
 use scoutfs_sim::cluster::{Batch, Options, repeat, run};
 
+/// No run takes so long.
+const HUNG: Duration = Duration::from_secs(120);
+
 struct Arguments {
     seed: Option<u64>,
     nodes: Option<usize>,
@@ -51,6 +54,12 @@ fn main() -> ExitCode {
     let seed = seed.unwrap_or_else(|| scoutfs_env::random::u64() >> 32);
     let began = Instant::now();
     if count == 1 {
+        // What waits for real, and not in the simulation, would wait for ever.
+        std::thread::spawn(move || {
+            std::thread::sleep(HUNG);
+            println!("seed {seed}: hangs for real\nto repeat it: {}", repeat(seed, nodes, fault));
+            std::process::exit(1);
+        });
         plant(fault);
         let mut options = Options::of_seed(seed);
         options.nodes = nodes.unwrap_or(options.nodes);
