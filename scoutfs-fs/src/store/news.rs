@@ -78,7 +78,10 @@ impl Store {
                     let owned = roots.member(slot).is_some_and(|member| {
                         member.epoch.get() == epoch && member.state.get() != MEMBER_FREE
                     });
-                    !owned || roots.slot(slot).is_some_and(|state| state.commit_nr() >= commit_nr)
+                    // Commit 0 is that of a new owner who has not committed yet: it stands for what is merged.
+                    !owned
+                        || commit_nr == 0
+                        || roots.slot(slot).is_some_and(|state| state.commit_nr() >= commit_nr)
                 })
             })?;
             if seen {
