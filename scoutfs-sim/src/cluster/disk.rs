@@ -159,7 +159,7 @@ impl State {
     fn harden(&mut self, block: u64, is_covered: impl Fn(&Version) -> bool) {
         let block = self.block(block);
         if let Some(newest) = block.versions.iter().rposition(is_covered) {
-            block.durable = block.versions.drain(..=newest).last().map(|version| version.bytes);
+            block.durable = block.versions.drain(..=newest).next_back().map(|version| version.bytes);
         }
     }
 

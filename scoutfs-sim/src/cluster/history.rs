@@ -153,6 +153,11 @@ impl History {
         self.lives.entry(node).or_default().suspect = true;
     }
 
+    /// Whether it may.
+    pub fn is_suspect(&self, node: Node) -> bool {
+        self.lives.get(&node).is_some_and(|life| life.suspect)
+    }
+
     /// A mount is dead.
     pub fn died(&mut self, node: Node) {
         self.lives.entry(node).or_default().died.get_or_insert(sim::now_ns());

@@ -8,6 +8,7 @@
 //! | `host` | a host: one mount after another of the volume, its clock, and who knows that it died |
 //! | `work` | what programs on the hosts do |
 //! | `history` | what they saw, and whether it could be so |
+//! | `leaders` | that there is one leader at a time |
 //! | `nemesis` | what goes wrong |
 //! | `run` | one seed: from mkfs to the last check |
 //! | `batch` | many seeds, each in a process of its own |
@@ -23,6 +24,7 @@ mod batch;
 mod disk;
 mod history;
 mod host;
+mod leaders;
 mod nemesis;
 mod net;
 mod run;

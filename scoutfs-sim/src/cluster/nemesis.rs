@@ -9,8 +9,8 @@ use scoutfs_env::sim::{self, Node};
 use super::host::{World, changed};
 use super::lock;
 
-/// A pause that is shorter has nobody taken for dead.
-const SHORT: Duration = Duration::from_millis(2500);
+/// A pause that is shorter has nobody taken for dead: less than the margin of a leader's lease.
+const SHORT: Duration = Duration::from_millis(1200);
 
 /// Makes trouble until `end` of the true time.
 pub fn run(world: &Arc<World>, end: u64) {
@@ -46,6 +46,7 @@ pub fn kill(world: &World, host: usize, kernel_lives: bool) {
     world.net.gone(node, kernel_lives);
     world.disk.delay(node, true, true);
     own.killed = true;
+    own.works = false;
     drop(own);
     changed();
 }

@@ -11,7 +11,7 @@ use scoutfs_fs::mkfs::{self, mkfs};
 use super::disk::Disk;
 use super::host::{Flow, World, changed, keep, wait_until};
 use super::net::Net;
-use super::{lock, nemesis, work};
+use super::{leaders, lock, nemesis, work};
 use crate::rng::Rng;
 
 /// Bytes of the volume: enough for slots of some dozens of mounts, those that are fenced included.
@@ -104,6 +104,7 @@ fn story(disk: Disk, nodes: usize, trouble: Duration, kept: &Mutex<Option<Arc<Wo
         flow: Mutex::new(Flow::default()),
     });
     *lock(kept) = Some(world.clone());
+    world.disk.watch(leaders::watch(&world));
     let keepers: Vec<_> = (0..nodes)
         .map(|host| {
             let world = world.clone();

@@ -32,7 +32,7 @@ enum End {
     /// The disk failed; whatever was to be done is done or not.
     Io,
     /// An error that no operation may give here.
-    Unexpected(&'static str, Error),
+    Unexpected(String),
     /// What it saw cannot be.
     Wrong(Wrong),
 }
@@ -150,7 +150,7 @@ fn boxed(end: End) -> Box<dyn std::fmt::Display> {
     Box::new(match end {
         End::Shutdown => "the mount has shut down".to_string(),
         End::Io => "the disk failed".to_string(),
-        End::Unexpected(what, e) => format!("{what}: {e}"),
+        End::Unexpected(what) => what,
         End::Wrong(wrong) => wrong.to_string(),
     })
 }
@@ -164,7 +164,7 @@ impl From<Error> for End {
         match e {
             Error::Shutdown(_) => End::Shutdown,
             Error::Io(_) | Error::Tree(TreeError::Io(_)) => End::Io,
-            e => End::Unexpected("an operation", e),
+            e => End::Unexpected(format!("an operation: {e}")),
         }
     }
 }
