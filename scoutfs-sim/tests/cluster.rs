@@ -25,7 +25,7 @@ fn batch(first: u64, count: u64, fault: Fault) -> Batch<'static> {
 /// First, so that what it finds is told before the others take their time.
 #[test]
 fn hundreds_of_seeds_end_well() {
-    let (first, count) = (number("SCOUTFS_SIM_FIRST", 1), number("SCOUTFS_SIM_SEEDS", 200));
+    let (first, count) = (number("SCOUTFS_SIM_FIRST", 1), number("SCOUTFS_SIM_SEEDS", 150));
     let (done, failed) = batch(first, count, Fault::None).run();
     for (seed, why) in &failed {
         eprintln!("{why}\n    to repeat it: {}", repeat(*seed, None, Fault::None));
