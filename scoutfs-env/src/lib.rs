@@ -18,13 +18,16 @@
 //! | [`net`] | streams of bytes between nodes; (std) TCP |
 //! | [`device`] | the [`BlockDevice`](device::BlockDevice) trait; (std) files, block devices, memory |
 //! | [`log`] | `error!`, `warn!`, `info!`, `debug!` |
-//! | `backend` | the three hosts behind these names, selected in one place |
+//! | [`fault`] | faults that tests plant in the protocols; none otherwise |
+//! | `sim` | (sim) a simulation: its scheduler, its clock, its nodes |
+//! | `backend` | the hosts behind these names, selected in one place |
 //!
 //! | feature | host |
 //! | --- | --- |
 //! | none | hook functions `scoutfs_host_*`, which the kernel module defines (`backend/host/hooks.rs`) |
 //! | `std` | a userspace process on Linux |
 //! | `shuttle` | the same, with the locks, threads and random numbers of shuttle, for tests of schedules |
+//! | `sim` | a userspace process; threads that a simulation started live on its scheduler and clock |
 //!
 //! # What must hold
 //!
@@ -44,10 +47,13 @@ pub mod auth;
 mod backend;
 pub mod crc32c;
 pub mod device;
+pub mod fault;
 pub mod log;
 pub mod memory;
 pub mod net;
 pub mod random;
+#[cfg(all(feature = "sim", not(feature = "shuttle")))]
+pub mod sim;
 pub mod sync;
 pub mod thread;
 pub mod time;

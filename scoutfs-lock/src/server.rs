@@ -3,6 +3,7 @@
 
 use core::time::Duration;
 
+use scoutfs_env::fault::{Fault, planted};
 use scoutfs_env::time::Mono;
 use scoutfs_env::{OrdMap, Vec};
 
@@ -386,7 +387,7 @@ impl<T: Copy> LockServer<T> {
                 });
             }
         }
-        if in_the_way {
+        if in_the_way && !planted(Fault::GrantBeforeRevoke) {
             return None;
         }
         let first = lock.queue.remove(0);

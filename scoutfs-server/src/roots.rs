@@ -16,6 +16,7 @@
 use scoutfs_btree::ring::{RING_BYTES, RingError, RingState, parse_ring};
 use scoutfs_btree::{BlockCache, Cursor, ForestRoots, Item, LogSource, Tail};
 use scoutfs_env::device::BlockDevice;
+use scoutfs_env::fault::{Fault, planted};
 use scoutfs_env::{Arc, IoBuf, Vec};
 use scoutfs_format::geometry::Geometry;
 use scoutfs_format::ring::{FrameHeader, LogTree};
@@ -145,6 +146,7 @@ fn read_some(
     let fsid = cache.fsid();
     let mut stale: Option<(u64, u64)> = None;
     loop {
+        let early = if planted(Fault::SuperBeforeSlots) { Some(read_super(dev)?) } else { None };
         // Rings first: see the module.
         let mut rings = Vec::with_capacity(slots.len())?;
         for &slot in slots {
@@ -152,7 +154,10 @@ fn read_some(
                 rings.push((slot, bytes))?;
             }
         }
-        let sb = read_super(dev)?;
+        let sb = match early {
+            Some(sb) => sb,
+            None => read_super(dev)?,
+        };
         if sb.sb.id.fsid.get() != fsid {
             return Err(ServerError::OtherVolume { expected: fsid, found: sb.sb.id.fsid.get() });
         }
@@ -263,7 +268,7 @@ fn parse_slot(
         for frame in bytes.chunks_exact_mut(SECTOR_SIZE) {
             let late = FrameHeader::ref_from_prefix(frame)
                 .is_ok_and(|(head, _)| head.commit_nr.get() > member.frozen_commit_nr.get());
-            if late {
+            if late && !planted(Fault::LateRecordCounts) {
                 frame.fill(0);
             }
         }

@@ -12,6 +12,7 @@
 //! | [`failing`] | a disk on which requests fail |
 //! | [`in_process`] | calls on a volume that is mounted in this process |
 //! | [`reference`] | a filesystem in memory, random operations on both, and what a crash may leave |
+//! | `cluster` | (feature `cluster`) hosts that share a simulated disk and network |
 //! | [`damage`] | damage to a volume that no checksum shows |
 //! | [`fuzz`] | every decoder with any bytes |
 //! | [`rng`] | random numbers from a seed |
@@ -23,6 +24,8 @@
 //! What must hold: whatever is random comes from one seed that a failure prints.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "cluster")]
+pub mod cluster;
 pub mod damage;
 pub mod disk;
 pub mod failing;

@@ -14,6 +14,7 @@ mod demo;
 mod fuzz;
 mod programs;
 mod setup;
+mod sim;
 mod test;
 
 use std::process::ExitCode;
@@ -59,6 +60,23 @@ enum Habit {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Run the cluster simulation: hosts on a simulated disk, network, clock and scheduler.
+    Sim {
+        /// The seed; random when not given.
+        seed: Option<u64>,
+        /// So many hosts instead of what the seed says.
+        #[arg(long)]
+        nodes: Option<usize>,
+        /// So many seeds from this one on.
+        #[arg(long)]
+        count: Option<u64>,
+        /// Plants a fault; an unknown name lists them.
+        #[arg(long)]
+        fault: Option<String>,
+        /// Prints each event, and where each task is when the run fails.
+        #[arg(long)]
+        trace: bool,
+    },
     /// Make a volume in an image file, mount it, and see changes in the index. Needs root.
     Demo,
 }
@@ -69,6 +87,19 @@ fn main() -> ExitCode {
         Habit::Programs { names } => programs::run(&names),
         Habit::Fuzz { seconds, seed, targets } => fuzz::run(seconds, seed, &targets),
         Habit::Crash { workloads, images, seed } => crash::run(workloads, images, seed),
+        Habit::Sim { seed, nodes, count, fault, trace } => {
+            let mut arguments = Vec::new();
+            let given = [
+                ("--nodes", nodes.map(|n| n.to_string())),
+                ("--count", count.map(|n| n.to_string())),
+                ("--fault", fault),
+            ];
+            for (name, value) in given {
+                arguments.extend(value.into_iter().flat_map(|value| [name.to_string(), value]));
+            }
+            arguments.extend(trace.then(|| "--trace".to_string()));
+            sim::run(seed, &arguments)
+        }
         Habit::Demo => demo::run(),
     };
     match result {

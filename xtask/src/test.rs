@@ -13,5 +13,13 @@ pub fn run() -> Result<(), String> {
     // The programs under test are built as users build them.
     setup::run(&cargo, &["build", "--release", "--package", "scoutfs-utils"])?;
     setup::run(&cargo, &["test", "--workspace"])?;
+    // Built apart: no other program is to have the locks and clocks of a simulation.
+    let cluster = ["--package", "scoutfs-sim", "--features", "cluster"];
+    setup::run(
+        &cargo,
+        &[&["clippy", "--quiet", "--all-targets"], &cluster[..], &["--", "-D", "warnings"]].concat(),
+    )?;
+    setup::run(&cargo, &[&["test"], &cluster[..], &["--lib", "--test", "cluster", "cluster"]].concat())?;
+    setup::run(&cargo, &["test", "--package", "scoutfs-env", "--features", "sim", "sim::"])?;
     programs::run_short()
 }

@@ -98,7 +98,7 @@ impl Checker<'_> {
             self.server_item(item, &members, &slots, &progress)?;
         }
         self.work_list()?;
-        let mut inodes = i64::try_from(self.sb.inodes.get()).unwrap_or(i64::MAX);
+        let mut inodes = self.sb.inodes.get().cast_signed();
         for state in &slots {
             let Some(member) = members.iter().find(|m| m.slot == state.slot) else { continue };
             let back = TakenBack::of(member, Some(state), &progress);

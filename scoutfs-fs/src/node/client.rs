@@ -9,17 +9,20 @@
 
 use core::time::Duration;
 
+use scoutfs_env::fault::{Fault, planted};
 use scoutfs_env::net::Stream;
 use scoutfs_env::sync::{Condvar, Mutex};
 use scoutfs_env::time::{self, Mono};
 use scoutfs_env::{Arc, Box, OrdMap, Vec};
+use scoutfs_format::le::U64;
 use scoutfs_format::msg::{
-    HandOverHeader, MSG_LOCK, MSG_LOCK_REPORT, MSG_OPENS_REPORT, MSG_RECOVERED, MSG_SEQ, MSG_SPACE,
-    STATUS_AGAIN, STATUS_NO_MEMORY, STATUS_NO_SPACE, STATUS_NOT_MEMBER, STATUS_OK, SeqReply,
+    HandOverHeader, MSG_JOIN, MSG_LEAVE, MSG_LOCK, MSG_LOCK_REPORT, MSG_OPENS_REPORT, MSG_RECOVERED, MSG_SEQ,
+    MSG_SPACE, Recovered, STATUS_AGAIN, STATUS_NO_MEMORY, STATUS_NO_SPACE, STATUS_NOT_MEMBER, STATUS_OK,
+    SeqReply,
 };
 use scoutfs_net::connection::{Connection, ConnectionError, Event, RequestId, Secret};
 use scoutfs_net::frame::{Frame, FrameError};
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::counters::Counters;
 use crate::error::{Error, Result};
@@ -52,6 +55,10 @@ struct State {
     /// Requests that somebody waits for.
     requests: OrdMap<u64, Request>,
     given: Given,
+    /// The mount has asked to join, so that servers may know it.
+    joined: bool,
+    /// The mount has left by its own record, whatever servers know of it.
+    left: Option<Mono>,
     closed: bool,
     /// Without a server requests fail from then on.
     give_up: Option<Mono>,
@@ -130,6 +137,8 @@ impl Client {
                 stream: None,
                 requests: OrdMap::new(),
                 given: Given::default(),
+                joined: false,
+                left: None,
                 closed: false,
                 give_up: None,
             }),
@@ -157,9 +166,58 @@ impl Client {
         loop {
             match self.try_request(kind, payload)? {
                 Some(answer) => return Ok(answer),
-                None => scoutfs_env::time::sleep(Duration::from_millis(10)),
+                None => time::sleep(Duration::from_millis(10)),
             }
         }
+    }
+
+    /// Tells the server that the mount's last record is durable. One that has seen the record itself knows no such member
+    /// any more.
+    pub fn leave(&self, payload: &[u8]) -> Result<()> {
+        self.state.lock().left.get_or_insert(time::mono_now());
+        loop {
+            let (status, answer) = match self.request_once(MSG_LEAVE, payload) {
+                // Nobody is left to tell; the next server finds the record.
+                Err(Error::Shutdown(_)) => return Ok(()),
+                other => other?,
+            };
+            match (status, answer) {
+                (STATUS_OK | STATUS_NOT_MEMBER, _) => return Ok(()),
+                (STATUS_AGAIN, _) => time::sleep(Duration::from_millis(10)),
+                (STATUS_NO_MEMORY, _) => return Err(Error::NoMemory),
+                (other, _) => return Err(Error::Server(other)),
+            }
+        }
+    }
+
+    /// In a new session of a mount that is only just joining: a server that knows it from a former server's time grants
+    /// nothing to anybody before it has heard what the mount has. That is nothing but numbers.
+    pub(super) fn tell_joining(&self) -> Result<()> {
+        let Given { seq, hand_over } = {
+            let state = self.state.lock();
+            if !state.joined || state.left.is_some() {
+                return Ok(());
+            }
+            state.given
+        };
+        let said = Recovered {
+            seq: U64::new(seq),
+            last_seq: U64::new(seq),
+            taken: U64::new(hand_over),
+            commit_nr: U64::ZERO,
+        };
+        self.post(MSG_RECOVERED, said.as_bytes())
+    }
+
+    /// Whether [`Client::leave`] was called: a new server is to be told nothing else.
+    pub(super) fn has_left(&self) -> bool {
+        self.state.lock().left.is_some()
+    }
+
+    /// How long ago that was.
+    pub(super) fn left_since(&self) -> Option<Duration> {
+        let left = self.state.lock().left?;
+        Some(time::mono_now().saturating_duration_since(left))
     }
 
     fn request_once(&self, kind: u8, payload: &[u8]) -> Result<(u16, Vec<u8>)> {
@@ -170,6 +228,7 @@ impl Client {
                 return Err(Error::Shutdown("the server is gone"));
             }
             state.requests.reserve(1)?;
+            state.joined |= kind == MSG_JOIN;
             let id = state.connection.request(kind, payload).map_err(frame_error)?;
             if state.requests.insert(id, Request::Open).is_err() {
                 state.connection.forget(id);
@@ -330,6 +389,9 @@ impl Client {
 
     /// Puts the requests of earlier sessions into this one.
     pub(super) fn resend(&self) -> core::result::Result<(), ConnectionError> {
+        if planted(Fault::DropResend) {
+            return Ok(());
+        }
         Ok(self.state.lock().connection.resend_requests()?)
     }
 

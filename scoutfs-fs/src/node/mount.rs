@@ -15,9 +15,7 @@ use scoutfs_env::thread::JoinHandle;
 use scoutfs_env::{Arc, Box, IoBuf, time, try_box};
 use scoutfs_format::geometry::Geometry;
 use scoutfs_format::le::{U32, U64};
-use scoutfs_format::msg::{
-    CommitNumber, JoinReply, JoinRequest, MSG_JOIN, MSG_LEAVE, MSG_SEQ, SeqReply, SeqRequest,
-};
+use scoutfs_format::msg::{CommitNumber, JoinReply, JoinRequest, MSG_JOIN, MSG_SEQ, SeqReply, SeqRequest};
 use scoutfs_format::voter::ProcessId;
 use scoutfs_item::{ItemCache, Limits};
 use scoutfs_net::connection::Secret;
@@ -313,13 +311,7 @@ impl Mount {
             epoch: U64::new(self.store.identity.epoch),
             commit_nr: U64::new(commit_nr),
         };
-        match self.store.client.request(MSG_LEAVE, message.as_bytes()) {
-            Err(_) if self.store.client.check_patience().is_err() => {
-                scoutfs_env::warn!("there is no server that could be told that this mount has left");
-                Ok(())
-            }
-            told => told.map(drop),
-        }
+        self.store.client.leave(message.as_bytes())
     }
 }
 

@@ -3,6 +3,9 @@
 //!
 //! A thread of its own, because a kernel that drops pages may wait for requests, which may need the worker.
 
+use core::sync::atomic::Ordering;
+
+use scoutfs_env::fault::{Fault, planted};
 use scoutfs_env::thread::{self, JoinHandle};
 use scoutfs_env::{Arc, time};
 use scoutfs_lock::Mode;
@@ -48,10 +51,14 @@ fn give_back(fs: &Fs, count: usize) -> Result<()> {
             fs.drop_kernel_caches(inodes, keep);
         }
     }
-    let commit_nr = store.commit(Wish::default())?;
+    let commit_nr = if planted(Fault::RevokeWithoutCommit) {
+        store.commit_nr.load(Ordering::Acquire)
+    } else {
+        store.commit(Wish::default())?
+    };
     for _ in 0..count {
         let Some((name, keep)) = store.lock_table.revoke(0) else { break };
-        if keep == Mode::Null {
+        if keep == Mode::Null && !planted(Fault::KeepCacheOnRevoke) {
             let (first, last) = name.range();
             store.items.invalidate(first, last)?;
         }

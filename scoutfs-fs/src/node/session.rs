@@ -9,6 +9,7 @@
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 
+use scoutfs_env::fault::{Fault, planted};
 use scoutfs_env::net::Stream;
 use scoutfs_env::sync::Mutex;
 use scoutfs_env::thread::{self, JoinHandle};
@@ -31,6 +32,9 @@ use crate::store::Store;
 
 /// Bytes that are received at once.
 const BUFFER: usize = 16 << 10;
+/// A mount that has left, by a record that the next server finds, looks so long for a server to tell: there may be none any
+/// more, when those who could run it leave at the same time.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
 /// Between attempts to connect.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Who waits for so long is told for what: an election takes a moment.
@@ -148,6 +152,10 @@ impl Session {
                 }
                 Err(NoWay::Ended) => break,
                 Err(e) => {
+                    if self.client.left_since().is_some_and(|since| since >= LEAVE_PATIENCE) {
+                        scoutfs_env::info!("leaving without telling the server: {e}");
+                        break;
+                    }
                     let now = time::mono_now();
                     reads.note(now, if let NoWay::Device(e) = e { Err(e) } else { Ok(()) });
                     if now.saturating_duration_since(since) >= PATIENCE {
@@ -224,10 +232,13 @@ impl Session {
         }
     }
 
-    /// Begins a session: a mount that is one already tells the new server what it must know, before it goes on.
+    /// Begins a session: a mount that is one already tells the new server what it must know, before it goes on. One that has left
+    /// has nothing to tell but that; if it asked to join it would become a member again.
     fn begin(&self) -> core::result::Result<(), Broken> {
         let store = self.orders.lock().store.clone();
-        if let Some(store) = store {
+        if let Some(store) = store
+            && !self.client.has_left()
+        {
             // Without memory the stream ends, and all begins anew on the next.
             recover(&store).map_err(|e| {
                 scoutfs_env::warn!("telling the new server what this mount has: {e}");
@@ -238,6 +249,7 @@ impl Session {
             store.worker.look_for_merged();
         } else {
             self.client.resend()?;
+            self.client.tell_joining().map_err(|_| Broken::Ended)?;
         }
         Ok(())
     }
@@ -272,7 +284,12 @@ fn recover(store: &Store) -> Result<()> {
         pad: U32::ZERO,
     };
     store.client.post(MSG_JOIN, join.as_bytes())?;
-    store.lock_table.recover(|locks| store.client.post(MSG_LOCK_REPORT, locks.as_bytes()))?;
+    store.lock_table.recover(|locks| {
+        if planted(Fault::ForgetLocks) {
+            return Ok(());
+        }
+        store.client.post(MSG_LOCK_REPORT, locks.as_bytes())
+    })?;
     let mut after = None;
     while let Some((name, opens)) = store.opens.after(after) {
         let report = OpensReport { id: name.to_raw(), opens: opens.to_raw() };

@@ -53,6 +53,7 @@ impl<'a> Locks<'a> {
         locks.used = store.lock_table.acquire(store, name, mode, Some((ino, range)))?;
         // There is room.
         locks.held.push((name, mode))?;
+        store.check_usable()?;
         Ok(locks)
     }
 
@@ -77,6 +78,7 @@ impl<'a> Locks<'a> {
                 return Err(e);
             }
         }
+        store.check_usable()?;
         Ok(locks)
     }
 

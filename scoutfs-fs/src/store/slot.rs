@@ -21,6 +21,7 @@ use scoutfs_btree::{
     BlockCache, BlockSpace, Error as TreeError, Limit, LogSource, OwnedItem, Rule, Tail, apply, free_tree,
 };
 use scoutfs_env::device::BlockDevice;
+use scoutfs_env::fault::{Fault, planted};
 use scoutfs_env::{Arc, Vec};
 use scoutfs_format::Key;
 use scoutfs_format::block::BlockRef;
@@ -534,8 +535,15 @@ impl Slot {
         loop {
             // What the record refers to must not be lost with it staying. Data of operations that are not in this
             // transaction may be flushed along; those that are have been written before it closed.
-            let flushed = if data_written.swap(false, Ordering::AcqRel) { device.flush() } else { Ok(()) };
-            match flushed.and_then(|()| device.write_durable(offset, &bytes)) {
+            let flush = data_written.swap(false, Ordering::AcqRel) && !planted(Fault::SkipDataFlush);
+            let flushed = if flush { device.flush() } else { Ok(()) };
+            let write = |()| {
+                if planted(Fault::VolatileRecord) {
+                    return device.write(offset, &bytes);
+                }
+                device.write_durable(offset, &bytes)
+            };
+            match flushed.and_then(write) {
                 Ok(()) => break,
                 Err(e) if attempt < WRITE_ATTEMPTS => {
                     scoutfs_env::warn!("writing commit record {}: {e}; trying again", place.commit_nr());

@@ -3,6 +3,7 @@
 
 use core::time::Duration;
 
+use scoutfs_env::fault::{Fault, planted};
 use scoutfs_env::time::Mono;
 
 use super::VoterBlock;
@@ -224,7 +225,7 @@ impl Voter {
                 }
             } else if shown < 2 {
                 at_once = true;
-            } else if since >= serve_at || (prompt && alone) {
+            } else if since >= serve_at || (prompt && alone) || planted(Fault::ServeAtOnce) {
                 self.phase = Phase::Leader(Leader {
                     term,
                     lease_until: since.saturating_add(self.config.timing.lease()),
@@ -308,7 +309,7 @@ impl Voter {
             .filter_map(|s| s.beating(since, timing.dead()))
             .find(|b| b.vote_for == b.voter && b.vote_term == highest);
         if let Some(candidate) = candidate
-            && highest > next.vote_term
+            && (highest > next.vote_term || planted(Fault::VoteTwice))
             && highest > self.vote_floor
         {
             next.vote_term = highest;

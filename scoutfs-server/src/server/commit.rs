@@ -15,6 +15,7 @@ use scoutfs_btree::space::{Extent, SpaceKind, list_blocks, write_list};
 use scoutfs_btree::tree::SliceSource;
 use scoutfs_btree::{Limit, Rule, apply};
 use scoutfs_env::Vec;
+use scoutfs_env::fault::{Fault, planted};
 use scoutfs_format::BlockRef;
 use scoutfs_format::le::{U32, U64};
 use scoutfs_format::space::{ENTRY_FREE, SPACE_META, SpaceEntry};
@@ -91,7 +92,9 @@ impl Server {
         }
         self.sb.meta_zones = U64::new(self.free.meta_zones);
         self.sb.block_seq = U64::new(self.block_seq);
-        self.dev.flush()?;
+        if !planted(Fault::SkipServerFlush) {
+            self.dev.flush()?;
+        }
         write_super(&**self.dev, self.voter, &mut self.sb)?;
         self.durable = self.sb;
         self.super_dirty = false;

@@ -14,6 +14,7 @@
 //! does not let data take the last zones that they and the mounts' reserves need.
 
 use scoutfs_btree::space::{Extent, ExtentSet, SpaceError, SpaceExtent, SpaceKind};
+use scoutfs_env::fault::{Fault, planted};
 use scoutfs_env::{Vec, log};
 use scoutfs_format::Key;
 use scoutfs_format::le::{U32, U64};
@@ -171,7 +172,8 @@ impl Server {
         let Some(member) = self.members.get_mut(slot) else {
             return Ok(0);
         };
-        let number = member.item.down_given.get() + 1;
+        let last = member.item.down_given.get();
+        let number = if planted(Fault::ReuseHandOver) { last.max(1) } else { last + 1 };
         member.item.down_given = U64::new(number);
         let mut parts = 0;
         for part in extents.chunks(HAND_OVER_EXTENTS as usize) {

@@ -102,7 +102,7 @@ impl Server {
 
     fn end_round(&mut self, round: Round) -> Result<(), ServerError> {
         let mut slots: Vec<CommitNumber> = Vec::new();
-        for member in self.members.in_use() {
+        for member in self.members.iter() {
             slots.push(CommitNumber {
                 slot: U32::new(member.slot),
                 pad: U32::ZERO,

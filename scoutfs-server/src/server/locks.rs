@@ -139,9 +139,11 @@ impl Server {
         else {
             return Ok(());
         };
-        for other in self.members.in_use().filter(|other| other.slot != slot) {
+        // Slots that are free, too: all that their last owner left is in the merged tree, which a mount that was not told
+        // may not have read since. And a new owner does not hide that there was another before.
+        for other in self.members.iter().filter(|other| other.slot != slot) {
             let newest = (other.item.epoch.get(), other.commit_nr);
-            if newest.1 > 0 && told.get(&other.slot) != Some(&newest) {
+            if (newest.1 > 0 || newest.0 > 1) && told.get(&other.slot) != Some(&newest) {
                 let number = CommitNumber {
                     slot: slot_le(other.slot),
                     pad: U32::ZERO,

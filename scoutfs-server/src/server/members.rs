@@ -17,6 +17,7 @@
 //! until its death is confirmed.
 
 use scoutfs_btree::space::{SpaceExtent, SpaceKind};
+use scoutfs_env::fault::{Fault, planted};
 use scoutfs_env::time::Mono;
 use scoutfs_env::{AllocError, OrdMap, Vec, log};
 use scoutfs_format::Key;
@@ -241,7 +242,8 @@ impl Server {
             return Err(Refusal::Status(STATUS_NOT_MEMBER));
         };
         for seq in [said.seq.get(), said.last_seq.get()] {
-            if seq >= member.closed_below && !member.open_seqs.contains(&seq) {
+            // 0 is none: a mount that is only just joining.
+            if seq != 0 && seq >= member.closed_below && !member.open_seqs.contains(&seq) {
                 member.open_seqs.push(seq)?;
             }
         }
@@ -412,5 +414,8 @@ impl Server {
 }
 
 fn lease_end(member: &MemberState) -> Mono {
+    if planted(Fault::FenceEarly) {
+        return member.renewed.saturating_add(LEASE / 3);
+    }
     member.renewed.saturating_add(LEASE + LEASE_MARGIN)
 }

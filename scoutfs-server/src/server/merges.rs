@@ -39,6 +39,7 @@ use core::time::Duration;
 
 use scoutfs_btree::space::SpaceKind;
 use scoutfs_btree::{Error, Limit};
+use scoutfs_env::fault::{Fault, planted};
 use scoutfs_env::time::Mono;
 use scoutfs_env::{OrdMap, Vec, log};
 use scoutfs_format::Key;
@@ -204,7 +205,7 @@ impl Server {
         if let Some(member) = self.members.get(slot)
             && let Some(state) = &member.state
         {
-            let merged = member.merged_through();
+            let merged = if planted(Fault::MergeAgain) { 0 } else { member.merged_through() };
             for log in state.logs().filter(|log| merged < log.nr.get() && log.nr.get() <= through) {
                 logs.push(log.root)?;
             }
@@ -356,6 +357,9 @@ impl Server {
 
     /// The lowest version that any log may hold that is not merged. Reads all rings.
     fn tombstone_floor(&mut self) -> Result<u64, ServerError> {
+        if planted(Fault::DropTombstones) {
+            return Ok(u64::MAX);
+        }
         let mut slots = Vec::new();
         for member in self.members.in_use() {
             slots.push((member.slot, member.is(MEMBER_LIVE)))?;

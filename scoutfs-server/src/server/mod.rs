@@ -321,7 +321,7 @@ impl Server {
             free_meta: U64::new(free(SpaceKind::Meta)),
             free_data: U64::new(free(SpaceKind::Data)),
             free_zones: U64::new(free_zones),
-            inodes: I64::new(i64::try_from(self.sb.inodes.get()).unwrap_or(i64::MAX)),
+            inodes: I64::new(self.sb.inodes.get().cast_signed()),
             super_seq: self.durable.seq,
             pieces: U64::new(self.pieces),
             lacking_meta: U64::new(self.work_deficit().saturating_sub(self.free.available(SpaceKind::Meta))),

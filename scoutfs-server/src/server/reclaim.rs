@@ -305,7 +305,8 @@ impl Server {
             member.state = None;
         }
         self.note_member(slot)?;
-        let inodes = self.sb.inodes.get().saturating_add_signed(inode_delta);
+        // May be below zero meanwhile, as two's complement: one mount has deleted what another that still counts has made.
+        let inodes = self.sb.inodes.get().wrapping_add_signed(inode_delta);
         self.sb.inodes = U64::new(inodes);
         self.super_dirty = true;
         self.commit_if_large()

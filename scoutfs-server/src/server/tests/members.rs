@@ -311,6 +311,27 @@ fn a_silent_member_is_fenced_after_lease_and_margin_and_its_late_records_do_not_
     assert_eq!(rig.items().len(), 1);
 }
 
+/// One mount deletes what others made, and is reclaimed before them: what is counted of it is less than nothing.
+#[test]
+fn a_mount_that_deleted_more_than_it_made_is_not_forgotten() {
+    let mut rig = Rig::smallest();
+    let mut deletes = SimMount::start(&mut rig, 7);
+    deletes.put(Key::inode(5), b"deletes");
+    deletes.inode_delta = -9;
+    deletes.commit(&mut rig, false);
+    let inodes = rig.server.super_block().inodes.get().cast_signed();
+    let mut rig = rig.reopen(&Dead(true));
+    rig.settle();
+    assert_eq!(rig.server.super_block().inodes.get().cast_signed(), inodes - 9);
+    let mut made = SimMount::start(&mut rig, 8);
+    made.put(Key::inode(6), b"made");
+    made.inode_delta = 10;
+    made.commit(&mut rig, false);
+    let mut rig = rig.reopen(&Dead(true));
+    rig.settle();
+    assert_eq!(rig.server.super_block().inodes.get().cast_signed(), inodes + 1);
+}
+
 #[test]
 fn members_of_dead_processes_are_reclaimed_by_the_next_server_at_once() {
     let mut rig = Rig::smallest();

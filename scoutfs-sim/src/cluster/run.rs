@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! One seed: from mkfs to the last check.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use scoutfs_env::sim::{self, Config, Node, Outcome, Report};
+use scoutfs_fs::check::check;
+use scoutfs_fs::mkfs::{self, mkfs};
+
+use super::disk::Disk;
+use super::host::{Flow, World, changed, keep, wait_until};
+use super::net::Net;
+use super::{leaders, lock, nemesis, work};
+use crate::rng::Rng;
+
+/// Bytes of the volume: enough for slots of some dozens of mounts, those that are fenced included.
+const SIZE: u64 = 2 << 30;
+/// From when all is well again, so long may it take until every host works.
+const HEALING: Duration = Duration::from_secs(240);
+
+/// How to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// All that is random.
+    pub seed: u64,
+    /// How many hosts.
+    pub nodes: usize,
+    /// How long things go wrong, of the run's own time.
+    pub trouble: Duration,
+    /// Print each event.
+    pub trace: bool,
+}
+
+impl Options {
+    /// Those of a seed.
+    pub fn of_seed(seed: u64) -> Options {
+        let mut rng = Rng::new(seed);
+        let nodes = 2 + rng.below(3);
+        let trouble = Duration::from_secs(if rng.one_in(5) { 0 } else { 10 + rng.below(40) as u64 });
+        Options { seed, nodes, trouble, trace: false }
+    }
+}
+
+/// What became of a run.
+#[derive(Debug)]
+pub struct Verdict {
+    /// Why it failed, if it did.
+    pub wrong: Option<String>,
+    /// The scheduler's report.
+    pub report: Report,
+    /// Reads that were checked, writes that ended well, and those that were synced.
+    pub operations: (u64, u64, u64),
+    /// How often a host mounted.
+    pub mounts: u64,
+}
+
+/// Runs a seed. Mounts that were killed leave their threads and memory behind: for a process of its own.
+pub fn run(options: &Options) -> Verdict {
+    let Options { seed, nodes, trouble, trace } = *options;
+    let mut rng = Rng::new(seed ^ 1);
+    let config = Config {
+        seed,
+        preempt: *rng.pick(&[2, 8, 30]),
+        longest: trouble + Duration::from_secs(600),
+        steps: 3_000_000,
+        trace,
+        backtraces: trace,
+    };
+    let disk = Disk::new(SIZE);
+    let of_run = disk.clone();
+    let kept = Arc::new(Mutex::new(None));
+    let to_keep = kept.clone();
+    scoutfs_env::log::set_sink(|level, line| sim::note(format_args!("{level}: {line}")));
+    let report = sim::run(config, move || {
+        story(of_run, nodes, trouble, &to_keep);
+    });
+    let mut wrong = match &report.outcome {
+        Outcome::Finished => None,
+        other => Some(format!("{other:?}")),
+    };
+    let (mut operations, mut mounts) = ((0, 0, 0), 0);
+    if let Some(world) = &*lock(&kept) {
+        let history = lock(&world.history);
+        operations = (history.reads, history.written, history.synced);
+        mounts = world.hosts.iter().map(|host| lock(host).mounts).sum();
+    }
+    if wrong.is_none() {
+        // What was unmounted needs no power.
+        disk.lose_power();
+        wrong = check_disk(&disk).err();
+    }
+    Verdict { wrong, report, operations, mounts }
+}
+
+fn story(disk: Disk, nodes: usize, trouble: Duration, kept: &Mutex<Option<Arc<World>>>) {
+    let quorum = if nodes < 3 { 1 } else { 2 };
+    mkfs(&disk.device(Node::OUTSIDE), &mkfs::Options { quorum, force: false }).expect("mkfs");
+    let world = Arc::new(World {
+        disk,
+        net: Net::default(),
+        history: Mutex::default(),
+        hosts: (0..nodes).map(|_| Mutex::default()).collect(),
+        flow: Mutex::new(Flow::default()),
+    });
+    *lock(kept) = Some(world.clone());
+    world.disk.watch(leaders::watch(&world));
+    let keepers: Vec<_> = (0..nodes)
+        .map(|host| {
+            let world = world.clone();
+            sim::spawn(Node::OUTSIDE, "keeper", move || keep(&world, host, work::live)).expect("a thread")
+        })
+        .collect();
+    wait_until("a volume with files", || lock(&world.flow).ready);
+    nemesis::run(&world, sim::now_ns() + trouble.as_nanos() as u64);
+    nemesis::heal(&world);
+    let by = sim::now_ns() + HEALING.as_nanos() as u64;
+    let all_work = || world.hosts.iter().all(|host| lock(host).works);
+    wait_until("every host to work", || all_work() || sim::now_ns() > by);
+    if !all_work() {
+        sim::fail(format_args!("not every host works {HEALING:?} after all was well"));
+    }
+    sim::sleep(Duration::from_secs(3));
+    lock(&world.flow).stop = true;
+    wait_until("programs to end", || world.hosts.iter().all(|host| !lock(host).works) || sim::now_ns() > by);
+    if sim::now_ns() > by {
+        sim::fail(format_args!("programs do not end {HEALING:?} after all was well"));
+    }
+    lock(&world.flow).last = true;
+    changed();
+    keepers.into_iter().for_each(sim::Task::join);
+}
+
+/// The volume must be sound.
+fn check_disk(disk: &Disk) -> Result<(), String> {
+    let mut issues = Vec::new();
+    let checked =
+        check(&disk.device(Node::OUTSIDE), &mut |issue| issues.push(issue.to_string()), &mut |_, _| ());
+    match checked {
+        Err(e) => Err(format!("check: {e}")),
+        Ok(_) if issues.is_empty() => Ok(()),
+        Ok(_) => Err(format!("check: {}", issues.join("; "))),
+    }
+}
