@@ -54,7 +54,7 @@ fn one_seed_is_one_run() {
 fn planted_faults_are_found() {
     const FOUND: &[(Fault, u64)] = &[
         (Fault::SkipDataFlush, 60),
-        (Fault::VolatileRecord, 60),
+        (Fault::VolatileRecord, 120),
         (Fault::GrantBeforeRevoke, 4),
         (Fault::RevokeWithoutCommit, 30),
         (Fault::KeepCacheOnRevoke, 4),
