@@ -6,6 +6,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use common::{Volume, file};
 use scoutfs_format::item::ROOT_INO;
@@ -252,4 +253,24 @@ fn two_of_three_go_on_when_one_dies_whichever_it_is() {
             });
         }
     });
+}
+
+/// The slots of the dead come free when their deaths are certain, while the server runs.
+#[test]
+fn more_nodes_may_die_than_there_are_slots() {
+    let volume = Volume::new(128 << 20);
+    let first = volume.node_that_knows(address());
+    for n in 0..20 {
+        let start = Instant::now();
+        let client = loop {
+            match volume.try_client() {
+                Ok(client) => break client,
+                Err(e) => assert!(start.elapsed() < Duration::from_secs(60), "client {n}: {e}"),
+            }
+            thread::sleep(Duration::from_millis(200));
+        };
+        drop(client);
+    }
+    first.unmount().unwrap();
+    volume.check();
 }

@@ -236,7 +236,12 @@ pub fn write_super_after(
     newest_copy: u32,
     sb: &mut SuperBlock,
 ) -> Result<(), SuperError> {
-    sb.seq = U64::new(sb.seq.get().saturating_add(1));
+    let seq = sb.seq.get().saturating_add(1);
+    if seq >= NUMBER_END {
+        // It would be read as damaged.
+        return Err(SuperError::Number { voter, copy: newest_copy, what: "seq", found: seq });
+    }
+    sb.seq = U64::new(seq);
     let buf = seal(sb)?;
     for copy in [1 ^ (newest_copy & 1), newest_copy & 1] {
         dev.write_durable(super_offset(voter, copy), &buf)?;

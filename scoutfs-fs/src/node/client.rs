@@ -39,6 +39,8 @@ pub(crate) struct Client {
     sending: Mutex<Vec<u8>>,
     state: Mutex<State>,
     answered: Condvar,
+    /// The client is closed.
+    closing: Condvar,
     counters: Arc<Counters>,
     /// Runs once, when the answer to a request of this kind has arrived and before who asked goes on.
     #[cfg(test)]
@@ -60,6 +62,8 @@ struct State {
     /// The mount has left by its own record, whatever servers know of it.
     left: Option<Mono>,
     closed: bool,
+    /// When the server was last heard, or the stream to it was opened.
+    heard: Mono,
     /// Without a server requests fail from then on.
     give_up: Option<Mono>,
 }
@@ -140,9 +144,11 @@ impl Client {
                 joined: false,
                 left: None,
                 closed: false,
+                heard: Mono::ZERO,
                 give_up: None,
             }),
             answered: Condvar::new(),
+            closing: Condvar::new(),
             counters,
             #[cfg(test)]
             on_answer: Mutex::new(None),
@@ -337,7 +343,36 @@ impl Client {
         }
         state.connection.handle_connected(nonce);
         state.stream = Some(stream.clone());
+        state.heard = time::mono_now();
         true
+    }
+
+    /// Waits for some time; true when the client is closed.
+    pub(super) fn wait_closed(&self, pause: Duration) -> bool {
+        let end = time::mono_now().saturating_add(pause);
+        let mut state = self.state.lock();
+        loop {
+            let left = end.saturating_duration_since(time::mono_now());
+            if state.closed || left.is_zero() {
+                return state.closed;
+            }
+            state = self.closing.wait_timeout(state, left).0;
+        }
+    }
+
+    /// How long nothing was heard on the stream, if there is one.
+    pub(super) fn silence(&self) -> Option<Duration> {
+        let state = self.state.lock();
+        state.stream.as_ref()?;
+        Some(time::mono_now().saturating_duration_since(state.heard))
+    }
+
+    /// Ends the stream; who receives on it notices.
+    pub(super) fn hang_up(&self) {
+        let stream = self.state.lock().stream.clone();
+        if let Some(stream) = stream {
+            stream.shutdown();
+        }
     }
 
     /// The stream has ended. `forget` ends the session as well: the server does not know it.
@@ -355,6 +390,7 @@ impl Client {
         // Memory first: what was taken is not given again.
         let payload = Vec::from_slice(frame.payload)?;
         let mut state = self.state.lock();
+        state.heard = time::mono_now();
         let event = state.connection.handle_frame(frame)?;
         if let Some(Event::Request { kind, .. } | Event::Response { kind, .. }) = &event {
             self.counters.message_received(*kind);
@@ -428,6 +464,7 @@ impl Client {
         state.closed = true;
         let stream = state.stream.take();
         drop(state);
+        self.closing.notify_all();
         self.answered.notify_all();
         if let Some(stream) = stream {
             stream.shutdown();

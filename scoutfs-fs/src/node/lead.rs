@@ -97,5 +97,6 @@ fn serve(shared: &Shared, parts: &Parts, slot: u32, term: u64) -> Result<ServerH
     // The super block as the last leader left it, now that there is no other.
     let sb = read_super(&***device).map_err(|e| Error::from(ServerError::from(e)))?;
     let server = Server::open(device.clone(), cache.clone(), sb, slot, term, &***oracle, time::mono_now())?;
-    ServerHost::start(server, cache.clone(), shared.ranks.leadership(), counters.clone())
+    let leadership = shared.ranks.leadership();
+    ServerHost::start(server, cache.clone(), leadership, counters.clone(), Some(oracle.clone()))
 }

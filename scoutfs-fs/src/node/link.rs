@@ -84,22 +84,23 @@ impl Link {
         Link { device, fsid, geometry, network, own }
     }
 
-    /// Opens a stream to the server.
-    pub fn connect(&self) -> Result<Box<dyn Stream>, NoWay> {
+    /// Opens a stream to the server. Gives its address, if it is not in this process.
+    pub fn connect(&self) -> Result<(Box<dyn Stream>, Option<SocketAddr>), NoWay> {
         let own = self.own.lock().clone();
         if let Some(door) = own {
             if door.is_closed() {
                 return Err(NoWay::Ended);
             }
-            return door.connect().map_err(|_| NoWay::NoMemory);
+            return door.connect().map(|stream| (stream, None)).map_err(|_| NoWay::NoMemory);
         }
         let Some(network) = &self.network else { return Err(NoWay::NotLeading) };
         let address = self.leader()?;
-        network.connect(address, CONNECT).map_err(|why| NoWay::Network { address, why })
+        let stream = network.connect(address, CONNECT);
+        stream.map(|stream| (stream, Some(address))).map_err(|why| NoWay::Network { address, why })
     }
 
     /// Where the leader of the highest term listens, by the voters' blocks.
-    fn leader(&self) -> Result<SocketAddr, NoWay> {
+    pub fn leader(&self) -> Result<SocketAddr, NoWay> {
         let mut sectors = IoBuf::zeroed(2 * SECTOR_SIZE).map_err(|_| NoWay::NoMemory)?;
         let mut leader: Option<VoterBlock> = None;
         let (mut readable, mut present) = (0, 0);

@@ -20,7 +20,8 @@
 //! | `client` | requests to the server and their answers |
 //! | `worker` | what goes on in the background: commits by time, refills, what the server asks for |
 //!
-//! Threads of a mount: one that receives the server's messages (and never waits for an answer), one worker (which may
+//! Threads of a mount: one that receives the server's messages (and never waits for an answer), one that
+//! looks whether the server is heard, one worker (which may
 //! commit and ask the server), one that gives locks back, one that looks for orphans, one voter, and those of the server host: the server, the merger, one that accepts streams, and two for
 //! each stream.
 

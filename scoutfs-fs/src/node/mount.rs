@@ -150,7 +150,7 @@ impl Mount {
         let (device, cache) = (base.device.clone(), base.cache.clone());
         let server = Server::open(device, cache.clone(), sb, slot, term, oracle, time::mono_now())?;
         let ranks = voter.ranks();
-        let server = ServerHost::start(server, cache, ranks.leadership(), node.counters.clone())?;
+        let server = ServerHost::start(server, cache, ranks.leadership(), node.counters.clone(), None)?;
         *node.door.lock() = Some(server.door());
         running.server = Some(server);
         running.voter = Some(voter);

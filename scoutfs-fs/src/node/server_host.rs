@@ -22,8 +22,8 @@ use scoutfs_env::sync::{Condvar, Mutex};
 use scoutfs_env::thread::{self, JoinHandle};
 use scoutfs_env::{Arc, Box, memory, time, try_box};
 use scoutfs_net::connection::Secret;
-use scoutfs_server::Server;
 use scoutfs_server::merge_job::{MergeJob, MergeResult};
+use scoutfs_server::{DeathOracle, Server};
 
 use super::leadership::{Leadership, Lease};
 use super::peers::Peers;
@@ -37,6 +37,12 @@ const LONGEST_WAIT: Duration = Duration::from_millis(500);
 pub(super) const MEMORY_LIMIT: Duration = Duration::from_secs(60);
 /// When one round takes longer, mounts that wanted to renew their leases meanwhile are given time.
 const LONG_ROUND: Duration = Duration::from_secs(2);
+
+/// How often to look whether owners that were fenced are dead for certain: until then what they could still write is left alone.
+const DEATHS_CHECK: Duration = Duration::from_secs(5);
+
+/// Tells who is dead for certain.
+pub(super) type Oracle = Arc<Box<dyn DeathOracle + Send + Sync>>;
 
 /// What the threads and the mount share.
 struct Shared {
@@ -95,6 +101,7 @@ impl ServerHost {
         cache: Arc<BlockCache>,
         leadership: Arc<Leadership>,
         counters: Arc<Counters>,
+        oracle: Option<Oracle>,
     ) -> Result<ServerHost> {
         let sb = server.super_block();
         let identity = Identity { fsid: sb.id.fsid.get(), term: server.term(), secret: Secret(sb.secret) };
@@ -111,7 +118,8 @@ impl ServerHost {
         let for_server = shared.clone();
         let server = thread::spawn("scoutfs-server", move || {
             let mut peers = Peers::new(for_server.identity.fsid, for_server.identity.term);
-            memory::patiently(MEMORY_LIMIT, || serve(server, &mut peers, &for_server, &leadership));
+            let oracle = oracle.as_ref();
+            memory::patiently(MEMORY_LIMIT, || serve(server, &mut peers, &for_server, &leadership, oracle));
             for_server.inbox.close();
             peers.finish();
         })
@@ -159,9 +167,16 @@ impl Drop for ServerHost {
     }
 }
 
-fn serve(mut server: Server, peers: &mut Peers, shared: &Shared, leadership: &Leadership) {
+fn serve(
+    mut server: Server,
+    peers: &mut Peers,
+    shared: &Shared,
+    leadership: &Leadership,
+    oracle: Option<&Oracle>,
+) {
     // Whether the merger has a piece.
     let mut is_out = false;
+    let mut deaths_due = time::mono_now().saturating_add(DEATHS_CHECK);
     loop {
         let stopping = shared.stop.load(Ordering::Acquire);
         let now = time::mono_now();
@@ -192,6 +207,12 @@ fn serve(mut server: Server, peers: &mut Peers, shared: &Shared, leadership: &Le
             server.resumed(then);
         }
         server.tick(then);
+        if let Some(oracle) = oracle
+            && then >= deaths_due
+        {
+            server.recheck_deaths(&***oracle);
+            deaths_due = then.saturating_add(DEATHS_CHECK);
+        }
         if server.dirty()
             && let Err(e) = server.commit()
         {

@@ -6,6 +6,7 @@
 //!
 //! Locking: one mutex over the store and what waits for it, held while orders are handed on; one over why a mount gives up, a leaf.
 
+use core::net::SocketAddr;
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 
@@ -40,10 +41,19 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Who waits for so long is told for what: an election takes a moment.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How often to look whether the server is still heard: there are renewals of the lease at least.
+const WATCH: Duration = Duration::from_millis(500);
+/// After so long a silence it is looked whether another node leads.
+const QUIET: Duration = Duration::from_secs(2);
+/// After this long a stream is given up in any case.
+const SILENCE: Duration = Duration::from_secs(5);
+
 /// See the module.
 pub(super) struct Session {
     client: Arc<Client>,
     link: Link,
+    /// The server's address, if it is not in this process.
+    server: Mutex<Option<SocketAddr>>,
     /// The voter wants to know whether there is a server.
     ranks: Option<Arc<Ranks>>,
     orders: Mutex<Orders>,
@@ -87,10 +97,31 @@ impl Session {
         dead_time: Duration,
     ) -> Result<(Arc<Session>, JoinHandle)> {
         let (orders, gave_up) = (Mutex::new(Orders::default()), Mutex::new(None));
-        let session = Arc::new(Session { client, link, ranks, orders, dead_time, gave_up })?;
-        let running = session.clone();
-        let thread = thread::spawn("scoutfs-recv", move || running.run()).map_err(|_| Error::NoMemory)?;
+        let session =
+            Arc::new(Session { client, link, server: Mutex::new(None), ranks, orders, dead_time, gave_up })?;
+        let (running, watching) = (session.clone(), session.clone());
+        let thread = thread::spawn("scoutfs-recv", move || {
+            let watch = thread::spawn("scoutfs-watch", move || watching.watch());
+            running.run();
+            if let Ok(watch) = watch {
+                watch.join();
+            }
+        })
+        .map_err(|_| Error::NoMemory)?;
         Ok((session, thread))
+    }
+
+    /// Hangs up on a server that says nothing any more, because it sleeps or because the network is cut: nothing else would end such
+    /// a stream when another node leads.
+    fn watch(&self) {
+        while !self.client.wait_closed(WATCH) {
+            let Some(silence) = self.client.silence().filter(|silence| *silence >= QUIET) else { continue };
+            let Some(server) = *self.server.lock() else { continue };
+            if silence >= SILENCE || self.link.leader().is_ok_and(|leader| leader != server) {
+                scoutfs_env::info!("the server at {server} says nothing: looking for another");
+                self.client.hang_up();
+            }
+        }
     }
 
     /// From now on orders go to a store. Those that came before go first.
@@ -140,7 +171,8 @@ impl Session {
         let mut reads = Failures::default();
         while !self.client.is_closed() {
             match self.link.connect() {
-                Ok(stream) => {
+                Ok((stream, server)) => {
+                    *self.server.lock() = server;
                     let why = self.talk(stream);
                     if !matches!(why, Broken::Ended) && !why.is_unknown() {
                         scoutfs_env::warn!("the connection to the server is closed: {why}");

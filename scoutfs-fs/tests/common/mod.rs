@@ -167,9 +167,26 @@ impl Volume {
     }
 
     pub fn try_node(&self, address: SocketAddr, runs_server: bool) -> scoutfs_fs::Result<Mount> {
+        self.join(runs_server.then_some(address), try_box(NoneDead).unwrap())
+    }
+
+    /// The node that runs the server, and knows that each process is dead that does not renew its lease.
+    pub fn node_that_knows(&self, address: SocketAddr) -> Mount {
+        self.join(Some(address), try_box(AllDead).unwrap()).unwrap()
+    }
+
+    /// A node of a cluster that another runs the server of.
+    pub fn try_client(&self) -> scoutfs_fs::Result<Mount> {
+        self.join(None, try_box(NoneDead).unwrap())
+    }
+
+    fn join(
+        &self,
+        server_addr: Option<SocketAddr>,
+        oracle: Box<dyn DeathOracle + Send + Sync>,
+    ) -> scoutfs_fs::Result<Mount> {
         let network: Box<dyn Network> = try_box(TcpNetwork::default()).unwrap();
-        let options = MountOptions { server_addr: runs_server.then_some(address), ..Self::options() };
-        let oracle: Box<dyn DeathOracle + Send + Sync> = try_box(NoneDead).unwrap();
+        let options = MountOptions { server_addr, ..Self::options() };
         let (network, oracle) = (Arc::new(network).unwrap(), Arc::new(oracle).unwrap());
         Mount::open_in(self.device(), network, &options, oracle)
     }
