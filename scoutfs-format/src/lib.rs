@@ -109,6 +109,8 @@ pub const LAYOUTS: &[Layout] = &[
     msg::HandOverTaken::LAYOUT,
     msg::LockId::LAYOUT,
     msg::LockMessage::LAYOUT,
+    msg::OpenInodes::LAYOUT,
+    msg::OpensReport::LAYOUT,
     msg::CommitNumber::LAYOUT,
     msg::HorizonReply::LAYOUT,
     msg::CommitBelow::LAYOUT,
