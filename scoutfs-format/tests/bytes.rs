@@ -77,6 +77,8 @@ fn every_structure_reads_its_bytes_as_reviewed() {
         msg::HandOverTaken,
         msg::LockId,
         msg::LockMessage,
+        msg::OpenInodes,
+        msg::OpensReport,
         msg::CommitNumber,
         msg::HorizonReply,
         msg::CommitBelow,
