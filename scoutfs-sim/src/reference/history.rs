@@ -109,13 +109,15 @@ impl History {
         })
     }
 
-    /// The first byte of a file that is neither as in a state nor written in place later.
+    /// The first byte of a file that is neither as in a state nor written in place later: to a block that was written before, not by
+    /// the part of the next call that `node` may have.
     fn wrong_byte(&self, at: usize, ino: u64, node: &Node, found: &[u8]) -> Option<usize> {
         let want = node.file()?;
+        let before = self.states[at].1.get(&ino);
         let later: Vec<&Vec<u8>> =
             self.states[at..].iter().filter_map(|(_, nodes)| nodes.get(&ino)?.file()).collect();
         (0..found.len()).find(|i| {
-            let in_place = node.blocks.get(&((i / BLOCK) as u64)) == Some(&true);
+            let in_place = before.is_some_and(|n| n.blocks.get(&((i / BLOCK) as u64)) == Some(&true));
             let is_later = || later.iter().any(|file| file.get(*i).copied().unwrap_or(0) == found[*i]);
             found[*i] != want[*i] && !(in_place && is_later())
         })

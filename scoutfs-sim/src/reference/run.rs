@@ -75,7 +75,12 @@ impl<S: Subject> Run<S> {
         self.subject
     }
 
-    fn step(&mut self, call: &Call) {
+    /// Carries out one call.
+    ///
+    /// # Panics
+    ///
+    /// As [`Run::run`].
+    pub fn step(&mut self, call: &Call) {
         self.log.push(format!("{call:?}"));
         let real = self.subject.call(call, &self.reference);
         let made = match real {

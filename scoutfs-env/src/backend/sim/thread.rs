@@ -7,6 +7,9 @@ use super::super::std::thread as host;
 use crate::sim;
 use crate::thread::SpawnError;
 
+// Each task is a thread of its own.
+pub(crate) use super::super::std::thread::{patience, set_patience};
+
 pub(crate) enum JoinHandle {
     Host(host::JoinHandle),
     Task(sim::Task),
