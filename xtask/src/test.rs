@@ -19,7 +19,8 @@ pub fn run() -> Result<(), String> {
         &cargo,
         &[&["clippy", "--quiet", "--all-targets"], &cluster[..], &["--", "-D", "warnings"]].concat(),
     )?;
-    setup::run(&cargo, &[&["test"], &cluster[..], &["--lib", "--test", "cluster", "cluster"]].concat())?;
+    setup::run(&cargo, &[&["test"], &cluster[..], &["--lib", "cluster"]].concat())?;
+    setup::run(&cargo, &[&["test"], &cluster[..], &["--test", "cluster"]].concat())?;
     setup::run(&cargo, &["test", "--package", "scoutfs-env", "--features", "sim", "sim::"])?;
     programs::run_short()
 }

@@ -187,7 +187,10 @@ impl Server {
         if let Some(slot) = self.members.live_slot(from) {
             if let Some(member) = self.members.get_mut(slot) {
                 member.renewed = now;
+                // It begins another session: what it was asked before is not answered any more.
+                member.asked_below = 0;
             }
+            self.horizon_progress()?;
             return self.join_reply(slot);
         }
         if self.members.iter().any(|m| m.rid() == from) {

@@ -260,6 +260,24 @@ fn a_late_answer_says_nothing_of_a_later_round() {
     assert_eq!(rig.poll().iter().map(|(_, id, _, _)| *id).collect::<Vec<_>>(), [id2]);
 }
 
+/// What a mount was asked in a session that has ended is not answered any more: it is asked again in the next.
+#[test]
+fn a_mount_that_begins_another_session_is_asked_again() {
+    let mut rig = Rig::smallest();
+    let mut mount = SimMount::start(&mut rig, 1);
+    let asked = |rig: &Rig| rig.inbox.iter().filter(|(_, kind, _)| *kind == MSG_COMMIT_BELOW).count();
+    let id = rig.new_id();
+    rig.send(1, id, MSG_HORIZON, 0, &[]);
+    assert!(rig.poll().is_empty());
+    assert_eq!(asked(&rig), 1);
+    let again = JoinRequest { rid: U64::new(1), process: process(1), read_only: U32::ZERO, pad: U32::ZERO };
+    assert_eq!(rig.request(1, 2, MSG_JOIN, again.as_bytes()).0, STATUS_OK);
+    assert_eq!(asked(&rig), 2);
+    mount.write_record(&mut rig, false, false, 0);
+    rig.send(1, 1, MSG_COMMIT_BELOW, MSG_RESPONSE, mount.commit_number().as_bytes());
+    assert_eq!(rig.poll().iter().map(|(_, id, _, _)| *id).collect::<Vec<_>>(), [id]);
+}
+
 /// While the leader's own lease was over nobody could renew one.
 #[test]
 fn after_a_pause_of_the_leader_its_members_have_a_whole_lease_to_renew() {
