@@ -8,9 +8,13 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
+use std::time::Duration;
 
-use crate::run::{program, run};
+use crate::run::{program, run, wait_until};
 use crate::volume::Volume;
+
+/// A FUSE kernel tells the daemon of a close after close(2) has returned, and keeps the inode until it has an answer.
+const SOON: Duration = Duration::from_secs(20);
 
 /// `struct file_handle` with room for any handle.
 #[repr(C)]
@@ -116,12 +120,14 @@ fn invariant_43_a_handle_does_not_revive_a_removed_file() {
     fs::remove_file(mounted.join("held")).unwrap();
     fs::remove_dir(mounted.join("dir")).unwrap();
     for (handle, flags) in [(file, libc::O_RDONLY), (dir, libc::O_RDONLY), (file, libc::O_PATH)] {
-        assert_eq!(open_handle(&root, &handle, flags).map(|_| ()), Err(libc::ESTALE));
+        wait_until("it is stale", SOON, || {
+            open_handle(&root, &handle, flags).map(|_| ()) == Err(libc::ESTALE)
+        });
     }
     // As long as somebody has it open it lives, and then no longer.
     assert_eq!(opened.metadata().unwrap().nlink(), 0);
     drop(opened);
-    assert_eq!(content(&root, &held), Err(libc::ESTALE));
+    wait_until("it is stale after the last close", SOON, || content(&root, &held) == Err(libc::ESTALE));
     // Numbers that were never given out.
     let mut nobody = file;
     for at in 0..8 {
