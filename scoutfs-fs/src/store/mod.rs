@@ -68,7 +68,8 @@ pub use space::DataRun;
 pub use supply::StatFs;
 
 pub(crate) use commit::Wish;
-pub(crate) use lock_table::LockTable;
+use lock_table::Pages;
+pub(crate) use lock_table::{LockTable, Revoke};
 pub(crate) use opens::OpenInodes;
 pub(crate) use reader::Reader;
 pub(crate) use roots::RootsCell;
@@ -149,10 +150,23 @@ impl Store {
         Locks::acquire(self, true, inos)
     }
 
-    /// The lock of one inode, for reading or writing bytes `first..end` of it. A kernel that keeps pages, and makes requests for
-    /// them, may do this while it is asked to drop them.
-    pub fn lock_bytes(&self, ino: u64, mode: LockMode, first: u64, end: u64) -> Result<Locks<'_>> {
-        Locks::acquire_for_pages(self, ino, mode, (first, end))
+    /// The lock of one inode, for changing bytes `first..end` of it. A kernel that keeps pages, and makes requests for them, may do
+    /// this while it is asked to drop them.
+    pub fn lock_bytes(&self, ino: u64, first: u64, end: u64) -> Result<Locks<'_>> {
+        let guest = LockMode::Write;
+        Locks::acquire_for_pages(self, LockMode::Write, Pages { ino, range: (first, end), guest })
+    }
+
+    /// As [`Store::lock_bytes`], for reading them into pages that need a lock of `mode`.
+    pub(crate) fn lock_bytes_to_read(
+        &self,
+        ino: u64,
+        mode: LockMode,
+        first: u64,
+        end: u64,
+    ) -> Result<Locks<'_>> {
+        let guest = LockMode::Read;
+        Locks::acquire_for_pages(self, mode, Pages { ino, range: (first, end), guest })
     }
 
     /// The device, for data.

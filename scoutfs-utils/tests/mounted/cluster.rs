@@ -204,7 +204,6 @@ fn a_byte_that_goes_back_and_forth_is_never_an_old_one() {
 
 /// The same through mappings, too.
 #[test]
-#[ignore = "hangs in about one of ten runs under load; the cause is not known yet"]
 fn a_mapped_byte_that_goes_back_and_forth_is_never_an_old_one() {
     back_and_forth(true);
 }

@@ -87,7 +87,7 @@ impl Volume {
     }
 
     /// Mounts as one node of several, on a directory of the node's name, with these options. The node calls the image by a name
-    /// of its own, by which its daemon is known.
+    /// of its own, by which its daemon is known, and a log, which is shown when the test fails.
     pub fn mount_node(&self, name: &str, options: &str) -> Mounted<'_> {
         let directory = self.directory(name);
         let image = self.beside(&format!("image-of-{name}"));
@@ -95,7 +95,9 @@ impl Volume {
             std::os::unix::fs::symlink("image", &image).unwrap();
         }
         let mounted = Mounted::new(self, image.clone(), directory.clone(), None);
-        run(scoutfs(["mount", "-o", options]).arg(&image).arg(&directory));
+        let log = self.beside(&format!("{name}.log"));
+        let options = format!("{options},log={}", log.display());
+        run(scoutfs(["mount", "-o", &options]).arg(&image).arg(&directory));
         mounted
     }
 
@@ -125,6 +127,15 @@ impl Volume {
         run_well_for(scoutfs(["check"]).arg(self.image()), SOON);
     }
 
+    fn show_logs(&self) {
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|extension| extension == "log") {
+                eprintln!("{}:\n{}", path.display(), fs::read_to_string(&path).unwrap_or_default());
+            }
+        }
+    }
+
     /// The newest super block says that nobody serves.
     pub fn is_clean(&self) -> bool {
         let bytes = fs::read(self.image()).unwrap();
@@ -141,6 +152,9 @@ impl Volume {
 
 impl Drop for Volume {
     fn drop(&mut self) {
+        if thread::panicking() {
+            self.show_logs();
+        }
         // A failed test's volume can be looked at.
         if thread::panicking() && std::env::var_os("KEEP_VOLUME").is_some() {
             eprintln!("kept {}", self.dir.display());
