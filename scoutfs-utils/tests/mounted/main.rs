@@ -13,7 +13,9 @@
 //! | `quick_start` | what an administrator types first |
 //! | `durability` | what was synced survives the death of the daemon |
 //! | `cluster` | several nodes on one volume: what one does the others see |
+//! | `cluster_chaos` | all of that and pulled cables, at random, under load |
 //! | `cluster_deaths` | nodes that are killed, and nodes that sleep |
+//! | `wires` | a network of namespaces for nodes |
 //! | `killed` | the same a hundred times at any moment, under the loads of `load` |
 //! | `programs` | tar, git, and a large directory |
 //! | `acls` | POSIX access control lists |
@@ -36,6 +38,7 @@
 
 mod acls;
 mod cluster;
+mod cluster_chaos;
 mod cluster_deaths;
 mod commands;
 mod data;
@@ -61,4 +64,5 @@ mod sharing;
 mod syscalls;
 mod user;
 mod volume;
+mod wires;
 mod xattrs;

@@ -89,6 +89,16 @@ impl Volume {
     /// Mounts as one node of several, on a directory of the node's name, with these options. The node calls the image by a name
     /// of its own, by which its daemon is known, and a log, which is shown when the test fails.
     pub fn mount_node(&self, name: &str, options: &str) -> Mounted<'_> {
+        self.mount_node_by(name, options, |command| command)
+    }
+
+    /// As [`Volume::mount_node`], by a command that is made of the one that mounts.
+    pub fn mount_node_by(
+        &self,
+        name: &str,
+        options: &str,
+        by: impl FnOnce(Command) -> Command,
+    ) -> Mounted<'_> {
         let directory = self.directory(name);
         let image = self.beside(&format!("image-of-{name}"));
         if !image.exists() {
@@ -97,7 +107,9 @@ impl Volume {
         let mounted = Mounted::new(self, image.clone(), directory.clone(), None);
         let log = self.beside(&format!("{name}.log"));
         let options = format!("{options},log={}", log.display());
-        run(scoutfs(["mount", "-o", &options]).arg(&image).arg(&directory));
+        let mut command = scoutfs(["mount", "-o", &options]);
+        command.arg(&image).arg(&directory);
+        run(by(command));
         mounted
     }
 
