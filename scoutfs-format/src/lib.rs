@@ -116,6 +116,7 @@ pub const LAYOUTS: &[Layout] = &[
     msg::CommitBelow::LAYOUT,
     msg::MergedLogs::LAYOUT,
     msg::StatfsReply::LAYOUT,
+    msg::Death::LAYOUT,
     msg::RenewReply::LAYOUT,
     ioctl::WalkInodesEntry::LAYOUT,
     ioctl::WalkInodes::LAYOUT,

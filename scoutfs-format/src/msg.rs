@@ -67,6 +67,8 @@ constants! { MSG_CONSTANTS:
     /// Mount to a new server, before [`MSG_RECOVERED`]: [`OpensReport`]s, the open inodes of each group that has some; no payload
     /// in the answer.
     pub const MSG_OPENS_REPORT: u8 = 22;
+    /// Server to mount: [`Death`], is this process of the mount's machine dead? The answer is a [`Death`], too.
+    pub const MSG_DEATH: u8 = 23;
 
     /// [`MessageHeader::status`]: done.
     pub const STATUS_OK: u16 = 0;
@@ -330,6 +332,14 @@ layout! {
         pub lacking_meta: U64,
         /// Counts pieces of merges and sweeps, and steps of taking back what mounts have left, in this term: while it grows, more space may come.
         pub pieces: U64,
+    }
+
+    /// Whether a process is dead for certain.
+    pub struct Death {
+        pub process: ProcessId,
+        /// 1 when it is; 0 in the question, and when that is not known.
+        pub dead: U32,
+        pub pad: U32,
     }
 
     /// The lease goes on.

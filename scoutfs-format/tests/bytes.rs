@@ -84,6 +84,7 @@ fn every_structure_reads_its_bytes_as_reviewed() {
         msg::CommitBelow,
         msg::MergedLogs,
         msg::StatfsReply,
+        msg::Death,
         msg::RenewReply,
         ioctl::WalkInodesEntry,
         ioctl::WalkInodes,

@@ -122,6 +122,7 @@ const KINDS: &[&str] = &[
     "lock_report",
     "recovered",
     "opens_report",
+    "death",
 ];
 
 /// The counters of one mount. See the module.

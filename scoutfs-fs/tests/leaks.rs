@@ -93,6 +93,7 @@ fn options() -> MountOptions {
     let timing = Timing {
         beat_ms: 10,
         lease_ms: 1000,
+        patience_ms: 1000,
         margin_ms: 100,
         dead_ms: 1200,
         confirmed_ms: 20,

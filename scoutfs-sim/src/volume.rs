@@ -22,6 +22,7 @@ pub const VOLUME_BYTES: u64 = 64 << 20;
 const FAST: Timing = Timing {
     beat_ms: 10,
     lease_ms: 5000,
+    patience_ms: 5000,
     margin_ms: 100,
     dead_ms: 5200,
     confirmed_ms: 20,

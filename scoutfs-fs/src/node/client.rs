@@ -31,6 +31,8 @@ use crate::error::{Error, Result};
 pub(super) const MEMORY_PAUSE: Duration = Duration::from_millis(10);
 /// Who may give up waiting looks at least this often whether to.
 pub(crate) const LOOK: Duration = Duration::from_millis(500);
+/// Why a mount shuts down that is no member any more.
+pub(crate) const FENCED: &str = "the mount was fenced";
 /// Bytes that are gathered before they are sent.
 const GATHER: usize = 64 << 10;
 
@@ -162,7 +164,7 @@ impl Client {
             (STATUS_AGAIN, _) => Ok(None),
             (STATUS_NO_SPACE, _) => Err(Error::NoSpace),
             (STATUS_NO_MEMORY, _) => Err(Error::NoMemory),
-            (STATUS_NOT_MEMBER, _) => Err(Error::Shutdown("the mount was fenced")),
+            (STATUS_NOT_MEMBER, _) => Err(Error::Shutdown(FENCED)),
             (other, _) => Err(Error::Server(other)),
         }
     }
@@ -348,7 +350,7 @@ impl Client {
     }
 
     /// Waits for some time; true when the client is closed.
-    pub(super) fn wait_closed(&self, pause: Duration) -> bool {
+    pub(crate) fn wait_closed(&self, pause: Duration) -> bool {
         let end = time::mono_now().saturating_add(pause);
         let mut state = self.state.lock();
         loop {

@@ -1,20 +1,65 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A device that counts what is asked of it.
+//! A device that counts what is asked of it, and knows for how long its oldest request is under way.
+//!
+//! Locking: none. Requests are counted by the span of time in which they began.
+
+// Those of the host, not those of `env::sync`: nothing waits for them.
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use scoutfs_env::device::{BlockDevice, IoError};
 use scoutfs_env::{Arc, Box};
 
 use crate::counters::{Counter, Counters};
 
+/// Spans that are told apart.
+const SPANS: usize = 16;
+
+/// Requests that have not ended, by when they began.
+#[derive(Default)]
+pub(super) struct InFlight {
+    begun: [AtomicU32; SPANS],
+    /// The one that it is now.
+    span: AtomicUsize,
+}
+
+impl InFlight {
+    /// Does a request.
+    fn during<T>(&self, request: impl FnOnce() -> T) -> T {
+        let begun = &self.begun[self.span.load(Ordering::Relaxed) % SPANS];
+        begun.fetch_add(1, Ordering::Relaxed);
+        let done = request();
+        begun.fetch_sub(1, Ordering::Relaxed);
+        done
+    }
+
+    /// A span of time is over. Gives how many have passed since the oldest request began that has not ended: 0 in the span in which it
+    /// did, and when there is none.
+    pub fn tick(&self) -> usize {
+        let next = (self.span.load(Ordering::Relaxed) + 1) % SPANS;
+        // Where requests of long ago have not ended none is counted anew: they would make each other younger.
+        if self.begun[next].load(Ordering::Relaxed) == 0 {
+            self.span.store(next, Ordering::Relaxed);
+        }
+        let now = self.span.load(Ordering::Relaxed);
+        let is_open = |age: &usize| self.begun[(now + SPANS - age) % SPANS].load(Ordering::Relaxed) > 0;
+        (0..SPANS).rev().find(is_open).unwrap_or(0)
+    }
+}
+
 /// See the module.
 pub(crate) struct CountedDevice {
     device: Arc<Box<dyn BlockDevice>>,
     counters: Arc<Counters>,
+    requests: Arc<InFlight>,
 }
 
 impl CountedDevice {
-    pub fn new(device: Arc<Box<dyn BlockDevice>>, counters: Arc<Counters>) -> Self {
-        CountedDevice { device, counters }
+    pub(super) fn new(
+        device: Arc<Box<dyn BlockDevice>>,
+        counters: Arc<Counters>,
+        requests: Arc<InFlight>,
+    ) -> Self {
+        CountedDevice { device, counters, requests }
     }
 
     fn written(&self, buf: &[u8]) {
@@ -35,22 +80,44 @@ impl BlockDevice for CountedDevice {
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoError> {
         self.counters.inc(Counter::DeviceRead);
         self.counters.add(Counter::DeviceReadBytes, buf.len() as u64);
-        self.device.read(offset, buf)
+        self.requests.during(|| self.device.read(offset, buf))
     }
 
     fn write(&self, offset: u64, buf: &[u8]) -> Result<(), IoError> {
         self.written(buf);
-        self.device.write(offset, buf)
+        self.requests.during(|| self.device.write(offset, buf))
     }
 
     fn flush(&self) -> Result<(), IoError> {
         self.counters.inc(Counter::DeviceFlush);
-        self.device.flush()
+        self.requests.during(|| self.device.flush())
     }
 
     fn write_durable(&self, offset: u64, buf: &[u8]) -> Result<(), IoError> {
         self.written(buf);
         self.counters.inc(Counter::DeviceDurableWrite);
-        self.device.write_durable(offset, buf)
+        self.requests.during(|| self.device.write_durable(offset, buf))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_age_of_the_oldest_request_is_known_and_never_goes_back_while_it_lasts() {
+        let requests = InFlight::default();
+        assert_eq!(requests.tick(), 0);
+        requests.during(|| {
+            for age in 1..SPANS {
+                requests.during(|| ());
+                assert_eq!(requests.tick(), age);
+            }
+            for _ in 0..3 * SPANS {
+                requests.during(|| assert_eq!(requests.tick(), SPANS - 1));
+            }
+        });
+        assert_eq!(requests.tick(), 0);
+        requests.during(|| assert_eq!(requests.tick(), 1));
     }
 }

@@ -69,6 +69,15 @@ impl Leadership {
         self.changed.notify_all();
     }
 
+    /// When the lease ends, as far as it is known; [`Mono::MAX`] of a node that has never led. The lease of the leader's own mount
+    /// ends with it, by which the next leader takes that mount back without waiting.
+    pub fn lease_end(&self) -> Mono {
+        match self.lease_until.load(Ordering::Acquire) {
+            0 => Mono::MAX,
+            until => Mono::from_ns(until),
+        }
+    }
+
     fn is_valid(&self) -> bool {
         time::mono_now().as_ns() < self.lease_until.load(Ordering::Acquire)
     }

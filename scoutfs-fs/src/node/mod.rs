@@ -15,13 +15,14 @@
 //! | `link` | the way to the server, wherever it is |
 //! | `session` | the thread that connects to the server and receives |
 //! | `revoker` | gives locks back |
+//! | `lease` | keeps the mount's lease while its device works |
 //! | `orphans` | looks for unlinked inodes that nobody has deleted |
 //! | `counted` | the device, counting what is asked of it |
 //! | `client` | requests to the server and their answers |
 //! | `worker` | what goes on in the background: commits by time, refills, what the server asks for |
 //!
 //! Threads of a mount: one that receives the server's messages (and never waits for an answer), one that
-//! looks whether the server is heard, one worker (which may
+//! looks whether the server is heard, one that renews the lease, one worker (which may
 //! commit and ask the server), one that gives locks back, one that looks for orphans, one voter, and those of the server host: the server, the merger, one that accepts streams, and two for
 //! each stream.
 
@@ -29,6 +30,7 @@ mod client;
 mod counted;
 mod lead;
 mod leadership;
+mod lease;
 mod link;
 mod mount;
 mod orphans;
@@ -42,7 +44,8 @@ mod socket;
 mod voter;
 mod worker;
 
-pub(crate) use client::{Client, LOOK};
+pub(crate) use client::{Client, FENCED, LOOK};
+pub(crate) use leadership::Leadership;
 pub use mount::{Mount, MountOptions};
 pub(crate) use rivals::shown;
 pub(crate) use worker::Worker;

@@ -26,13 +26,15 @@ use scoutfs_server::{DeathOracle, Server};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::client::Client;
-use super::counted::CountedDevice;
+use super::counted::{CountedDevice, InFlight};
 use super::lead::{Lead, Parts};
+use super::leadership::Leadership;
+use super::lease;
 use super::link::Link;
 use super::orphans::OrphanScan;
 use super::port::Port;
 use super::revoker::start_revoker;
-use super::server_host::{Door, ServerHost};
+use super::server_host::{Door, Oracle, ServerHost};
 use super::session::Session;
 use super::voter::{Rank, Ranks, VoterHost};
 use super::worker::{self, Intervals, Worker};
@@ -48,7 +50,8 @@ use crate::store::{
 /// that is not.
 const TIMING: Timing = Timing {
     lease_ms: 6000,
-    margin_ms: 1500,
+    margin_ms: 1000,
+    patience_ms: 6000,
     dead_ms: 8000,
     prompt_ms: 250,
     settle_ms: 300,
@@ -116,6 +119,7 @@ pub struct Mount {
 #[derive(Default)]
 struct Running {
     receiver: Option<JoinHandle>,
+    lease: Option<JoinHandle>,
     worker: Option<JoinHandle>,
     revoker: Option<JoinHandle>,
     orphans: Option<OrphanScan>,
@@ -154,7 +158,7 @@ impl Mount {
         *node.door.lock() = Some(server.door());
         running.server = Some(server);
         running.voter = Some(voter);
-        Self::finish(node, base, None, Some(ranks), running, options)
+        Self::finish(node, base, None, Some(ranks), None, running, options)
     }
 
     /// Mounts the volume on a device, as a node of a network.
@@ -181,14 +185,14 @@ impl Mount {
                 device: base.device.clone(),
                 cache: base.cache.clone(),
                 counters: node.counters.clone(),
-                oracle,
+                oracle: oracle.clone(),
                 door: node.door.clone(),
             };
             ranks = Some(voter.ranks());
             running.lead = Some(Lead::start(voter.ranks(), parts)?);
             running.voter = Some(voter);
         }
-        Self::finish(node, base, Some(network), ranks, running, options)
+        Self::finish(node, base, Some(network), ranks, Some(oracle), running, options)
     }
 
     /// Joins whoever leads.
@@ -197,16 +201,19 @@ impl Mount {
         base: Base,
         network: Option<Arc<Box<dyn Network>>>,
         ranks: Option<Arc<Ranks>>,
+        oracle: Option<Oracle>,
         mut running: Running,
         options: &MountOptions,
     ) -> Result<Mount> {
-        let Node { fsid, rid, geometry, secret, counters, door, .. } = node;
+        let Node { fsid, rid, geometry, secret, counters, door, requests, .. } = node;
         let alone = network.is_none();
         let client = Arc::new(Client::new(fsid, rid, secret, counters.clone()))?;
         let link = Link::new(base.device.clone(), fsid, geometry, network, door);
         let dead_time = Duration::from_millis(options.timing.dead_ms);
-        let (session, receiver) = Session::start(client.clone(), link, ranks, dead_time)?;
-        let joined = join(base.device, base.cache, geometry, fsid, rid, options, client.clone(), counters);
+        let leadership = ranks.as_ref().map(|ranks| ranks.leadership());
+        let (session, receiver) = Session::start(client.clone(), link, ranks, oracle, dead_time)?;
+        let joined =
+            join(base.device, base.cache, geometry, fsid, rid, options, client.clone(), counters, leadership);
         let store = match joined.and_then(|store| Ok(Arc::new(store)?)) {
             Ok(store) => store,
             Err(e) => {
@@ -217,6 +224,7 @@ impl Mount {
         };
         session.attach(&store);
         running.receiver = Some(receiver);
+        running.lease = Some(lease::start(&store, requests)?);
         if let Some(voter) = &running.voter {
             voter.on_lost(&store);
         }
@@ -326,8 +334,8 @@ impl Running {
 
     fn stop_receiver(&mut self, store: &Store) {
         store.client.close();
-        if let Some(receiver) = self.receiver.take() {
-            receiver.join();
+        for thread in [self.receiver.take(), self.lease.take()].into_iter().flatten() {
+            thread.join();
         }
     }
 }
@@ -358,6 +366,7 @@ struct Node {
     /// Whose requests are not repeated: a voter must not be late, and knows what a failed one means.
     device: Arc<Box<dyn BlockDevice>>,
     counters: Arc<Counters>,
+    requests: Arc<InFlight>,
     rid: u64,
     fsid: u64,
     geometry: Geometry,
@@ -380,12 +389,15 @@ impl Node {
             return Err(Error::Invalid("the server address has no port"));
         }
         let counters = Arc::new(Counters::new())?;
-        let device: Box<dyn BlockDevice> = try_box(CountedDevice::new(device, counters.clone()))?;
+        let requests = Arc::new(InFlight::default())?;
+        let device: Box<dyn BlockDevice> =
+            try_box(CountedDevice::new(device, counters.clone(), requests.clone()))?;
         let device = Arc::new(device)?;
         let first = read_super(&**device).map_err(|e| Error::from(scoutfs_server::ServerError::from(e)))?;
         Ok(Node {
             device,
             counters,
+            requests,
             rid: scoutfs_env::random::u64().max(1),
             fsid: first.sb.id.fsid.get(),
             geometry: first.geometry,
@@ -427,6 +439,7 @@ fn join(
     options: &MountOptions,
     client: Arc<Client>,
     counters: Arc<Counters>,
+    leadership: Option<Arc<Leadership>>,
 ) -> Result<Store> {
     let bad_answer = |_| Error::Shutdown("an answer of the server has a wrong length");
     let request = JoinRequest {
@@ -484,7 +497,7 @@ fn join(
         tuning,
         data_written: AtomicBool::new(false),
         commit_nr: AtomicU64::new(commit_nr),
-        numbers: Numbers::new(reply.down_given.get(), reply.lease_ms.get(), joined),
+        numbers: Numbers::new(reply.down_given.get(), reply.lease_ms.get(), joined, leadership),
         inode_delta: Mutex::new(0),
         read_only: options.read_only,
         counters,
@@ -501,10 +514,6 @@ fn start(store: &Arc<Store>, options: &MountOptions) -> Result<JoinHandle> {
         store.commit(Wish::default())?;
     }
     store.statfs()?;
-    let intervals = Intervals {
-        commit: options.commit_interval,
-        idle: options.idle_interval,
-        renew: store.numbers.lease() / 4,
-    };
+    let intervals = Intervals { commit: options.commit_interval, idle: options.idle_interval };
     worker::start_worker(store, intervals)
 }

@@ -124,6 +124,11 @@ impl Peers {
         }
     }
 
+    /// Whether there is a stream to a mount.
+    pub fn is_connected(&self, rid: u64) -> bool {
+        self.peers.get(&rid).is_some_and(|peer| peer.socket.is_some())
+    }
+
     /// Forgets those without a socket that `is_member` does not know.
     pub fn forget_strangers(&mut self, is_member: impl Fn(u64) -> bool) {
         self.peers.retain(|rid, peer| peer.socket.is_some() || is_member(*rid));

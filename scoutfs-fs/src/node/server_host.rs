@@ -20,6 +20,7 @@ use scoutfs_btree::BlockCache;
 use scoutfs_env::net::{Stream, pipe};
 use scoutfs_env::sync::{Condvar, Mutex};
 use scoutfs_env::thread::{self, JoinHandle};
+use scoutfs_env::time::Mono;
 use scoutfs_env::{Arc, Box, memory, time, try_box};
 use scoutfs_net::connection::Secret;
 use scoutfs_server::merge_job::{MergeJob, MergeResult};
@@ -38,8 +39,9 @@ pub(super) const MEMORY_LIMIT: Duration = Duration::from_secs(60);
 /// When one round takes longer, mounts that wanted to renew their leases meanwhile are given time.
 const LONG_ROUND: Duration = Duration::from_secs(2);
 
-/// How often to look whether owners that were fenced are dead for certain: until then what they could still write is left alone.
-const DEATHS_CHECK: Duration = Duration::from_secs(5);
+/// How often to look whether mounts are dead for certain: until then they have their leases, and what those who were fenced could
+/// still write is left alone.
+const DEATHS_CHECK: Duration = Duration::from_millis(500);
 
 /// Tells who is dead for certain.
 pub(super) type Oracle = Arc<Box<dyn DeathOracle + Send + Sync>>;
@@ -190,6 +192,9 @@ fn serve(
             return;
         }
         for input in &inputs {
+            if matches!(input, Input::Closed { .. }) {
+                deaths_due = Mono::ZERO;
+            }
             if let Some(incoming) = peers.handle(input)
                 && let Input::Message { payload, .. } = input
             {
@@ -211,6 +216,7 @@ fn serve(
             && then >= deaths_due
         {
             server.recheck_deaths(&***oracle);
+            server.ask_about_deaths(then, |rid| peers.is_connected(rid));
             deaths_due = then.saturating_add(DEATHS_CHECK);
         }
         if server.dirty()

@@ -17,15 +17,16 @@ use scoutfs_env::thread::{self, JoinHandle};
 use scoutfs_env::{Arc, Box, Vec, time};
 use scoutfs_format::le::{U32, U64};
 use scoutfs_format::msg::{
-    JoinRequest, MSG_JOIN, MSG_LOCK_REPORT, MSG_OPENS_REPORT, MSG_RECOVERED, OpensReport, Recovered,
-    STATUS_NOT_MEMBER,
+    Death, JoinRequest, MSG_DEATH, MSG_JOIN, MSG_LOCK_REPORT, MSG_OPENS_REPORT, MSG_RECOVERED, OpensReport,
+    Recovered, STATUS_INVALID, STATUS_NOT_MEMBER, STATUS_OK,
 };
-use scoutfs_net::connection::{ConnectionError, GreetingError};
+use scoutfs_net::connection::{ConnectionError, GreetingError, RequestId};
 use scoutfs_net::frame::{Decoder, FrameError};
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
-use super::client::{Arrived, Client, MEMORY_PAUSE, Order};
+use super::client::{Arrived, Client, MEMORY_PAUSE, Order, OrderOf};
 use super::link::{Link, NoWay};
+use super::server_host::Oracle;
 use super::voter::{Failures, Ranks};
 use super::worker;
 use crate::error::{Error, Result};
@@ -57,6 +58,8 @@ pub(super) struct Session {
     /// The voter wants to know whether there is a server.
     ranks: Option<Arc<Ranks>>,
     orders: Mutex<Orders>,
+    /// Tells the server of deaths on this machine.
+    oracle: Option<Oracle>,
     /// How long a mount that has no store yet waits on a device that does nothing but fail.
     dead_time: Duration,
     /// Why it does not wait any longer.
@@ -94,11 +97,20 @@ impl Session {
         client: Arc<Client>,
         link: Link,
         ranks: Option<Arc<Ranks>>,
+        oracle: Option<Oracle>,
         dead_time: Duration,
     ) -> Result<(Arc<Session>, JoinHandle)> {
         let (orders, gave_up) = (Mutex::new(Orders::default()), Mutex::new(None));
-        let session =
-            Arc::new(Session { client, link, server: Mutex::new(None), ranks, orders, dead_time, gave_up })?;
+        let session = Arc::new(Session {
+            client,
+            link,
+            server: Mutex::new(None),
+            ranks,
+            orders,
+            oracle,
+            dead_time,
+            gave_up,
+        })?;
         let (running, watching) = (session.clone(), session.clone());
         let thread = thread::spawn("scoutfs-recv", move || {
             let watch = thread::spawn("scoutfs-watch", move || watching.watch());
@@ -256,6 +268,9 @@ impl Session {
                             self.begin()?;
                         }
                     }
+                    Arrived::Order(Order { kind: MSG_DEATH, of: OrderOf::Request(id), payload }) => {
+                        self.tell_of_death(id, &payload);
+                    }
                     Arrived::Order(order) => self.hand_on(order),
                 }
             }
@@ -284,6 +299,16 @@ impl Session {
             self.client.tell_joining().map_err(|_| Broken::Ended)?;
         }
         Ok(())
+    }
+
+    /// Answers whether a process of this machine is dead. What cannot be said now is asked again.
+    fn tell_of_death(&self, id: RequestId, payload: &[u8]) {
+        let (Some(oracle), Ok(asked)) = (&self.oracle, Death::read_from_bytes(payload)) else {
+            drop(self.client.answer(MSG_DEATH, id, STATUS_INVALID, &[]));
+            return;
+        };
+        let death = Death { dead: U32::new(oracle.is_dead(&asked.process).into()), ..asked };
+        drop(self.client.answer(MSG_DEATH, id, STATUS_OK, death.as_bytes()));
     }
 
     fn hand_on(&self, order: Order) {

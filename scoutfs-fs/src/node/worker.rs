@@ -37,8 +37,6 @@ pub(crate) struct Intervals {
     pub commit: Duration,
     /// The open log tree is finalized when nothing changed for this long.
     pub idle: Duration,
-    /// The lease is renewed this often.
-    pub renew: Duration,
 }
 
 /// The worker's queue.
@@ -131,7 +129,7 @@ pub(super) fn dispatch(store: &Store, order: &mut Option<Order>) -> Result<()> {
 }
 
 fn work(store: &Store, intervals: Intervals) {
-    let mut clock = Clock { opened: None, changed: time::mono_now(), renewed: time::mono_now(), seq: 0 };
+    let mut clock = Clock { opened: None, changed: time::mono_now(), seq: 0 };
     let mut orders = Vec::new();
     // How many of them are carried out.
     let mut carried = 0;
@@ -223,7 +221,6 @@ struct Clock {
     opened: Option<Mono>,
     /// When something last changed.
     changed: Mono,
-    renewed: Mono,
     seq: u64,
 }
 
@@ -236,10 +233,6 @@ impl Clock {
         {
             store.worker.merged.store(true, Ordering::Release);
             return Err(e);
-        }
-        if now.saturating_duration_since(self.renewed) >= intervals.renew {
-            store.renew()?;
-            self.renewed = now;
         }
         let seq = store.trans.seq();
         if seq != self.seq {

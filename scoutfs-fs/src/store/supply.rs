@@ -8,10 +8,10 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 
 use scoutfs_btree::space::{SpaceExtent, SpaceKind};
-use scoutfs_env::Vec;
 use scoutfs_env::fault::{Fault, planted};
 use scoutfs_env::sync::Mutex;
 use scoutfs_env::time::{self, Mono};
+use scoutfs_env::{Arc, Vec};
 use scoutfs_format::le::{U32, U64};
 use scoutfs_format::msg::{
     HandOverHeader, HandOverTaken, InosReply, MSG_INOS, MSG_RENEW, MSG_SEQ, MSG_SPACE, MSG_SPACE_GIVE,
@@ -23,6 +23,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::Store;
 use super::commit::Wish;
 use crate::error::{Error, Result};
+use crate::node::{FENCED, Leadership};
 
 /// What was fetched ahead, and what the worker must tell the server.
 pub(crate) struct Numbers {
@@ -42,6 +43,8 @@ pub(crate) struct Numbers {
     /// End of the lease, in nanoseconds of the monotonic clock.
     lease_end: AtomicU64,
     lease_ms: u64,
+    /// Where this node may lead: the lease of its mount ends with that of the leader.
+    leadership: Option<Arc<Leadership>>,
     /// The last answer of [`Store::statfs`].
     statfs: Mutex<Option<StatFs>>,
 }
@@ -87,7 +90,7 @@ pub struct StatFs {
 }
 
 impl Numbers {
-    pub fn new(taken: u64, lease_ms: u64, now: Mono) -> Self {
+    pub fn new(taken: u64, lease_ms: u64, now: Mono, leadership: Option<Arc<Leadership>>) -> Self {
         Numbers {
             next_seq: Mutex::new(None),
             inos: [Mutex::new(Batch::default()), Mutex::new(Batch::default())],
@@ -98,6 +101,7 @@ impl Numbers {
             low: [AtomicBool::new(true), AtomicBool::new(true)],
             lease_end: AtomicU64::new(now.saturating_add(Duration::from_millis(lease_ms)).as_ns()),
             lease_ms,
+            leadership,
             statfs: Mutex::new(None),
         }
     }
@@ -109,7 +113,12 @@ impl Numbers {
 
     /// What is left of the lease.
     pub fn lease_left(&self, now: Mono) -> Duration {
-        Duration::from_nanos(self.lease_end.load(Ordering::Acquire).saturating_sub(now.as_ns()))
+        self.lease_end().saturating_duration_since(now)
+    }
+
+    fn lease_end(&self) -> Mono {
+        let leads_until = self.leadership.as_ref().map_or(Mono::MAX, |leadership| leadership.lease_end());
+        Mono::from_ns(self.lease_end.load(Ordering::Acquire)).min(leads_until)
     }
 
     /// More space of the kind should be asked for.
@@ -334,7 +343,7 @@ impl Store {
         let sent = time::mono_now();
         let reply: RenewReply = parse(&self.client.request(MSG_RENEW, &[])?)?;
         if reply.epoch.get() != self.identity.epoch {
-            return Err(Error::Shutdown("the mount was fenced"));
+            return Err(Error::Shutdown(FENCED));
         }
         let end = sent.saturating_add(Duration::from_millis(self.numbers.lease_ms)).as_ns();
         self.numbers.lease_end.fetch_max(end, Ordering::AcqRel);
@@ -354,7 +363,7 @@ impl Store {
         if planted(Fault::IgnoreLease) {
             return Ok(());
         }
-        if time::mono_now().as_ns() < self.numbers.lease_end.load(Ordering::Acquire) {
+        if time::mono_now() < self.numbers.lease_end() {
             return Ok(());
         }
         self.renew()

@@ -105,7 +105,7 @@ impl Voter {
             connected_term: self.connected_term,
             ..seen
         };
-        self.own = Some(Own { block, durable: false, failed: false, beat_at: since });
+        self.own = Some(Own { block, durable: false, failed: false, beat_at: since, from: since });
         self.phase = Phase::Claiming { over: (seen.nonce, seen.write_nr), careful };
         self.standby = false;
         self.io = Io::WriteWanted { since };
@@ -138,7 +138,7 @@ impl Voter {
         }
         let mut next = own.block;
         next.connected_term = self.connected_term;
-        let at_once = self.step(now, since, me, &mut next);
+        let at_once = self.step(now, since, own, &mut next);
         let beat_due = since >= own.beat_at.saturating_add(self.config.timing.beat());
         if at_once || beat_due || next != own.block {
             self.write(since, next, own, &seen);
@@ -154,7 +154,7 @@ impl Voter {
                 *shown = 0;
             }
         }
-        self.own = Some(Own { block, durable: false, failed: false, ..own });
+        self.own = Some(Own { block, durable: false, failed: false, from: since, ..own });
         self.io = Io::WriteWanted { since };
     }
 
@@ -197,7 +197,8 @@ impl Voter {
 
     /// The rules for each phase: changes the block that is to be written next, and says whether it must be written
     /// even if it has not changed and no beat is due.
-    fn step(&mut self, now: Mono, since: Mono, me: u32, next: &mut VoterBlock) -> bool {
+    fn step(&mut self, now: Mono, since: Mono, own: Own, next: &mut VoterBlock) -> bool {
+        let (me, beat_at) = (own.block.voter, own.beat_at);
         let soon = since.saturating_add(self.config.timing.beat() / 4);
         let mut at_once = false;
         if let Phase::Settling { until, careful } = self.phase {
@@ -218,19 +219,20 @@ impl Voter {
         if let Phase::Winner { serve_at: Some(serve_at), prompt, shown } = self.phase {
             self.next_read = self.next_read.min(soon).min(serve_at.max(now));
             let term = next.leader_term;
-            let alone = self.slots.others(me).all(|s| s.current().is_some_and(|b| b.leader_term == 0));
+            let timing = self.config.timing;
+            let (over, confirmed) = (timing.lease_and_margin(), timing.confirmed());
+            let free = self.slots.others(me).all(|s| s.is_without_lease(since, over, confirmed));
             if self.votes(me, term) < self.quorum() {
                 if since >= serve_at.saturating_add(self.config.timing.dead()) {
                     self.follow_from(now);
                 }
             } else if shown < 2 {
                 at_once = true;
-            } else if since >= serve_at || (prompt && alone) || planted(Fault::ServeAtOnce) {
+            } else if since >= serve_at || (prompt && free) || planted(Fault::ServeAtOnce) {
                 self.phase = Phase::Leader(Leader {
                     term,
-                    lease_until: since.saturating_add(self.config.timing.lease()),
-                    confirmed_at: since,
-                    renew_from: None,
+                    lease_until: beat_at.saturating_add(timing.lease()),
+                    confirmed_at: beat_at,
                     isolated_since: None,
                     grace_until: now.saturating_add(self.config.timing.dead()),
                 });
@@ -250,18 +252,22 @@ impl Voter {
             Phase::Follower => self.follow(now, since, me, next),
             Phase::Leader(leader) => {
                 at_once = true;
-                self.lead(now, since, me, leader);
+                self.lead(now, since, me, beat_at, leader);
             }
             _ => {}
         }
         at_once
     }
 
-    fn lead(&mut self, now: Mono, since: Mono, me: u32, mut leader: Leader) {
+    fn lead(&mut self, now: Mono, since: Mono, me: u32, beat_at: Mono, mut leader: Leader) {
         let timing = self.config.timing;
         // A majority of votes for another would show in one of these.
         let readable = self.slots.iter().filter(|s| s.current().is_some()).count();
-        leader.renew_from = (readable >= self.quorum()).then_some(since);
+        if readable >= self.quorum() {
+            // Nobody had won when that beat was durable, so every winner sees it.
+            leader.confirmed_at = leader.confirmed_at.max(beat_at);
+            leader.lease_until = leader.lease_until.max(beat_at.saturating_add(timing.lease()));
+        }
         let others = || self.slots.others(me).filter_map(|s| s.beating(since, timing.dead()));
         let beating = others().count() + 1;
         let connected = others().filter(|b| b.connected_term == leader.term).count() + 1;
@@ -284,11 +290,8 @@ impl Voter {
             next.leader_term = 0;
         }
         let highest = self.highest_term(next);
-        let has_leader = self
-            .slots
-            .others(me)
-            .filter_map(|s| s.maybe_alive(since, timing.dead()))
-            .any(|b| b.leader_term != 0);
+        let has_leader =
+            self.slots.others(me).any(|s| s.has_leader(since, timing.patience(), timing.confirmed()));
         let beating = self.slots.others(me).filter_map(|s| s.beating(since, timing.dead()));
         let electable = beating.count() + 1 >= self.quorum() && self.config.nr_voters > 1;
         if let Some(leave) = &self.leave

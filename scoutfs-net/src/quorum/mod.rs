@@ -27,16 +27,24 @@
 //! A new owner keeps the slot's term and vote, and votes only in terms above all that it reads after its claim has
 //! settled, so that a vote of its slot which it does not know of cannot be repeated.
 //!
-//! *Leases do not overlap.* A leader's lease counts from the start of a reading in which it saw no higher term. A
-//! winner of a higher term wrote its win first, and waits for a lease and the margin after that was durable; every
-//! reading that began later shows it. After the wait it reads again, and serves only if nobody has won a higher
-//! term in the meantime, and its votes still stand.
+//! *Leases do not overlap.* A leader reads, beats, and reads again. Its lease counts from the start of the first reading, before
+//! anything of the beat was written, and is extended when the second one, which began after the beat was durable, shows no
+//! higher term. A winner writes its win, and then reads. So of the two one sees the other: a second reading that began after
+//! the win was durable shows it, and extends nothing; one that began before came after a beat that the winner sees when it
+//! reads. The newest beat that a winner sees is therefore that of the last extension, or a newer one, and the lease ends a lease
+//! after the moment in which the winner first saw this beat, at the latest: the winner serves when the beat has been there for a
+//! lease and the margin, as it would if it had won long ago. Where it cannot read the slot there is still that no
+//! extension counts from a later moment than the win: it waits for a lease and the margin after that was durable. After the wait
+//! it reads again, and serves only if nobody has won a higher term in the meantime, and its votes still stand.
 //!
 //! *A lease that has ended can go on.* A leader that was held up (its device hung, its machine slept) acts on nothing while its
-//! lease is over, but keeps showing itself as the leader. When a later reading shows its own claim and no higher term,
-//! nobody has led meanwhile, for a term never goes back; and whoever wins after that reading waits for a lease that counts from
-//! it, because the leader is to be seen in its slot. Whoever takes over the slot itself, its owner's death not being confirmed,
-//! watches for a dead time first, which is longer than a lease.
+//! lease is over, but keeps showing itself as the leader. Its lease goes on by the same rule: with a beat, and a reading after it
+//! that shows its own claim and no higher term. Nobody has led meanwhile, for a term never goes back; and whoever wins later sees that
+//! beat. Whoever takes over the slot itself, its owner's death not being confirmed, watches for a dead time first, which is longer
+//! than a lease.
+//!
+//! How long others let a leader be silent before one of them stands is a question of manners, not of safety: who stands ends a
+//! leader that may only be slow ([`Timing::patience_ms`]).
 //!
 //! # When the waiting can be left out
 //!
@@ -54,11 +62,12 @@
 //!   written again (each write goes to the other copy with a higher number, which the late claim cannot beat),
 //!   or its lease is over. So a prompt claim of a slot that was free or confirmed dead need not be watched for
 //!   long; any other is.
-//! - *Waiting after a win* lets the lease of an older leader end. It is left out when every block is readable and
-//!   none but the own shows a leader: a leader shows itself durably before it serves, in both copies of its slot so
-//!   that a late claim cannot hide it, and until its lease has ended; and one that wins later reads after that, and
-//!   sees this win. The win itself must have been prompt, so that it cannot have been on its way while another owner
-//!   of the same slot came, watched and won.
+//! - *Waiting after a win* lets the lease of an older leader end. It counts from the win, but from the newest beat of
+//!   each other leader when every block is readable, as said above. A block that shows no leader has none to be waited
+//!   for: a leader shows itself durably before it serves, in both copies of its slot so that a late claim cannot hide it, and
+//!   until its lease has ended; and one that wins later reads after that, and sees this win. A leader whose death is confirmed
+//!   writes nothing more: it is waited for the short silence. The win itself must have been prompt, so that it
+//!   cannot have been on its way while another owner of the same slot came, watched and won.
 //!
 //! What remains for a single voter on a clean volume: one reading, the claim, `settle_ms`, one reading, the win, one
 //! reading, the win in the other copy, one reading.

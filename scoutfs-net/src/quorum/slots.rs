@@ -51,11 +51,19 @@ impl Slot {
         self.current().filter(|b| b.owned && silence < dead)
     }
 
-    /// The state of an owner that may still be alive: as [`beating`](Self::beating), but a slot that cannot be read is
-    /// given the dead time, too.
-    pub fn maybe_alive(&self, since: Mono, dead: Duration) -> Option<&VoterBlock> {
+    /// Whether a leader shows itself here that is to be left alone: it has beaten within `patience`, or within `confirmed`
+    /// though its death is confirmed. A slot that cannot be read is given that time, too.
+    pub fn has_leader(&self, since: Mono, patience: Duration, confirmed: Duration) -> bool {
         let silence = self.silence(since).unwrap_or_else(|| since.saturating_duration_since(self.read_at));
-        self.last().filter(|b| b.owned && silence < dead)
+        let patience = if self.is_confirmed_dead() { confirmed } else { patience };
+        self.last().is_some_and(|b| b.owned && b.leader_term != 0) && silence < patience
+    }
+
+    /// Whether a reading that began at `since` shows that nobody has a lease here who shows himself: nobody does, or he has
+    /// not beaten for a lease and its margin, or for `confirmed` and is dead for certain.
+    pub fn is_without_lease(&self, since: Mono, lease_and_margin: Duration, confirmed: Duration) -> bool {
+        let over = if self.is_confirmed_dead() { confirmed.min(lease_and_margin) } else { lease_and_margin };
+        self.current().is_some_and(|b| b.leader_term == 0 || self.silence(since).is_some_and(|s| s >= over))
     }
 
     /// Whether the death of the owner is confirmed.

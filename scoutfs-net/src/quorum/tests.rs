@@ -276,22 +276,38 @@ fn a_leader_shows_itself_in_both_copies_before_it_serves() {
     assert_eq!(bench.voter.leader_term(), Some(1));
 }
 
-#[test]
-fn a_winner_waits_while_an_older_leader_shows() {
-    // 1 led in term 4 and is silent; 2 votes for us.
+/// 1 led in term 4 and is silent; 2 votes for us. Runs until the win is being written: gives its term.
+fn won_over_an_older_leader() -> (Bench, u64) {
     let mut bench = Bench::new(&three(4));
-    let (won, term) = loop {
+    loop {
         let write = bench.next_write();
         if write.leader_term != 0 {
-            break (bench.now_ms, write.leader_term);
+            return (bench, write.leader_term);
         }
         let two = bench.blocks[2].as_mut().unwrap();
         two.write_nr += 2;
         if write.vote_term > 4 {
             (two.term, two.vote_term, two.vote_for) = (write.vote_term, write.vote_term, 0);
         }
-    };
+    }
+}
+
+#[test]
+fn a_winner_waits_until_the_newest_beat_of_an_older_leader_is_a_lease_and_its_margin_old() {
     let wait = Timing::DEFAULT.lease_ms + Timing::DEFAULT.margin_ms;
+    // The first reading ended here.
+    let first = 1001;
+    let (mut bench, term) = won_over_an_older_leader();
+    assert!(bench.now_ms < first + wait);
+    bench.run_to(first + wait);
+    assert_eq!(bench.voter.leader_term(), None);
+    bench.run_to(first + wait + 100);
+    assert_eq!(bench.voter.leader_term(), Some(term));
+    // It beats once more; but no lease counts from a later moment than the win.
+    let (mut bench, term) = won_over_an_older_leader();
+    let won = bench.now_ms;
+    bench.run_to(won + 100);
+    bench.blocks[1].as_mut().unwrap().write_nr += 2;
     bench.run_to(won + wait);
     assert_eq!(bench.voter.leader_term(), None);
     bench.run_to(won + wait + 100);
@@ -299,7 +315,40 @@ fn a_winner_waits_while_an_older_leader_shows() {
 }
 
 #[test]
-fn a_lease_counts_from_the_reading_and_goes_on_after_a_pause_in_which_nobody_led() {
+fn a_winner_that_cannot_read_an_older_leaders_slot_waits_from_its_win_on() {
+    let wait = Timing::DEFAULT.lease_ms + Timing::DEFAULT.margin_ms;
+    let (mut bench, term) = won_over_an_older_leader();
+    let won = bench.now_ms;
+    bench.blocks[1] = None;
+    bench.run_to(won + wait);
+    assert_eq!(bench.voter.leader_term(), None);
+    bench.run_to(won + wait + 100);
+    assert_eq!(bench.voter.leader_term(), Some(term));
+}
+
+#[test]
+fn a_leader_whose_death_is_confirmed_is_not_waited_for() {
+    let mut bench = Bench::new(&three(4));
+    let dead = bench.blocks[1].unwrap().process;
+    bench.step(1);
+    assert!(bench.voter.set_confirmed_dead(ms(bench.now_ms), &dead));
+    let short = bench.now_ms + Timing::DEFAULT.confirmed_ms;
+    let mut stood = None;
+    while bench.voter.leader_term().is_none() {
+        let write = bench.next_write();
+        let two = bench.blocks[2].as_mut().unwrap();
+        two.write_nr += 2;
+        if write.vote_term > 4 {
+            stood.get_or_insert(bench.now_ms);
+            (two.term, two.vote_term, two.vote_for) = (write.vote_term, write.vote_term, 0);
+        }
+    }
+    assert!((short..short + 1000).contains(&stood.unwrap()), "{stood:?}");
+    assert!(bench.now_ms < 1000 + Timing::DEFAULT.lease_ms, "{}", bench.now_ms);
+}
+
+#[test]
+fn a_lease_counts_from_the_reading_before_a_beat_and_goes_on_after_a_pause_in_which_nobody_led() {
     let mut bench = Bench::new(&[VoterBlock::free(0, 1)]);
     bench.run_to(2000);
     while bench.io.is_some() {
@@ -307,25 +356,58 @@ fn a_lease_counts_from_the_reading_and_goes_on_after_a_pause_in_which_nobody_led
     }
     bench.step(0);
     assert_eq!(bench.io, Some(Output::ReadAll));
-    let since = bench.now_ms;
+    let (since, before) = (bench.now_ms, bench.voter.lease_until().unwrap());
     bench.step(300);
+    // By the beat before.
+    let end = bench.voter.lease_until().unwrap();
+    assert!(before < end && end < ms(since + Timing::DEFAULT.lease_ms));
     bench.step(400);
-    let end = since + Timing::DEFAULT.lease_ms;
-    assert_eq!(bench.voter.lease_until(), Some(ms(end)));
+    assert_eq!(bench.voter.lease_until(), Some(end), "a beat alone extends nothing");
+    assert_eq!(bench.io, Some(Output::ReadAll));
+    bench.step(1);
+    assert_eq!(bench.voter.lease_until(), Some(ms(since + Timing::DEFAULT.lease_ms)));
     assert_eq!(bench.voter.confirmed_at(), Some(ms(since)));
     // The device hangs, for so long that others would take the mount for dead.
-    bench.next_write();
     bench.seen.clear();
     bench.step(Timing::DEFAULT.dead_ms * 2);
     let end = bench.voter.lease_until().unwrap();
-    assert!(end < ms(bench.now_ms), "a beat counts from the reading before it");
-    assert_eq!(bench.io, Some(Output::ReadAll));
-    let since = bench.now_ms;
+    assert!(end < ms(bench.now_ms));
+    // The reading after the beat that hung: the beat counts from before.
     bench.step(1);
-    assert_eq!(bench.voter.lease_until(), Some(end), "a reading alone extends nothing");
+    assert!(
+        bench.voter.lease_until().unwrap() < ms(bench.now_ms),
+        "a beat counts from the reading before it"
+    );
+    let since = bench.now_ms - 1;
+    bench.step(1);
+    while bench.io != Some(Output::ReadAll) {
+        bench.step(1);
+    }
     bench.step(1);
     assert_eq!(bench.voter.lease_until(), Some(ms(since + Timing::DEFAULT.lease_ms)));
     assert_eq!((bench.voter.leader_term(), bench.seen()), (Some(1), [].into()));
+}
+
+/// What failed may have been seen by others, who count from then.
+#[test]
+fn a_beat_that_was_tried_again_counts_from_the_first_attempt() {
+    let mut bench = leading();
+    let since = bench.voter.lease_until().unwrap();
+    bench.next_write();
+    let Some(Output::Write(_)) = bench.io.take() else { panic!("no write") };
+    bench.now_ms += 700;
+    bench.voter.handle_io_error(ms(bench.now_ms));
+    bench.poll();
+    // Read and write again, and the reading after.
+    bench.next_write();
+    bench.step(1);
+    let first = since.as_ns() / 1_000_000 - Timing::DEFAULT.lease_ms;
+    while bench.io != Some(Output::ReadAll) {
+        bench.step(1);
+    }
+    bench.step(1);
+    let counted = bench.voter.lease_until().unwrap().as_ns() / 1_000_000 - Timing::DEFAULT.lease_ms;
+    assert!(counted < first + 700, "{counted} {first}");
 }
 
 #[test]

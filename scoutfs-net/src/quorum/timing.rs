@@ -12,6 +12,10 @@ pub struct Timing {
     pub lease_ms: u64,
     /// Added to a lease by those who wait for its end: for clocks that run differently.
     pub margin_ms: u64,
+    /// A leader that did not beat for so long is stood against. Any time is safe: the winner waits for the leader's lease in any
+    /// case. About a lease, so that a leader whose lease goes on is left alone, and the election is over when the lease and
+    /// its margin are.
+    pub patience_ms: u64,
     /// An owner that did not beat for so long is no longer counted upon, and no write of a machine that runs is
     /// still on its way after it. More than `lease_ms + margin_ms`.
     pub dead_ms: u64,
@@ -75,6 +79,7 @@ impl Timing {
         beat_ms: 200,
         lease_ms: 2000,
         margin_ms: 500,
+        patience_ms: 1700,
         dead_ms: 3000,
         confirmed_ms: 600,
         presumed_ms: Some(120_000),
@@ -96,6 +101,9 @@ impl Timing {
         }
         if self.confirmed_ms / 2 < beat_ms {
             return Err(TimingError::Silence { found_ms: self.confirmed_ms, beat_ms });
+        }
+        if self.patience_ms / 2 < beat_ms {
+            return Err(TimingError::Silence { found_ms: self.patience_ms, beat_ms });
         }
         if let Some(found_ms) = self.presumed_ms
             && found_ms < dead_ms
@@ -119,6 +127,10 @@ impl Timing {
     /// How long others wait for the end of a lease.
     pub(super) fn lease_and_margin(&self) -> Duration {
         Duration::from_millis(self.lease_ms.saturating_add(self.margin_ms))
+    }
+
+    pub(super) fn patience(&self) -> Duration {
+        Duration::from_millis(self.patience_ms)
     }
 
     pub(super) fn dead(&self) -> Duration {
@@ -158,6 +170,7 @@ mod tests {
         assert!(matches!(with(|t| t.lease_ms = 500), Err(TimingError::Lease { .. })));
         assert!(matches!(with(|t| t.dead_ms = 2500), Err(TimingError::Dead { .. })));
         assert!(matches!(with(|t| t.confirmed_ms = 300), Err(TimingError::Silence { .. })));
+        assert!(matches!(with(|t| t.patience_ms = 300), Err(TimingError::Silence { .. })));
         assert!(matches!(with(|t| t.presumed_ms = Some(100)), Err(TimingError::Silence { .. })));
         assert!(matches!(with(|t| t.settle_ms = 80), Err(TimingError::Settle { .. })));
     }

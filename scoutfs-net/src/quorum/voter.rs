@@ -157,8 +157,6 @@ pub(super) struct Leader {
     pub(super) lease_until: Mono,
     /// Start of the newest reading that extended the lease.
     pub(super) confirmed_at: Mono,
-    /// Start of a reading that will, when the beat after it is durable.
-    pub(super) renew_from: Option<Mono>,
     /// Too few voters are connected.
     pub(super) isolated_since: Option<Mono>,
     /// They need not be before.
@@ -173,8 +171,10 @@ pub(super) struct Own {
     pub(super) durable: bool,
     /// An attempt to write it has failed.
     pub(super) failed: bool,
-    /// Start of the reading before the newest durable write.
+    /// Start of the reading before the newest durable write: before the first attempt, which may have been seen although it failed.
     pub(super) beat_at: Mono,
+    /// The same of the write that is being made.
+    pub(super) from: Mono,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -339,7 +339,8 @@ impl Voter {
         self.config.timing.dead()
     }
 
-    /// The start of the newest reading of all voters that confirmed the leader, with a durable beat after it.
+    /// The start of the newest reading of all voters that confirmed the leader, with a durable beat after it and another reading
+    /// after that.
     pub fn confirmed_at(&self) -> Option<Mono> {
         match &self.phase {
             Phase::Leader(leader) => Some(leader.confirmed_at),
@@ -403,7 +404,7 @@ impl Voter {
             return;
         };
         own.durable = true;
-        own.beat_at = since;
+        own.beat_at = own.from;
         let prompt = !own.failed && now.saturating_duration_since(since) <= timing.prompt();
         match &mut self.phase {
             Phase::Claiming { careful, .. } => {
@@ -421,12 +422,6 @@ impl Voter {
                 *shown += 1;
                 if *shown <= 2 {
                     self.next_read = now;
-                }
-            }
-            Phase::Leader(leader) => {
-                if let Some(from) = leader.renew_from.take() {
-                    leader.confirmed_at = from;
-                    leader.lease_until = leader.lease_until.max(from.saturating_add(timing.lease()));
                 }
             }
             Phase::Leaving => {

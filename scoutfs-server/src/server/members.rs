@@ -28,9 +28,7 @@ use scoutfs_format::msg::{
 };
 use scoutfs_format::server_item::{MEMBER_FENCED, MEMBER_FREE, MEMBER_GONE, MEMBER_LIVE, MemberItem};
 
-use super::{
-    Answer, DeathOracle, Handled, LEASE, LEASE_MARGIN, Refusal, Server, bytes_of, slot_le, status_of,
-};
+use super::{Answer, Handled, LEASE, LEASE_MARGIN, Refusal, Server, bytes_of, slot_le, status_of};
 use crate::error::ServerError;
 use crate::roots::{Member, SlotState, read_slot};
 
@@ -387,32 +385,6 @@ impl Server {
 
     pub(super) fn next_lease_end(&self) -> Mono {
         self.members.live().filter(|m| !m.broken).map(lease_end).min().unwrap_or(Mono::MAX)
-    }
-
-    /// Asks again whether those who are fenced, and former leaders, are dead by now; then what they held is taken back.
-    pub fn recheck_deaths(&mut self, dead: &dyn DeathOracle) {
-        if !self.is_running() {
-            return;
-        }
-        if let Err(e) = self.confirm_deaths(dead) {
-            self.stop(e);
-        }
-    }
-
-    pub(super) fn confirm_deaths(&mut self, dead: &dyn DeathOracle) -> Result<(), ServerError> {
-        let mut confirmed = Vec::new();
-        for member in self.members.iter() {
-            if member.is(MEMBER_FENCED) && dead.is_dead(&member.item.process) {
-                confirmed.push(member.slot)?;
-            }
-        }
-        for slot in confirmed {
-            if let Some(member) = self.members.get_mut(slot) {
-                member.item.state = U32::new(MEMBER_GONE);
-            }
-            self.note_member(slot)?;
-        }
-        self.release_quarantine(dead)
     }
 }
 

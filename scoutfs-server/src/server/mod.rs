@@ -10,6 +10,7 @@
 //! | `changes` | changes of the server's tree since the last commit |
 //! | `free_space` | free blocks and zones that nobody has been given |
 //! | `members` | joining, leaving, leases, fencing |
+//! | `deaths` | who is dead for certain |
 //! | `seqs` | seqs and inode numbers |
 //! | `horizon` | rounds that find how far the change index is complete |
 //! | `hand_over` | space to and from mounts |
@@ -29,6 +30,7 @@
 mod changes;
 mod clear;
 mod commit;
+mod deaths;
 mod free_space;
 mod hand_over;
 mod horizon;
@@ -54,10 +56,10 @@ use scoutfs_format::BlockRef;
 use scoutfs_format::geometry::Geometry;
 use scoutfs_format::le::{I64, U32, U64};
 use scoutfs_format::msg::{
-    MAX_PAYLOAD, MSG_COMMIT_BELOW, MSG_FINALIZED, MSG_HORIZON, MSG_INOS, MSG_JOIN, MSG_LEAVE, MSG_LOCK,
-    MSG_LOCK_REPORT, MSG_OPENS_REPORT, MSG_RECOVERED, MSG_RENEW, MSG_RESPONSE, MSG_SEQ, MSG_SEQ_CLOSED,
-    MSG_SPACE, MSG_SPACE_GIVE, MSG_SPACE_TAKEN, MSG_STATFS, MessageHeader, STATUS_AGAIN, STATUS_CORRUPT,
-    STATUS_INVALID, STATUS_IO, STATUS_NO_MEMORY, STATUS_NOT_MEMBER, STATUS_OK, StatfsReply,
+    MAX_PAYLOAD, MSG_COMMIT_BELOW, MSG_DEATH, MSG_FINALIZED, MSG_HORIZON, MSG_INOS, MSG_JOIN, MSG_LEAVE,
+    MSG_LOCK, MSG_LOCK_REPORT, MSG_OPENS_REPORT, MSG_RECOVERED, MSG_RENEW, MSG_RESPONSE, MSG_SEQ,
+    MSG_SEQ_CLOSED, MSG_SPACE, MSG_SPACE_GIVE, MSG_SPACE_TAKEN, MSG_STATFS, MessageHeader, STATUS_AGAIN,
+    STATUS_CORRUPT, STATUS_INVALID, STATUS_IO, STATUS_NO_MEMORY, STATUS_NOT_MEMBER, STATUS_OK, StatfsReply,
 };
 use scoutfs_format::voter::{ProcessId, SuperBlock};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -80,9 +82,10 @@ pub(crate) use {
 };
 
 /// How long a mount may go on without a renewal, from the moment it asked for the last one.
-pub const LEASE: Duration = Duration::from_secs(10);
-/// How much longer the server waits before it takes a mount for dead: for clocks that differ and messages that travel.
-pub const LEASE_MARGIN: Duration = Duration::from_secs(5);
+pub const LEASE: Duration = Duration::from_secs(6);
+/// How much longer the server waits before it takes a mount for dead: for clocks that differ. Messages that travel need nothing of it,
+/// as a mount counts from before it asked and the server from its answer.
+pub const LEASE_MARGIN: Duration = Duration::from_secs(1);
 
 /// Knows which processes are certainly dead.
 pub trait DeathOracle {
@@ -136,6 +139,8 @@ pub struct Server {
     horizon: Horizon,
     merges: Merges,
     reclaiming: Option<reclaim::Reclaiming>,
+    /// When to ask again about those who are fenced.
+    deaths_due: Mono,
     /// See [`StatfsReply::pieces`].
     pieces: u64,
     locks: locks::Locks,
@@ -306,6 +311,7 @@ impl Server {
                 Err(_) => Ok(()),
             },
             MSG_LOCK => self.lock_answer(now, slot, from, payload),
+            MSG_DEATH => self.death_answer(slot, payload),
             _ => Ok(()),
         }
     }

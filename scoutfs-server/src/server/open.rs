@@ -180,7 +180,8 @@ impl Server {
     /// Begins to serve as the winner of `term`, from the newest super block, writing to the copies of `voter`.
     ///
     /// Writes the newest state under `term` before anything else. Members that are known to be dead, or that have left,
-    /// are gone; the others have a lease and its margin to be heard of. More waits for [`commit`](Self::commit).
+    /// are gone, and the mount of the leader before is fenced: its lease ended with that of the leader, which the winner of an
+    /// election has waited for. The others have a lease and its margin to be heard of. More waits for [`commit`](Self::commit).
     pub fn open(
         dev: Arc<Box<dyn BlockDevice>>,
         cache: Arc<BlockCache>,
@@ -240,6 +241,7 @@ impl Server {
             horizon: Horizon::default(),
             merges: Merges::new(items.progress),
             reclaiming: None,
+            deaths_due: now,
             pieces: 0,
             locks: locks::Locks::new(term),
             ready: OrdMap::new(),
@@ -249,8 +251,8 @@ impl Server {
             failed: None,
             stopped: false,
         };
-        server.take_over_work(work_extents, leader, old.term.get())?;
-        server.take_over_members(dead)?;
+        server.take_over_work(work_extents, leader.may_write, old.term.get())?;
+        server.take_over_members(dead, leader.rid)?;
         Ok(server)
     }
 
@@ -284,8 +286,8 @@ impl Server {
         Ok(())
     }
 
-    /// Reads the slots of all members; those that left or are dead are gone.
-    fn take_over_members(&mut self, dead: &dyn DeathOracle) -> Result<(), ServerError> {
+    /// Reads the slots of all members; those that left or are dead are gone, and `led`, the old leader's mount, has no lease.
+    fn take_over_members(&mut self, dead: &dyn DeathOracle, led: Option<u64>) -> Result<(), ServerError> {
         let mut slots = Vec::new();
         for member in self.members.iter().filter(|m| !m.is(MEMBER_FREE)) {
             slots.push(member.slot)?;
@@ -295,13 +297,14 @@ impl Server {
                 continue;
             };
             let (live, is_dead) = (member.is(MEMBER_LIVE), dead.is_dead(&member.item.process));
+            let led = led == Some(member.rid());
             match self.try_read_member(slot) {
                 Ok(state) => {
                     if let Some(state) = &state {
                         self.forget_taken(slot, state.ring.newest().header().taken.get())?;
                     }
                     let left = state.is_some_and(|state| state.ring.newest().is_clean());
-                    if live && (left || is_dead) {
+                    if live && (left || is_dead || led) {
                         self.expel(slot, is_dead)?;
                     }
                 }
@@ -344,16 +347,24 @@ fn settled(e: ServerError) -> ServerError {
     }
 }
 
-/// The process of the old leader, if it may still write.
+/// What is known of the leader before.
+#[derive(Default)]
+struct OldLeader {
+    /// Its process, if it may still write.
+    may_write: Option<ProcessId>,
+    /// Its mount, if its voter slot tells.
+    rid: Option<u64>,
+}
+
 fn old_leader(
     dev: &dyn BlockDevice,
     geometry: &Geometry,
     sb: &ValidSuper,
     voter: u32,
     dead: &dyn DeathOracle,
-) -> Result<Option<ProcessId>, ServerError> {
+) -> Result<OldLeader, ServerError> {
     if sb.sb.flags.get() & SUPER_CLEAN != 0 || sb.voter == voter {
-        return Ok(None);
+        return Ok(OldLeader::default());
     }
     let mut copies = [IoBuf::zeroed(SECTOR_SIZE)?, IoBuf::zeroed(SECTOR_SIZE)?];
     let mut readable = [false; 2];
@@ -364,9 +375,12 @@ fn old_leader(
     let fsid = sb.sb.id.fsid.get();
     Ok(match VoterBlock::newest([sector(0), sector(1)], fsid, sb.voter, geometry.nr_voters()) {
         // Its owner left cleanly, its writes behind it.
-        Ok(block) if !block.owned => None,
-        Ok(block) if dead.is_dead(&block.process) => None,
-        Ok(block) => Some(block.process),
-        Err(_) => Some(ProcessId::default()),
+        Ok(block) if !block.owned => OldLeader::default(),
+        Ok(block) => OldLeader {
+            may_write: (!dead.is_dead(&block.process)).then_some(block.process),
+            // Another owner of the slot does not show that it led.
+            rid: (block.leader_term == sb.sb.term.get()).then_some(block.rid),
+        },
+        Err(_) => OldLeader { may_write: Some(ProcessId::default()), rid: None },
     })
 }

@@ -10,7 +10,7 @@ use super::host::{World, changed};
 use super::lock;
 
 /// A pause that is shorter has nobody taken for dead: less than the margin of a leader's lease.
-const SHORT: Duration = Duration::from_millis(1200);
+const SHORT: Duration = Duration::from_millis(800);
 
 /// Makes trouble until `end` of the true time.
 pub fn run(world: &Arc<World>, end: u64) {

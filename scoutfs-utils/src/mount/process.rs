@@ -11,17 +11,23 @@ use scoutfs_format::item::name_hash;
 use scoutfs_format::voter::ProcessId;
 use scoutfs_server::DeathOracle;
 
-/// When a process started, in clock ticks since boot; `None` when there is no such process. A zombie does nothing more.
+/// When a process started, in clock ticks since boot; `None` when there is no such process.
 fn start_of(pid: u64) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    living_since(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The same, by the text of `stat`. A zombie does nothing more; but one whose first thread has ended may have others, which
+/// wait for their last writes.
+fn living_since(stat: &str) -> Option<u64> {
     // The second field is the command in parentheses, which may hold anything.
     let rest = &stat[stat.rfind(')')? + 1..];
     let mut fields = rest.split_whitespace();
     let state = fields.next()?;
-    if matches!(state, "Z" | "X") {
+    let threads: u64 = fields.nth(16)?.parse().ok()?;
+    if matches!(state, "Z" | "X") && threads <= 1 {
         return None;
     }
-    fields.nth(18)?.parse().ok()
+    fields.nth(1)?.parse().ok()
 }
 
 fn hex_id(text: &str) -> [u8; 16] {
@@ -104,6 +110,18 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(oracle.is_dead(&other));
+    }
+
+    #[test]
+    fn a_zombie_is_dead_when_its_last_thread_is() {
+        let stat = |state, threads| {
+            format!("7 (a) b) {state} 1 7 7 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 {threads} 0 4711 99 100")
+        };
+        assert_eq!(living_since(&stat("S", 4)), Some(4711));
+        assert_eq!(living_since(&stat("Z", 4)), Some(4711), "others still write");
+        assert_eq!(living_since(&stat("Z", 1)), None);
+        assert_eq!(living_since(&stat("Z", 0)), None);
+        assert_eq!(living_since(&stat("X", 0)), None);
     }
 
     #[test]

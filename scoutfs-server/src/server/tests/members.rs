@@ -374,21 +374,13 @@ fn members_of_dead_processes_are_reclaimed_by_the_next_server_at_once() {
 fn the_working_set_of_a_leader_that_may_live_is_quarantined_and_freed_when_it_is_dead() {
     // Three voters, so that the next leader writes elsewhere.
     let dev = TestDevice::new(MemDevice::new(MIN_VOLUME_BYTES));
-    let new = crate::mkfs::NewVolume {
-        geometry: scoutfs_format::geometry::Geometry::new(MIN_VOLUME_BYTES, 2).unwrap(),
-        fsid: FSID,
-        uuid: [7; 16],
-        secret: [9; 32],
-        fs_items: scoutfs_env::Vec::new(),
-        ino_bound: 2,
-        inodes: 1,
-    };
+    let new = new_volume(scoutfs_format::geometry::Geometry::new(MIN_VOLUME_BYTES, 2).unwrap());
     crate::mkfs::create_volume(&dev.boxed(), &new).unwrap();
     let mut rig = Rig::open(dev.clone(), &Dead(false));
     rig.settle();
     let work = rig.server.work.total();
     drop(rig);
-    own_voter_slot(&dev, &new.geometry, 0);
+    own_voter_slot(&dev, &new.geometry, 0, 5, 0);
     let boxed = dev.boxed();
     let sb = read_super(&dev).unwrap();
     let cache = scoutfs_btree::BlockCache::new(boxed.clone(), FSID, sb.geometry, 64).unwrap();
@@ -488,15 +480,4 @@ fn messages_that_make_no_sense_are_refused() {
     }
     assert!(rig.server.failed().is_none());
     assert_sound(&rig.dev, "after rubbish");
-}
-
-/// A voter slot that somebody owns.
-fn own_voter_slot(dev: &TestDevice, geometry: &scoutfs_format::geometry::Geometry, voter: u32) {
-    use scoutfs_env::device::BlockDevice;
-    use scoutfs_net::quorum::VoterBlock;
-    let block =
-        VoterBlock { owned: true, nonce: 5, rid: 5, process: process(5), ..VoterBlock::free(voter, 2) };
-    let mut sector = scoutfs_env::IoBuf::zeroed(scoutfs_format::SECTOR_SIZE).unwrap();
-    block.encode(FSID, &mut sector).unwrap();
-    dev.write(geometry.quorum_block_offset(voter, 0), &sector).unwrap();
 }

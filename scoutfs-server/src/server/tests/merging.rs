@@ -218,7 +218,11 @@ fn a_piece_that_fails_loses_nothing_and_is_tried_again() {
     assert!(rig.server.failed().is_none());
     assert_eq!(rig.server.work.total(), total);
     assert!(rig.server.poll_job().is_none(), "not at once");
-    rig.advance(Duration::from_secs(10));
+    for _ in 0..2 {
+        rig.advance(Duration::from_secs(5));
+        let id = rig.new_id();
+        rig.request(7, id, scoutfs_format::msg::MSG_RENEW, &[]);
+    }
     rig.server.tick(rig.now);
     rig.server.commit().unwrap();
     rig.settle();

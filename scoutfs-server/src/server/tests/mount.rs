@@ -78,8 +78,11 @@ pub fn process(n: u64) -> ProcessId {
 
 impl SimMount {
     pub fn join(rig: &mut Rig, rid: u64) -> Result<SimMount, u16> {
-        let request =
-            JoinRequest { rid: U64::new(rid), process: process(rid), read_only: U32::ZERO, pad: U32::ZERO };
+        SimMount::join_as(rig, rid, process(rid))
+    }
+
+    pub fn join_as(rig: &mut Rig, rid: u64, process: ProcessId) -> Result<SimMount, u16> {
+        let request = JoinRequest { rid: U64::new(rid), process, read_only: U32::ZERO, pad: U32::ZERO };
         let reply: JoinReply = rig.call(rid, MSG_JOIN, &request)?;
         let (slot, epoch) = (reply.slot.get(), reply.epoch.get());
         let mut ring = IoBuf::zeroed(RING_BYTES).unwrap();

@@ -19,6 +19,7 @@ use scoutfs_format::key::KIND_EXTENT;
 use scoutfs_format::le::{U32, U64};
 use scoutfs_format::msg::*;
 use scoutfs_format::voter::ProcessId;
+use scoutfs_net::quorum::VoterBlock;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::audit::{Audit, audit};
@@ -123,6 +124,25 @@ impl DeathOracle for Dead {
     }
 }
 
+/// One is dead.
+pub struct DeadProcess(pub ProcessId);
+
+impl DeathOracle for DeadProcess {
+    fn is_dead(&self, process: &ProcessId) -> bool {
+        *process == self.0
+    }
+}
+
+/// A voter slot that the mount `rid` owns, which led in a term; 0 in none.
+pub fn own_voter_slot(dev: &TestDevice, geometry: &Geometry, voter: u32, rid: u64, leader_term: u64) {
+    let free = VoterBlock::free(voter, 2);
+    let process = super::mount::process(rid);
+    let block = VoterBlock { owned: true, nonce: 5, rid, process, term: leader_term, leader_term, ..free };
+    let mut sector = IoBuf::zeroed(scoutfs_format::SECTOR_SIZE).unwrap();
+    block.encode(FSID, &mut sector).unwrap();
+    dev.write(geometry.quorum_block_offset(voter, 0), &sector).unwrap();
+}
+
 pub fn geometry(bytes: u64) -> Geometry {
     Geometry::new(bytes, 1).unwrap()
 }
@@ -133,17 +153,20 @@ pub fn make_volume(bytes: u64) -> TestDevice {
     dev
 }
 
-pub fn mkfs(dev: &TestDevice) {
-    let new = NewVolume {
-        geometry: geometry(dev.size_bytes()),
+pub fn new_volume(geometry: Geometry) -> NewVolume {
+    NewVolume {
+        geometry,
         fsid: FSID,
         uuid: [7; 16],
         secret: [9; 32],
         fs_items: scoutfs_env::Vec::new(),
         ino_bound: 2,
         inodes: 1,
-    };
-    create_volume(&dev.boxed(), &new).unwrap();
+    }
+}
+
+pub fn mkfs(dev: &TestDevice) {
+    create_volume(&dev.boxed(), &new_volume(geometry(dev.size_bytes()))).unwrap();
 }
 
 pub struct Rig {
@@ -165,19 +188,29 @@ impl Rig {
     }
 
     pub fn open(dev: TestDevice, dead: &dyn DeathOracle) -> Rig {
+        Rig::open_at(dev, 0, dead)
+    }
+
+    /// As the leader with this voter slot.
+    pub fn open_at(dev: TestDevice, voter: u32, dead: &dyn DeathOracle) -> Rig {
         let boxed = dev.boxed();
         let sb = read_super(&**boxed).unwrap();
         let cache = BlockCache::new(boxed.clone(), FSID, sb.geometry, 512).unwrap();
         let cache = Arc::new(cache).unwrap();
         let term = sb.sb.term.get() + 1;
         let now = Mono::from_ns(1_000_000_000);
-        let server = Server::open(boxed, cache.clone(), sb, 0, term, dead, now).unwrap();
+        let server = Server::open(boxed, cache.clone(), sb, voter, term, dead, now).unwrap();
         Rig { dev, cache, geometry: sb.geometry, server, now, inbox: vec![], answers: vec![], next_id: 1 }
     }
 
     /// The server crashes, and the next one begins on what is on the device.
     pub fn reopen(self, dead: &dyn DeathOracle) -> Rig {
         Rig::open(self.dev, dead)
+    }
+
+    /// The same, with another voter slot.
+    pub fn reopen_at(self, voter: u32, dead: &dyn DeathOracle) -> Rig {
+        Rig::open_at(self.dev, voter, dead)
     }
 
     pub fn advance(&mut self, by: Duration) {
