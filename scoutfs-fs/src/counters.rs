@@ -122,6 +122,8 @@ const KINDS: &[&str] = &[
     "lock_report",
     "recovered",
     "opens_report",
+    "file_lock",
+    "file_lock_report",
 ];
 
 /// The counters of one mount. See the module.
