@@ -17,6 +17,8 @@
 //! - flock gives the old lock back before it takes one of another kind.
 //! - That processes wait for each other is found for fcntl, on all mounts. The threads of one process count as one, and the users of
 //!   an open file description too, so locks of the latter may be refused as a deadlock that is none.
+//! - Over FUSE, locks of an open file description go a moment after its last close returns: since Linux 6.18 the kernel does not
+//!   wait for the answer to RELEASE.
 //! - The process that has a lock is named only on its own mount; elsewhere it is 0.
 //! - A mount can have so many locks and wait for so many ([`MAX_HELD`], [`MAX_WAITING`]).
 //!

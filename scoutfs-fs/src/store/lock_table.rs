@@ -87,13 +87,13 @@ impl LockTable {
     }
 
     /// Uses a lock, waiting until it is granted. What was committed elsewhere under it is to be read from then on. A request of
-    /// a kernel for `pages` of an inode may be let in while they are dropped.
+    /// a kernel for `pages` of an inode may be let in while they are dropped, if the lock is held in the mode that is named there.
     pub fn acquire(
         &self,
         store: &Store,
         name: LockName,
         mode: LockMode,
-        pages: Option<(u64, ByteRange)>,
+        pages: Option<(u64, ByteRange, LockMode)>,
     ) -> Result<Use> {
         if self.acquire_as_is(store, name, mode, pages)? == Use::Guest {
             return Ok(Use::Guest);
@@ -122,7 +122,7 @@ impl LockTable {
         store: &Store,
         name: LockName,
         mode: LockMode,
-        pages: Option<(u64, ByteRange)>,
+        pages: Option<(u64, ByteRange, LockMode)>,
     ) -> Result<Use> {
         let mut state = self.state.lock();
         if state.machine.try_acquire(name, mode.into()) {
@@ -136,7 +136,7 @@ impl LockTable {
         };
         store.counters.inc(Counter::LockWait);
         state.waiting = waiting;
-        let guest = pages.map(|(ino, range)| Guest { name, mode: mode.into(), ino, range });
+        let guest = pages.map(|(ino, range, mode)| Guest { name, mode: mode.into(), ino, range });
         let result = self.wait(store, state, ticket, guest);
         let mut state = self.state.lock();
         state.waiting -= 1;

@@ -41,16 +41,17 @@ pub struct Locks<'a> {
 }
 
 impl<'a> Locks<'a> {
-    /// The lock of one inode, for a request that a kernel makes for pages of it.
+    /// The lock of one inode, for a request that a kernel makes for pages of it; as a guest it needs `guest` only.
     pub(super) fn acquire_for_pages(
         store: &'a Store,
         ino: u64,
         mode: LockMode,
+        guest: LockMode,
         range: ByteRange,
     ) -> Result<Self> {
         let name = LockName::group_of(ino);
         let mut locks = Locks { store, held: Vec::with_capacity(1)?, used: Use::Granted };
-        locks.used = store.lock_table.acquire(store, name, mode, Some((ino, range)))?;
+        locks.used = store.lock_table.acquire(store, name, mode, Some((ino, range, guest)))?;
         // There is room.
         locks.held.push((name, mode))?;
         store.check_usable()?;

@@ -153,10 +153,23 @@ impl Store {
         Locks::acquire(self, true, inos)
     }
 
-    /// The lock of one inode, for reading or writing bytes `first..end` of it. A kernel that keeps pages, and makes requests for
-    /// them, may do this while it is asked to drop them.
-    pub fn lock_bytes(&self, ino: u64, mode: LockMode, first: u64, end: u64) -> Result<Locks<'_>> {
-        Locks::acquire_for_pages(self, ino, mode, (first, end))
+    /// The lock of one inode, for writing bytes `first..end` of it. A kernel that keeps pages, and makes requests for them, may do
+    /// this while it is asked to drop them.
+    pub fn lock_bytes(&self, ino: u64, first: u64, end: u64) -> Result<Locks<'_>> {
+        Locks::acquire_for_pages(self, ino, LockMode::Write, LockMode::Write, (first, end))
+    }
+
+    /// The same for reading, in a mode that lets the kernel keep the pages. While they are dropped, the lock for reading is enough,
+    /// whatever the mode: nothing stays of what is read then, and who drops them would else wait for ever when that is all that is
+    /// held here, and more was asked for.
+    pub(crate) fn lock_bytes_to_read(
+        &self,
+        ino: u64,
+        mode: LockMode,
+        first: u64,
+        end: u64,
+    ) -> Result<Locks<'_>> {
+        Locks::acquire_for_pages(self, ino, mode, LockMode::Read, (first, end))
     }
 
     /// The device, for data.
