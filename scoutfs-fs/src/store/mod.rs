@@ -15,6 +15,7 @@
 //! | --- | --- |
 //! | `locks` | [`Locks`]: what an operation holds, and reading under it |
 //! | `lock_table` | the cluster locks of this mount |
+//! | `file_locks` | locks that programs have on files |
 //! | `flush` | pages that a kernel drops while their lock goes back |
 //! | `opens` | which inodes are open here |
 //! | `hold` | [`Hold`]: being in the transaction |
@@ -36,6 +37,7 @@
 //! are leaves.
 
 mod commit;
+mod file_locks;
 mod flush;
 mod hold;
 mod index;
@@ -68,6 +70,7 @@ pub use space::DataRun;
 pub use supply::StatFs;
 
 pub(crate) use commit::Wish;
+pub(crate) use file_locks::FileLocks;
 use lock_table::Pages;
 pub(crate) use lock_table::{LockTable, Revoke};
 pub(crate) use opens::OpenInodes;
@@ -110,6 +113,7 @@ pub struct Store {
     pub(crate) trans: Trans,
     pub(crate) space: SpaceCell,
     pub(crate) lock_table: LockTable,
+    pub(crate) file_locks: FileLocks,
     pub(crate) opens: OpenInodes,
     pub(crate) client: Arc<Client>,
     pub(crate) worker: Worker,
@@ -218,6 +222,7 @@ impl Store {
     pub(crate) fn fail(&self, why: &'static str) {
         self.trans.fail(why);
         self.lock_table.wake();
+        self.file_locks.wake();
         self.worker.wake();
     }
 

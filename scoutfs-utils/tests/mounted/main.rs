@@ -23,6 +23,8 @@
 //! | `posix` | files, links, names, attributes and permissions |
 //! | `limits` | the largest files, the oldest and the newest times |
 //! | `sharing` | several processes at once: listing, appending, locks, set-ID bits |
+//! | `file_locks` | locks of fcntl and flock, on one node and several |
+//! | `locker` | a process that takes locks as it is told |
 //! | `data` | file content: holes, mapped memory, direct IO |
 //! | `deadlocks` | calls whose memory is a mapping of the mount |
 //! | `full_volume` | filling to the brim, and getting the space back |
@@ -45,6 +47,7 @@ mod data;
 mod deadlocks;
 mod durability;
 mod errors;
+mod file_locks;
 mod fsx;
 mod full_volume;
 mod handles;
@@ -53,6 +56,7 @@ mod ioctl_hostile;
 mod killed;
 mod limits;
 mod load;
+mod locker;
 mod model;
 mod pattern;
 mod posix;
