@@ -277,7 +277,13 @@ impl Filesystem for Adapter {
         create: &Create,
     ) -> Result<(Entry, Opened)> {
         let new = new_inode(ctx, create.mode & 0o7777 | libc::S_IFREG, create.umask, 0);
-        let a = self.fs().create(parent, name, &new).map_err(errno)?;
+        let exclusive = create.flags & libc::O_EXCL as u32 != 0;
+        let a = match self.fs().create(parent, name, &new).map_err(errno) {
+            // Made on another node since the kernel looked. It takes what is given here for new and checks no permissions, so it is to
+            // look again.
+            Err(Errno::EXIST) if !exclusive => return Err(Errno::STALE),
+            created => created?,
+        };
         self.open_new(&a, create.flags)
     }
 

@@ -360,8 +360,8 @@ fn appends_of_all_nodes_are_whole_and_in_order() {
         for (n, node) in nodes.iter().enumerate() {
             let start = &start;
             scope.spawn(move || {
-                let mut file = OpenOptions::new().append(true).create(true).open(node.join("log")).unwrap();
                 start.wait();
+                let mut file = OpenOptions::new().append(true).create(true).open(node.join("log")).unwrap();
                 for line in 0..EACH {
                     let text = format!("{n} {line} {}\n", "x".repeat(line * 7 % 300));
                     file.write_all(text.as_bytes()).unwrap();
@@ -382,6 +382,33 @@ fn appends_of_all_nodes_are_whole_and_in_order() {
             next[n] += 1;
         }
         assert_eq!(next, vec![EACH; nodes.len()]);
+    }
+    leave(&volume, nodes);
+}
+
+/// Whoever comes first makes it, and the others open what he has made, or have no right to.
+#[test]
+fn a_file_that_all_nodes_make_at_once_is_one() {
+    let volume = Volume::new(128);
+    let nodes = nodes(&volume, 3);
+    for round in 0..60 {
+        let start = Barrier::new(nodes.len());
+        let inos: Vec<u64> = thread::scope(|scope| {
+            let making: Vec<_> = nodes
+                .iter()
+                .map(|node| {
+                    let start = &start;
+                    scope.spawn(move || {
+                        start.wait();
+                        let mut how = OpenOptions::new();
+                        let file = how.append(true).create(true).open(node.join(format!("file{round}")));
+                        file.unwrap().metadata().unwrap().ino()
+                    })
+                })
+                .collect();
+            making.into_iter().map(|node| node.join().unwrap()).collect()
+        });
+        assert!(inos.iter().all(|ino| *ino == inos[0]), "{inos:?}");
     }
     leave(&volume, nodes);
 }
