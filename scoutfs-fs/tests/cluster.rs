@@ -5,10 +5,12 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Volume, file};
+use common::{Own, Volume, file};
 use scoutfs_format::item::ROOT_INO;
 use scoutfs_fs::dir::RenameFlags;
 use scoutfs_fs::{Error, Fs, Mount};
@@ -273,4 +275,64 @@ fn more_nodes_may_die_than_there_are_slots() {
     }
     first.unmount().unwrap();
     volume.check();
+}
+
+/// The leader cannot write as the leader, or its mount cannot commit: it gives up leadership and its voter slot, and the others go
+/// on, in one election.
+#[test]
+fn another_leads_when_the_server_or_the_mount_of_the_leader_has_failed() {
+    thread::scope(|scope| {
+        for of_server in [true, false] {
+            scope.spawn(move || {
+                let volume = Volume::with_quorum(256 << 20, 2);
+                let ways: Vec<Arc<Own>> = (0..3).map(|_| Arc::default()).collect();
+                let mut nodes: Vec<Mount> = thread::scope(|scope| {
+                    let open = |own| volume.node_with(address(), own);
+                    let opening: Vec<_> = ways.iter().map(|own| scope.spawn(move || open(own))).collect();
+                    opening.into_iter().map(|node| node.join().unwrap()).collect()
+                });
+                let ino = nodes[0].fs().create(ROOT_INO, b"before", &file()).unwrap().ino;
+                nodes[0].fs().write(ino, 0, &[1; 5000]).unwrap();
+                nodes[0].fs().sync().unwrap();
+                let leader = ways.iter().position(|own| own.leads.load(Ordering::Relaxed)).unwrap();
+                let way = &ways[leader];
+                let broken = if of_server { &way.no_supers } else { &way.no_records };
+                broken.store(true, Ordering::Relaxed);
+                let began = Instant::now();
+                let failed = nodes.remove(leader);
+                while failed.fs().create(ROOT_INO, b"lost", &file()).is_ok() {
+                    assert!(began.elapsed() < Duration::from_secs(60), "the leader's mount goes on");
+                    let _ = failed.fs().sync();
+                    // What the server must make durable.
+                    let _ =
+                        nodes[0].fs().create(ROOT_INO, format!("{:?}", began.elapsed()).as_bytes(), &file());
+                    let _ = nodes[0].fs().sync();
+                    thread::sleep(Duration::from_millis(50));
+                    let _ = failed.fs().unlink(ROOT_INO, b"lost");
+                }
+                for node in &nodes {
+                    let ino = node.fs().lookup(ROOT_INO, b"before").unwrap().ino;
+                    assert_eq!(content(node.fs(), ino), [1; 5000]);
+                }
+                nodes[0].fs().create(ROOT_INO, b"after", &file()).unwrap();
+                assert!(nodes[1].fs().lookup(ROOT_INO, b"after").is_ok());
+                // Nobody has unmounted the one that failed; its voter slot is for others.
+                while volume.owned_voter_slots() != 2 {
+                    assert!(
+                        began.elapsed() < Duration::from_secs(60),
+                        "the slot of the failed mount is kept"
+                    );
+                    thread::sleep(Duration::from_millis(50));
+                }
+                let third = volume.node(address(), true);
+                assert!(third.fs().lookup(ROOT_INO, b"after").is_ok());
+                assert!(failed.unmount().is_err());
+                nodes.push(third);
+                for node in nodes {
+                    node.unmount().unwrap();
+                }
+                volume.check();
+            });
+        }
+    });
 }
