@@ -336,3 +336,42 @@ fn another_leads_when_the_server_or_the_mount_of_the_leader_has_failed() {
         }
     });
 }
+
+fn counter(fs: &Fs, name: &str) -> u64 {
+    let mut found = None;
+    fs.for_each_counter(&mut |counter, value| {
+        if counter == name {
+            found = Some(value);
+        }
+        Ok(())
+    })
+    .unwrap();
+    found.unwrap_or_else(|| panic!("no counter {name}"))
+}
+
+/// Who gets a lock reads the slot of the mount that had it, and no others: about one ring and one super block for each hand-over.
+#[test]
+fn a_lock_that_goes_from_node_to_node_makes_them_read_one_slot_each_time() {
+    let volume = Volume::new(256 << 20);
+    let server = address();
+    let nodes: Vec<Mount> = (0..4).map(|n| volume.node(server, n == 0)).collect();
+    for (n, node) in nodes.iter().enumerate() {
+        node.fs().mkdir(ROOT_INO, format!("{n}").as_bytes(), &common::dir()).unwrap();
+    }
+    let read = || nodes.iter().map(|node| counter(node.fs(), "device_read_bytes")).sum::<u64>();
+    let dir = nodes[0].fs().mkdir(ROOT_INO, b"dir", &common::dir()).unwrap().ino;
+    let before = read();
+    let turns = 40;
+    for turn in 0..turns {
+        let node = &nodes[1 + turn as usize % 2];
+        node.fs().create(dir, format!("file{turn}").as_bytes(), &file()).unwrap();
+    }
+    let each = (read() - before) / turns;
+    println!("{each} bytes read for each hand-over");
+    let ring = 64 * 4096;
+    assert!(each < 2 * ring, "{each} bytes read for each hand-over");
+    for node in nodes.into_iter().rev() {
+        node.unmount().unwrap();
+    }
+    volume.check();
+}
