@@ -375,3 +375,26 @@ fn a_lock_that_goes_from_node_to_node_makes_them_read_one_slot_each_time() {
     }
     volume.check();
 }
+
+/// What is in a transaction needs no server to become durable: it has its number, and the next one gets its own when somebody enters it.
+#[test]
+fn a_client_whose_server_is_gone_syncs_and_unmounts_within_its_lease() {
+    let volume = Volume::new(256 << 20);
+    let server = volume.node(address(), true);
+    let client = volume.try_client().unwrap();
+    let ino = client.fs().create(ROOT_INO, b"file", &file()).unwrap().ino;
+    client.fs().write(ino, 0, &[1; 5000]).unwrap();
+    client.fs().sync().unwrap();
+    client.fs().write(ino, 0, &[2; 5000]).unwrap();
+    drop(server);
+    client.fs().sync().unwrap();
+    let crashed = volume.crash();
+    client.unmount().unwrap();
+    volume.check();
+    crashed.check();
+    for volume in [volume, crashed] {
+        let mount = volume.mount();
+        assert_eq!(content(mount.fs(), ino), [2; 5000]);
+        mount.unmount().unwrap();
+    }
+}
