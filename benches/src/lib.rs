@@ -10,13 +10,16 @@
 //! | a directory that grows to a million entries, and what memory they take | `cargo run --release -p scoutfs-benches --bin growth` |
 //! | `check` of a million files | `cargo run --release -p scoutfs-benches --bin check` |
 //! | operations of several threads in process, and their processor time | `cargo run --release -p scoutfs-benches --bin scaling` |
+//! | nodes beside each other: messages, flushes and processor time for an operation; hand-overs of locks | `cargo run --release -p scoutfs-benches --bin cluster` (with a folder also mounted; root) |
 //! | a mount beside ext4, xfs and a filesystem in memory on the same FUSE layer, as ratios | `cargo run --release -p scoutfs-benches --bin mounted` (root) |
 //!
 //! Times are only ever compared within one run; no test depends on them.
 
+use std::net::TcpListener;
 use std::sync::Arc as Shared;
 
 use scoutfs_env::device::{BlockDevice, IoError, MemDevice, MemStats};
+use scoutfs_env::net::{Network, TcpNetwork};
 use scoutfs_env::{Arc, Box, try_box};
 use scoutfs_format::voter::ProcessId;
 use scoutfs_fs::mkfs::{Options, mkfs};
@@ -71,6 +74,50 @@ pub fn mount_on(device: Box<dyn BlockDevice>, adjust: impl FnOnce(&mut MountOpti
     };
     adjust(&mut options);
     Mount::open(device, &options, &AllDead).expect("mount")
+}
+
+/// Nobody is known to be dead.
+struct NoneDead;
+
+impl DeathOracle for NoneDead {
+    fn is_dead(&self, _: &ProcessId) -> bool {
+        false
+    }
+}
+
+/// Several mounts of one new volume in memory, which talk over this machine's network.
+pub struct Cluster {
+    /// The first one leads.
+    pub mounts: Vec<Mount>,
+}
+
+impl Cluster {
+    /// So many nodes on a volume of so many bytes.
+    pub fn new(nodes: usize, bytes: u64) -> Cluster {
+        let device: Box<dyn BlockDevice> = try_box(MemDevice::new(bytes)).expect("memory");
+        let device = Arc::new(device).expect("memory");
+        mkfs(&device, &Options { quorum: 1, force: false }).expect("mkfs");
+        // A port that nobody else has.
+        let address = TcpListener::bind(("127.0.0.1", 0)).and_then(|port| port.local_addr()).expect("a port");
+        let mount = |node: usize| {
+            let process = ProcessId { pid: (node as u64 + 1).into(), ..ProcessId::default() };
+            let mut options = MountOptions::new(process);
+            options.server_addr = (node == 0).then_some(address);
+            let network: Box<dyn Network> = try_box(TcpNetwork::default()).expect("memory");
+            let oracle: Box<dyn DeathOracle + Send + Sync> = try_box(NoneDead).expect("memory");
+            let (network, oracle) = (Arc::new(network).expect("memory"), Arc::new(oracle).expect("memory"));
+            Mount::open_in(device.clone(), network, &options, oracle).expect("mount")
+        };
+        Cluster { mounts: (0..nodes).map(mount).collect() }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for mount in self.mounts.iter().rev() {
+            mount.unmount().expect("unmount");
+        }
+    }
 }
 
 impl Bed {

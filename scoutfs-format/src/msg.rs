@@ -69,6 +69,10 @@ constants! { MSG_CONSTANTS:
     pub const MSG_OPENS_REPORT: u8 = 22;
     /// Server to mount: [`Death`], is this process of the mount's machine dead? The answer is a [`Death`], too.
     pub const MSG_DEATH: u8 = 23;
+    /// Mount to server: [`FileLockRequest`]; answer [`FileLockReply`], which for a lock that is waited for comes when it is granted.
+    pub const MSG_FILE_LOCK: u8 = 24;
+    /// Mount to a new server, before [`MSG_RECOVERED`]: [`FileLock`]s that programs hold there; no payload in the answer.
+    pub const MSG_FILE_LOCK_REPORT: u8 = 25;
 
     /// [`MessageHeader::status`]: done.
     pub const STATUS_OK: u16 = 0;
@@ -103,6 +107,31 @@ constants! { MSG_CONSTANTS:
 
     /// [`LockMessage::flags`]: [`OpenInodes`] follow.
     pub const LOCK_OPENS: u8 = 1;
+    /// [`FileLock::class`]: a lock of fcntl, of a range, by process or open file description.
+    pub const FILE_LOCK_FCNTL: u8 = 1;
+    /// [`FileLock::class`]: a lock of flock, of the whole file, by open file description.
+    pub const FILE_LOCK_FLOCK: u8 = 2;
+
+    /// [`FileLockRequest::op`]: which lock is in the way of this one?
+    pub const FILE_LOCK_TEST: u8 = 1;
+    /// Take the lock, or with [`MODE_NULL`] give it back, now or not at all.
+    pub const FILE_LOCK_SET: u8 = 2;
+    /// Take the lock and wait as long as another is in the way.
+    pub const FILE_LOCK_WAIT: u8 = 3;
+    /// Wait no longer for the lock that was asked for with this id; it may have been granted meanwhile.
+    pub const FILE_LOCK_CANCEL: u8 = 4;
+
+    /// [`FileLockReply::result`]: done; of a test: the lock in the way, with [`MODE_NULL`] none.
+    pub const FILE_LOCK_DONE: u8 = 1;
+    /// Another lock is in the way.
+    pub const FILE_LOCK_BLOCKED: u8 = 2;
+    /// To wait would be to wait for oneself.
+    pub const FILE_LOCK_DEADLOCK: u8 = 3;
+    /// Is not waited for any longer.
+    pub const FILE_LOCK_CANCELLED: u8 = 4;
+    /// The mount has too many locks, or waits for too many.
+    pub const FILE_LOCK_FULL: u8 = 5;
+
     /// Words in [`OpenInodes`]: a bit for each inode of the largest group.
     pub const OPEN_WORDS: usize = 16;
 }
@@ -273,6 +302,50 @@ layout! {
     pub struct OpensReport {
         pub id: LockId,
         pub opens: OpenInodes,
+    }
+
+    /// A lock that a program has on a file, or wants.
+    pub struct FileLock {
+        pub ino: U64,
+        /// Whose it is: the mount's name for a process or an open file description.
+        pub owner: U64,
+        /// First byte.
+        pub start: U64,
+        /// Last byte, itself included; 2^63 - 1 is the end of the file, however it grows.
+        pub end: U64,
+        /// The process, on its own machine.
+        pub pid: U32,
+        /// `FILE_LOCK_FCNTL` or `FILE_LOCK_FLOCK`.
+        pub class: u8,
+        /// `MODE_*`.
+        pub mode: u8,
+        pub pad: [u8; 2],
+    }
+
+    /// A program wants something of a lock.
+    pub struct FileLockRequest {
+        /// Counted by the mount; a cancel has that of what it cancels.
+        pub id: U64,
+        pub lock: FileLock,
+        /// `FILE_LOCK_TEST` and following.
+        pub op: u8,
+        pub pad: [u8; 7],
+    }
+
+    /// What became of it.
+    pub struct FileLockReply {
+        /// Of the request; 0 answers a cancel.
+        pub id: U64,
+        /// The lock that is in the way of a tested one.
+        pub start: U64,
+        pub end: U64,
+        /// Its process; 0 on another mount.
+        pub pid: U32,
+        /// Its mode.
+        pub mode: u8,
+        /// `FILE_LOCK_DONE` and following.
+        pub result: u8,
+        pub pad: [u8; 2],
     }
 
     /// A slot's newest durable record.

@@ -123,6 +123,8 @@ const KINDS: &[&str] = &[
     "recovered",
     "opens_report",
     "death",
+    "file_lock",
+    "file_lock_report",
 ];
 
 /// The counters of one mount. See the module.

@@ -84,6 +84,15 @@ pub enum Error {
     /// A waiting operation was interrupted (EINTR).
     #[error("interrupted")]
     Interrupted,
+    /// Another lock is in the way (EAGAIN).
+    #[error("locked by another")]
+    Locked,
+    /// Processes would wait for each other (EDEADLK).
+    #[error("waiting for this lock would never end")]
+    Deadlock,
+    /// The mount has as many locks on files as it can have (ENOLCK).
+    #[error("too many locks on files")]
+    TooManyLocks,
     /// The mount has shut down after a failure that it cannot mend (EIO).
     #[error("the mount has shut down: {0}")]
     Shutdown(&'static str),
@@ -167,6 +176,7 @@ impl Error {
             Error::NoSuchOffset => 6,
             Error::TooBig => 7,
             Error::NotOpened => 9,
+            Error::Locked => 11,
             Error::NoMemory => 12,
             Error::AccessDenied => 13,
             Error::Fault => 14,
@@ -181,7 +191,9 @@ impl Error {
             Error::ReadOnly => 30,
             Error::TooManyLinks => 31,
             Error::Range => 34,
+            Error::Deadlock => 35,
             Error::NameTooLong => 36,
+            Error::TooManyLocks => 37,
             Error::NotEmpty => 39,
             Error::UnknownFlags => 53,
             Error::NoAttribute => 61,

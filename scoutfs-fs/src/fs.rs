@@ -53,6 +53,11 @@ impl Fs {
         &self.store
     }
 
+    /// The same, to be kept.
+    pub(crate) fn shared_store(&self) -> Arc<Store> {
+        self.store.clone()
+    }
+
     /// Fails on a read-only mount.
     pub(crate) fn writable(&self) -> Result<()> {
         if self.store.read_only() { Err(Error::ReadOnly) } else { Ok(()) }

@@ -6,6 +6,7 @@
 //! | [`fs`] | [`Fs`]: one method for each operation |
 //! | [`inode`], [`dir`], [`xattr`], [`data`] | the operations, by what they work on |
 //! | [`acl`] | access control lists |
+//! | [`file_locks`] | locks of fcntl and flock, on all mounts |
 //! | [`ioctl`] | the ioctls, for every front end |
 //! | [`counters`] | what a mount has done so far, in numbers |
 //! | [`node`] | [`Mount`]: a volume on a device made into a working filesystem, its threads, its server |
@@ -25,6 +26,7 @@ pub mod counters;
 pub mod data;
 pub mod dir;
 pub mod error;
+pub mod file_locks;
 pub mod fs;
 pub mod inode;
 pub mod ioctl;

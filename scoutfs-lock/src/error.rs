@@ -110,4 +110,22 @@ pub enum LockError {
         /// The lock.
         name: LockName,
     },
+    /// A lock of a file has no bytes, or some that no file has.
+    #[error("a lock of a file is of the bytes {start} to {end}")]
+    Range {
+        /// First byte.
+        start: u64,
+        /// Last byte.
+        end: u64,
+    },
+    /// Two mounts report locks of a file that exclude each other.
+    #[error("mount {client:016x} reports a lock of inode {ino} that excludes one of mount {other:016x}")]
+    FileConflict {
+        /// The inode.
+        ino: u64,
+        /// The mount that reports.
+        client: u64,
+        /// A mount that has a lock.
+        other: u64,
+    },
 }

@@ -11,6 +11,7 @@
 //! | `client` | [`LockClient`]: the locks of one mount and their users |
 //! | `server` | [`LockServer`]: who holds what, who waits, who must give back |
 //! | `opens` | [`Opens`]: which inodes of a group are open |
+//! | [`file_locks`] | locks that programs have on files (fcntl, flock): a protocol of its own |
 //! | `ready` | a list of the locks that have something to say, which needs no memory |
 //! | `error` | [`LockError`] |
 //!
@@ -43,6 +44,7 @@ extern crate std;
 
 mod client;
 mod error;
+pub mod file_locks;
 mod message;
 mod name;
 mod opens;

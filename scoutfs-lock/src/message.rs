@@ -23,7 +23,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    fn parse(raw: u8) -> Result<Mode, LockError> {
+    pub(crate) fn parse(raw: u8) -> Result<Mode, LockError> {
         match raw {
             MODE_NULL => Ok(Mode::Null),
             MODE_READ => Ok(Mode::Read),
@@ -32,7 +32,7 @@ impl Mode {
         }
     }
 
-    const fn to_raw(self) -> u8 {
+    pub(crate) const fn to_raw(self) -> u8 {
         match self {
             Mode::Null => MODE_NULL,
             Mode::Read => MODE_READ,

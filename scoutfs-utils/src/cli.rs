@@ -121,7 +121,8 @@ pub struct Mkfs {
 #[derive(Args, Debug)]
 pub struct Mount {
     /// Mount options, separated by commas: server_addr=IP[:PORT] lets this node run the server; noacl switches POSIX access
-    /// control lists off; ro, rw, noatime and others of mount(8) are passed on.
+    /// control lists off; log=FILE (an absolute path) takes the log of a mount in the background, which else goes to syslog;
+    /// ro, rw, noatime and others of mount(8) are passed on.
     #[arg(short = 'o', long = "options", value_name = "OPTIONS")]
     pub options: Vec<String>,
     /// Stay in the foreground and log to the terminal.

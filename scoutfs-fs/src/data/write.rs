@@ -40,7 +40,7 @@ impl Fs {
             Some(first) => {
                 let end = first.saturating_add(data.len() as u64);
                 pin.note_pages(end);
-                let locks = self.store().lock_bytes(ino, LockMode::Write, first, end)?;
+                let locks = self.store().lock_bytes(ino, first, end)?;
                 pin.note_pages(end);
                 locks
             }

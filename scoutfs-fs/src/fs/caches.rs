@@ -28,9 +28,9 @@ impl Fs {
         *self.caches.lock() = Some(caches);
     }
 
-    /// The lock of the inodes from `first` to `last` goes back; `keep` is what stays of it. Drops what the kernel may not keep,
-    /// and what is kept in memory for writing.
-    pub(crate) fn drop_kernel_caches(&self, (first, last): (u64, u64), keep: Mode) {
+    /// The lock of the inodes from `first` to `last` goes back, which was `held`; `keep` is what stays of it. Drops what the kernel
+    /// may not keep, and what is kept in memory for writing.
+    pub(crate) fn drop_kernel_caches(&self, (first, last): (u64, u64), held: Mode, keep: Mode) {
         let caches = self.caches.lock().clone();
         if keep == Mode::Null
             && let Some(caches) = &caches
@@ -39,7 +39,7 @@ impl Fs {
         }
         self.table.for_each_in(first, last, |inode| {
             if let Some(caches) = &caches {
-                self.drop_pages(&***caches, inode, keep);
+                self.drop_pages(&***caches, inode, held, keep);
                 if keep == Mode::Null && !caches.forget_attributes(inode.ino) {
                     inode.attributes_unsure.store(true, Ordering::Release);
                 }
@@ -62,10 +62,16 @@ impl Fs {
         }
     }
 
-    /// While others may read, pages may stay that cannot be changed.
-    fn drop_pages(&self, caches: &dyn KernelCaches, inode: &MemInode, keep: Mode) {
-        if keep > Mode::Null && !inode.may_be_dirtied() {
-            return;
+    /// Drops the pages that the lock covers. While others may read, pages may stay that cannot be changed.
+    ///
+    /// Of an inode whose pages the kernel can change they went when the lock for writing did: under one for reading there are none. There
+    /// may be requests that have pages locked and wait for a lock for writing. To drop their pages would be to wait for them, and they
+    /// could not come in as guests.
+    fn drop_pages(&self, caches: &dyn KernelCaches, inode: &MemInode, held: Mode, keep: Mode) {
+        match inode.may_be_dirtied() {
+            true if held < Mode::Write => return,
+            false if keep > Mode::Null => return,
+            _ => {}
         }
         let end = inode.pages_end.load(Ordering::Acquire);
         if end > 0 {
@@ -75,3 +81,6 @@ impl Fs {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,11 +4,13 @@
 use core::net::{Ipv4Addr, SocketAddr};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpListener;
 use std::string::String;
 use std::vec::Vec;
 use std::{format, vec};
 
 use scoutfs_env::device::{BlockDevice, MemDevice};
+use scoutfs_env::net::{Network, TcpNetwork};
 use scoutfs_env::{Arc, Box};
 use scoutfs_format::item::ROOT_INO;
 use scoutfs_format::key::{KIND_DATA_SEQ, KIND_META_SEQ};
@@ -44,6 +46,15 @@ struct OthersDead(ProcessId);
 impl DeathOracle for OthersDead {
     fn is_dead(&self, process: &ProcessId) -> bool {
         *process != self.0
+    }
+}
+
+/// Nothing is known to be dead.
+struct NobodyDead;
+
+impl DeathOracle for NobodyDead {
+    fn is_dead(&self, _: &ProcessId) -> bool {
+        false
     }
 }
 
@@ -133,6 +144,46 @@ impl core::ops::Deref for TestFs {
 
     fn deref(&self) -> &Fs {
         self.mount.as_ref().unwrap().fs()
+    }
+}
+
+/// A volume in memory, mounted twice, each as a node of its own.
+pub(crate) struct Pair {
+    /// The node that leads.
+    pub a: std::sync::Arc<Mount>,
+    /// The other.
+    pub b: std::sync::Arc<Mount>,
+}
+
+impl Pair {
+    pub fn new() -> Pair {
+        let device: Box<dyn BlockDevice> = Box::new(MemDevice::new(64 << 20));
+        let device = Arc::new(device).unwrap();
+        crate::mkfs::mkfs(&device, &crate::mkfs::Options { quorum: 1, force: true }).unwrap();
+        let mount = |pid: u64, server_addr| {
+            let process = ProcessId { pid: pid.into(), ..ProcessId::default() };
+            let mut options = MountOptions::new(process);
+            options.server_addr = server_addr;
+            options.timing = FAST;
+            options.block_cache_bytes = 8 << 20;
+            options.item_cache_bytes = 4 << 20;
+            let network: Box<dyn Network> = Box::new(TcpNetwork::default());
+            let oracle: Box<dyn DeathOracle + Send + Sync> = Box::new(NobodyDead);
+            let (network, oracle) = (Arc::new(network).unwrap(), Arc::new(oracle).unwrap());
+            std::sync::Arc::new(Mount::open_in(device.clone(), network, &options, oracle).unwrap())
+        };
+        // A port that nobody else has.
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        Pair { a: mount(1, Some(address)), b: mount(2, None) }
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.b.unmount().unwrap();
+            self.a.unmount().unwrap();
+        }
     }
 }
 

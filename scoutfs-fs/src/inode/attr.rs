@@ -148,7 +148,7 @@ impl Fs {
         let pin = self.pin(ino)?;
         let locks = match set.size {
             // While it waits for a truncation, a kernel may keep pages from being written.
-            Some(_) => self.store().lock_bytes(ino, LockMode::Write, 0, u64::MAX)?,
+            Some(_) => self.store().lock_bytes(ino, 0, u64::MAX)?,
             None => self.store().lock(&[(ino, LockMode::Write)])?,
         };
         let mut state = pin.data.write();

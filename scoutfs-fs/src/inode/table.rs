@@ -356,7 +356,7 @@ impl Fs {
         inode.note_pages(end);
         loop {
             let mode = inode.page_mode();
-            let locks = self.store().lock_bytes(inode.ino, mode, first, end)?;
+            let locks = self.store().lock_bytes_to_read(inode.ino, mode, first, end)?;
             inode.note_pages(end);
             if inode.page_mode() == mode || mode == LockMode::Write {
                 return Ok(locks);

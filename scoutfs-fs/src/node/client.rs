@@ -16,9 +16,9 @@ use scoutfs_env::time::{self, Mono};
 use scoutfs_env::{Arc, Box, OrdMap, Vec};
 use scoutfs_format::le::U64;
 use scoutfs_format::msg::{
-    HandOverHeader, MSG_JOIN, MSG_LEAVE, MSG_LOCK, MSG_LOCK_REPORT, MSG_OPENS_REPORT, MSG_RECOVERED, MSG_SEQ,
-    MSG_SPACE, Recovered, STATUS_AGAIN, STATUS_NO_MEMORY, STATUS_NO_SPACE, STATUS_NOT_MEMBER, STATUS_OK,
-    SeqReply,
+    HandOverHeader, MSG_FILE_LOCK_REPORT, MSG_JOIN, MSG_LEAVE, MSG_LOCK, MSG_LOCK_REPORT, MSG_OPENS_REPORT,
+    MSG_RECOVERED, MSG_SEQ, MSG_SPACE, Recovered, STATUS_AGAIN, STATUS_NO_MEMORY, STATUS_NO_SPACE,
+    STATUS_NOT_MEMBER, STATUS_OK, SeqReply,
 };
 use scoutfs_net::connection::{Connection, ConnectionError, Event, RequestId, Secret};
 use scoutfs_net::frame::{Frame, FrameError};
@@ -288,10 +288,16 @@ impl Client {
 
     /// Sends a request whose answer comes as an [`Order`], or is not of interest.
     pub fn post(&self, kind: u8, payload: &[u8]) -> Result<()> {
+        self.enqueue(kind, payload)?;
+        self.transmit();
+        Ok(())
+    }
+
+    /// As [`Client::post`], but it goes with the next [`Client::transmit`].
+    pub fn enqueue(&self, kind: u8, payload: &[u8]) -> Result<()> {
         let payload = Vec::from_slice(payload)?;
         self.state.lock().connection.request(kind, payload).map_err(frame_error)?;
         self.counters.message_sent(kind);
-        self.transmit();
         Ok(())
     }
 
@@ -305,7 +311,7 @@ impl Client {
     }
 
     /// Sends what is to be sent. A stream that does not take it is ended; all is sent again on the next.
-    pub(super) fn transmit(&self) {
+    pub fn transmit(&self) {
         let mut bytes = self.sending.lock();
         loop {
             bytes.clear();
@@ -419,7 +425,7 @@ impl Client {
     /// Another server has taken over: what was said to the old one of locks is void. Tells what servers have given.
     pub(super) fn begin_recovery(&self) -> Given {
         let mut state = self.state.lock();
-        for kind in [MSG_LOCK, MSG_LOCK_REPORT, MSG_OPENS_REPORT, MSG_RECOVERED] {
+        for kind in [MSG_LOCK, MSG_LOCK_REPORT, MSG_OPENS_REPORT, MSG_FILE_LOCK_REPORT, MSG_RECOVERED] {
             state.connection.forget_left(kind);
         }
         state.given

@@ -42,8 +42,8 @@ use crate::counters::Counters;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::store::{
-    Identity, LockTable, News, Numbers, OpenInodes, Reader, RootsCell, Slot, SpaceCell, Store, Trans, Tuning,
-    Wish,
+    FileLocks, Identity, LockTable, News, Numbers, OpenInodes, Reader, RootsCell, Slot, SpaceCell, Store,
+    Trans, Tuning, Wish,
 };
 
 /// The times of the election. The lease outlasts a disk that is busy for some seconds; a claim is prompt on a disk
@@ -491,6 +491,7 @@ fn join(
         trans: Trans::new(seq),
         space: SpaceCell::new(space),
         lock_table: LockTable::new(),
+        file_locks: FileLocks::new(),
         opens: OpenInodes::new(),
         news: News::new(),
         client,

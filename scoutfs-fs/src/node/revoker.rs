@@ -13,7 +13,7 @@ use scoutfs_lock::Mode;
 use super::client::MEMORY_PAUSE;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
-use crate::store::Wish;
+use crate::store::{Revoke, Wish};
 
 /// Starts the thread.
 pub(super) fn start_revoker(fs: &Arc<Fs>) -> Result<JoinHandle> {
@@ -37,7 +37,7 @@ fn run(fs: &Fs) {
     }
     if store.trans.check().is_err() {
         // Nothing may be believed any more.
-        fs.drop_kernel_caches((0, u64::MAX), Mode::Null);
+        fs.drop_kernel_caches((0, u64::MAX), Mode::Write, Mode::Null);
     }
 }
 
@@ -45,10 +45,10 @@ fn run(fs: &Fs) {
 fn give_back(fs: &Fs, count: usize) -> Result<()> {
     let store = fs.store();
     for n in 0..count {
-        if let Some((name, keep)) = store.lock_table.revoke(n)
+        if let Some(Revoke { name, held, keep }) = store.lock_table.revoke(n)
             && let Some(inodes) = name.inodes()
         {
-            fs.drop_kernel_caches(inodes, keep);
+            fs.drop_kernel_caches(inodes, held, keep);
         }
     }
     let commit_nr = if planted(Fault::RevokeWithoutCommit) {
@@ -57,7 +57,7 @@ fn give_back(fs: &Fs, count: usize) -> Result<()> {
         store.commit(Wish::default())?
     };
     for _ in 0..count {
-        let Some((name, keep)) = store.lock_table.revoke(0) else { break };
+        let Some(Revoke { name, keep, .. }) = store.lock_table.revoke(0) else { break };
         if keep == Mode::Null && !planted(Fault::KeepCacheOnRevoke) {
             let (first, last) = name.range();
             store.items.invalidate(first, last)?;

@@ -17,8 +17,8 @@ use scoutfs_env::thread::{self, JoinHandle};
 use scoutfs_env::{Arc, Box, Vec, time};
 use scoutfs_format::le::{U32, U64};
 use scoutfs_format::msg::{
-    Death, JoinRequest, MSG_DEATH, MSG_JOIN, MSG_LOCK_REPORT, MSG_OPENS_REPORT, MSG_RECOVERED, OpensReport,
-    Recovered, STATUS_INVALID, STATUS_NOT_MEMBER, STATUS_OK,
+    Death, JoinRequest, MSG_DEATH, MSG_FILE_LOCK_REPORT, MSG_JOIN, MSG_LOCK_REPORT, MSG_OPENS_REPORT,
+    MSG_RECOVERED, OpensReport, Recovered, STATUS_INVALID, STATUS_NOT_MEMBER, STATUS_OK,
 };
 use scoutfs_net::connection::{ConnectionError, GreetingError, RequestId};
 use scoutfs_net::frame::{Decoder, FrameError};
@@ -329,7 +329,7 @@ impl Session {
     }
 }
 
-/// Tells a new server which locks, open inodes, seqs and hand-overs the mount has. The answers come as orders.
+/// Tells a new server which locks, open inodes, locks of files, seqs and hand-overs the mount has. The answers come as orders.
 fn recover(store: &Store) -> Result<()> {
     scoutfs_env::info!("another server has taken over: going on with it");
     let given = store.client.begin_recovery();
@@ -353,6 +353,7 @@ fn recover(store: &Store) -> Result<()> {
         store.client.post(MSG_OPENS_REPORT, report.as_bytes())?;
         after = Some(name);
     }
+    store.file_locks.recover(|locks| store.client.post(MSG_FILE_LOCK_REPORT, locks.as_bytes()))?;
     let said = Recovered {
         seq: U64::new(store.trans.lowest_open().unwrap_or(0)),
         last_seq: U64::new(given.seq),

@@ -15,8 +15,9 @@ use scoutfs_env::time::{self, Mono};
 use scoutfs_env::{Arc, Vec};
 use scoutfs_format::le::{U32, U64};
 use scoutfs_format::msg::{
-    CommitBelow, CommitNumber, JoinReply, MSG_COMMIT_BELOW, MSG_FINALIZE, MSG_JOIN, MSG_LOCK,
-    MSG_LOCK_REPORT, MSG_MERGED, MSG_OPENS_REPORT, MSG_RECOVERED, STATUS_INVALID, STATUS_OK,
+    CommitBelow, CommitNumber, JoinReply, MSG_COMMIT_BELOW, MSG_FILE_LOCK, MSG_FILE_LOCK_REPORT,
+    MSG_FINALIZE, MSG_JOIN, MSG_LOCK, MSG_LOCK_REPORT, MSG_MERGED, MSG_OPENS_REPORT, MSG_RECOVERED,
+    STATUS_INVALID, STATUS_OK,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -99,6 +100,9 @@ pub(super) fn dispatch(store: &Store, order: &mut Option<Order>) -> Result<()> {
         Some(Order { kind: MSG_LOCK, of: OrderOf::Answer(STATUS_OK), payload }) => {
             store.lock_table.granted(store, payload)
         }
+        Some(Order { kind: MSG_FILE_LOCK, of: OrderOf::Answer(STATUS_OK), payload }) => {
+            store.file_locks.answered(payload)
+        }
         Some(Order { kind: MSG_JOIN, of: OrderOf::Answer(status), payload }) => {
             let stands = *status == STATUS_OK
                 && JoinReply::read_from_bytes(payload).is_ok_and(|reply| {
@@ -107,7 +111,7 @@ pub(super) fn dispatch(store: &Store, order: &mut Option<Order>) -> Result<()> {
             if stands { Ok(()) } else { Err(Error::Shutdown("the mount was fenced")) }
         }
         Some(Order {
-            kind: MSG_LOCK_REPORT | MSG_OPENS_REPORT | MSG_RECOVERED,
+            kind: MSG_LOCK_REPORT | MSG_OPENS_REPORT | MSG_FILE_LOCK_REPORT | MSG_RECOVERED,
             of: OrderOf::Answer(STATUS_OK),
             ..
         }) => Ok(()),

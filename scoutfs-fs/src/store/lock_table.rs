@@ -51,13 +51,24 @@ pub(crate) enum Use {
     Guest,
 }
 
+/// A lock that goes back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Revoke {
+    /// Which.
+    pub name: LockName,
+    /// How it is held until then.
+    pub held: Mode,
+    /// What of it stays.
+    pub keep: Mode,
+}
+
 struct State {
     machine: LockClient<RequestId>,
     /// Those who have their lock and do not know it yet. There is room for all who wait.
     acquired: OrdMap<Ticket, ()>,
     waiting: usize,
     /// Locks that go back.
-    invalidate: Vec<(LockName, Mode)>,
+    invalidate: Vec<Revoke>,
     /// What the machine asked for and could not be done yet.
     undone: Option<Output<RequestId>>,
     /// Inodes that are open on other mounts, of locks that are held for writing; none of them is empty.
@@ -87,13 +98,13 @@ impl LockTable {
     }
 
     /// Uses a lock, waiting until it is granted. What was committed elsewhere under it is to be read from then on. A request of
-    /// a kernel for `pages` of an inode may be let in while they are dropped.
+    /// a kernel for `pages` of an inode may be let in as a guest while they are dropped.
     pub fn acquire(
         &self,
         store: &Store,
         name: LockName,
         mode: LockMode,
-        pages: Option<(u64, ByteRange)>,
+        pages: Option<Pages>,
     ) -> Result<Use> {
         if self.acquire_as_is(store, name, mode, pages)? == Use::Guest {
             return Ok(Use::Guest);
@@ -122,7 +133,7 @@ impl LockTable {
         store: &Store,
         name: LockName,
         mode: LockMode,
-        pages: Option<(u64, ByteRange)>,
+        pages: Option<Pages>,
     ) -> Result<Use> {
         let mut state = self.state.lock();
         if state.machine.try_acquire(name, mode.into()) {
@@ -136,8 +147,7 @@ impl LockTable {
         };
         store.counters.inc(Counter::LockWait);
         state.waiting = waiting;
-        let guest = pages.map(|(ino, range)| Guest { name, mode: mode.into(), ino, range });
-        let result = self.wait(store, state, ticket, guest);
+        let result = self.wait(store, state, ticket, name, pages);
         let mut state = self.state.lock();
         state.waiting -= 1;
         if !matches!(result, Ok(Use::Granted)) {
@@ -158,7 +168,8 @@ impl LockTable {
         store: &Store,
         mut state: MutexGuard<'_, State>,
         ticket: Ticket,
-        guest: Option<Guest>,
+        name: LockName,
+        pages: Option<Pages>,
     ) -> Result<Use> {
         self.pump(store, &mut state)?;
         loop {
@@ -167,9 +178,9 @@ impl LockTable {
             }
             store.trans.check()?;
             store.client.check_patience()?;
-            if let Some(guest) = &guest
-                && state.machine.mode(guest.name) >= guest.mode
-                && state.flush.admit(guest.ino, guest.range)
+            if let Some(pages) = &pages
+                && state.machine.mode(name) >= pages.guest.into()
+                && state.flush.admit(pages.ino, pages.range)
             {
                 return Ok(Use::Guest);
             }
@@ -281,8 +292,8 @@ impl LockTable {
         }
     }
 
-    /// The `n`-th of the locks that go back, and what of it stays.
-    pub fn revoke(&self, n: usize) -> Option<(LockName, Mode)> {
+    /// The `n`-th of the locks that go back.
+    pub fn revoke(&self, n: usize) -> Option<Revoke> {
         self.state.lock().invalidate.get(n).copied()
     }
 
@@ -293,7 +304,7 @@ impl LockTable {
             return Ok(());
         }
         // Each lock is there once.
-        let (name, _) = state.invalidate.remove(0);
+        let Revoke { name, .. } = state.invalidate.remove(0);
         state.elsewhere.remove(&name);
         state.machine.invalidated(name, commit_nr).map_err(lock_error)?;
         self.pump_later(store, &mut state);
@@ -358,8 +369,8 @@ impl LockTable {
             Output::Answer { token, message } => {
                 store.client.answer(MSG_LOCK, token, 0, &payload_of(store, &message)?)?;
             }
-            Output::Invalidate { name, keep, .. } => {
-                state.invalidate.push((name, keep))?;
+            Output::Invalidate { name, held, keep } => {
+                state.invalidate.push(Revoke { name, held, keep })?;
                 self.revoked.notify_all();
             }
             Output::Acquired { ticket, .. } => {
@@ -371,12 +382,15 @@ impl LockTable {
     }
 }
 
-/// A request of a kernel that may be let in while a lock goes back.
-struct Guest {
-    name: LockName,
-    mode: Mode,
-    ino: u64,
-    range: ByteRange,
+/// What a request of a kernel for pages is about, which may be let in while their lock goes back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pages {
+    /// Of this inode.
+    pub ino: u64,
+    /// These bytes.
+    pub range: ByteRange,
+    /// What a guest needs: to read pages that are dropped again, no more than a lock for reading.
+    pub guest: LockMode,
 }
 
 /// A message to the server; one that gives all of a lock back says what of it is open here.

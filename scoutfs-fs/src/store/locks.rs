@@ -8,9 +8,8 @@ use scoutfs_item::{Bounds, ItemCache, ItemReader, Spot};
 use scoutfs_lock::{LockName, Mode};
 
 use super::Store;
-use super::flush::ByteRange;
 use super::hold::{Hold, Need};
-use super::lock_table::Use;
+use super::lock_table::{Pages, Use};
 use crate::error::{Error, Result};
 
 /// What a lock allows. The order is that of strength.
@@ -42,15 +41,10 @@ pub struct Locks<'a> {
 
 impl<'a> Locks<'a> {
     /// The lock of one inode, for a request that a kernel makes for pages of it.
-    pub(super) fn acquire_for_pages(
-        store: &'a Store,
-        ino: u64,
-        mode: LockMode,
-        range: ByteRange,
-    ) -> Result<Self> {
-        let name = LockName::group_of(ino);
+    pub(super) fn acquire_for_pages(store: &'a Store, mode: LockMode, pages: Pages) -> Result<Self> {
+        let name = LockName::group_of(pages.ino);
         let mut locks = Locks { store, held: Vec::with_capacity(1)?, used: Use::Granted };
-        locks.used = store.lock_table.acquire(store, name, mode, Some((ino, range)))?;
+        locks.used = store.lock_table.acquire(store, name, mode, Some(pages))?;
         // There is room.
         locks.held.push((name, mode))?;
         store.check_usable()?;

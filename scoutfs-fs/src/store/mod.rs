@@ -15,6 +15,7 @@
 //! | --- | --- |
 //! | `locks` | [`Locks`]: what an operation holds, and reading under it |
 //! | `lock_table` | the cluster locks of this mount |
+//! | `file_locks` | locks that programs have on files |
 //! | `flush` | pages that a kernel drops while their lock goes back |
 //! | `opens` | which inodes are open here |
 //! | `hold` | [`Hold`]: being in the transaction |
@@ -36,6 +37,7 @@
 //! are leaves.
 
 mod commit;
+mod file_locks;
 mod flush;
 mod hold;
 mod index;
@@ -68,7 +70,9 @@ pub use space::DataRun;
 pub use supply::StatFs;
 
 pub(crate) use commit::Wish;
-pub(crate) use lock_table::LockTable;
+pub(crate) use file_locks::FileLocks;
+use lock_table::Pages;
+pub(crate) use lock_table::{LockTable, Revoke};
 pub(crate) use opens::OpenInodes;
 pub(crate) use reader::Reader;
 pub(crate) use roots::RootsCell;
@@ -109,6 +113,7 @@ pub struct Store {
     pub(crate) trans: Trans,
     pub(crate) space: SpaceCell,
     pub(crate) lock_table: LockTable,
+    pub(crate) file_locks: FileLocks,
     pub(crate) opens: OpenInodes,
     pub(crate) client: Arc<Client>,
     pub(crate) worker: Worker,
@@ -149,10 +154,23 @@ impl Store {
         Locks::acquire(self, true, inos)
     }
 
-    /// The lock of one inode, for reading or writing bytes `first..end` of it. A kernel that keeps pages, and makes requests for
-    /// them, may do this while it is asked to drop them.
-    pub fn lock_bytes(&self, ino: u64, mode: LockMode, first: u64, end: u64) -> Result<Locks<'_>> {
-        Locks::acquire_for_pages(self, ino, mode, (first, end))
+    /// The lock of one inode, for changing bytes `first..end` of it. A kernel that keeps pages, and makes requests for them, may do
+    /// this while it is asked to drop them.
+    pub fn lock_bytes(&self, ino: u64, first: u64, end: u64) -> Result<Locks<'_>> {
+        let guest = LockMode::Write;
+        Locks::acquire_for_pages(self, LockMode::Write, Pages { ino, range: (first, end), guest })
+    }
+
+    /// As [`Store::lock_bytes`], for reading them into pages that need a lock of `mode`.
+    pub(crate) fn lock_bytes_to_read(
+        &self,
+        ino: u64,
+        mode: LockMode,
+        first: u64,
+        end: u64,
+    ) -> Result<Locks<'_>> {
+        let guest = LockMode::Read;
+        Locks::acquire_for_pages(self, mode, Pages { ino, range: (first, end), guest })
     }
 
     /// The device, for data.
@@ -204,6 +222,7 @@ impl Store {
     pub(crate) fn fail(&self, why: &'static str) {
         self.trans.fail(why);
         self.lock_table.wake();
+        self.file_locks.wake();
         self.worker.wake();
     }
 

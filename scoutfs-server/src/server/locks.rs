@@ -107,12 +107,14 @@ impl Server {
     /// A mount holds no lock any more, waits for none, and has nothing open.
     pub(super) fn locks_left(&mut self, rid: u64) {
         self.locks.server.handle_client_gone(rid);
+        self.file_locks.handle_client_gone(rid);
     }
 
     /// Ends recovery when every member that may hold locks from under a former server has told of them, or is gone.
     pub(super) fn locks_recover(&mut self) {
         if self.locks.server.is_recovering() && !self.members.live().any(|m| m.unknown_below > 0) {
             self.locks.server.finish_recovery();
+            self.file_locks.finish_recovery();
         }
     }
 
@@ -180,6 +182,6 @@ impl Server {
                 }
             }
         }
-        Ok(())
+        self.send_file_locks()
     }
 }

@@ -18,6 +18,7 @@
 //! | `merges` | which log is merged when, and what becomes of the pieces |
 //! | `reclaim` | taking back what a mount that is gone has left |
 //! | `locks` | cluster locks |
+//! | `file_locks` | locks that programs have on files |
 //!
 //! # What must hold
 //!
@@ -31,6 +32,7 @@ mod changes;
 mod clear;
 mod commit;
 mod deaths;
+mod file_locks;
 mod free_space;
 mod hand_over;
 mod horizon;
@@ -56,12 +58,14 @@ use scoutfs_format::BlockRef;
 use scoutfs_format::geometry::Geometry;
 use scoutfs_format::le::{I64, U32, U64};
 use scoutfs_format::msg::{
-    MAX_PAYLOAD, MSG_COMMIT_BELOW, MSG_DEATH, MSG_FINALIZED, MSG_HORIZON, MSG_INOS, MSG_JOIN, MSG_LEAVE,
-    MSG_LOCK, MSG_LOCK_REPORT, MSG_OPENS_REPORT, MSG_RECOVERED, MSG_RENEW, MSG_RESPONSE, MSG_SEQ,
-    MSG_SEQ_CLOSED, MSG_SPACE, MSG_SPACE_GIVE, MSG_SPACE_TAKEN, MSG_STATFS, MessageHeader, STATUS_AGAIN,
-    STATUS_CORRUPT, STATUS_INVALID, STATUS_IO, STATUS_NO_MEMORY, STATUS_NOT_MEMBER, STATUS_OK, StatfsReply,
+    MAX_PAYLOAD, MSG_COMMIT_BELOW, MSG_DEATH, MSG_FILE_LOCK, MSG_FILE_LOCK_REPORT, MSG_FINALIZED,
+    MSG_HORIZON, MSG_INOS, MSG_JOIN, MSG_LEAVE, MSG_LOCK, MSG_LOCK_REPORT, MSG_OPENS_REPORT, MSG_RECOVERED,
+    MSG_RENEW, MSG_RESPONSE, MSG_SEQ, MSG_SEQ_CLOSED, MSG_SPACE, MSG_SPACE_GIVE, MSG_SPACE_TAKEN, MSG_STATFS,
+    MessageHeader, STATUS_AGAIN, STATUS_CORRUPT, STATUS_INVALID, STATUS_IO, STATUS_NO_MEMORY,
+    STATUS_NOT_MEMBER, STATUS_OK, StatfsReply,
 };
 use scoutfs_format::voter::{ProcessId, SuperBlock};
+use scoutfs_lock::file_locks::FileLockServer;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::error::ServerError;
@@ -144,6 +148,7 @@ pub struct Server {
     /// See [`StatfsReply::pieces`].
     pieces: u64,
     locks: locks::Locks,
+    file_locks: FileLockServer<u64>,
     /// May be sent.
     ready: OrdMap<u64, Outgoing>,
     ready_next: u64,
@@ -285,6 +290,8 @@ impl Server {
             MSG_FINALIZED => self.finalized(slot, parse(payload)?),
             MSG_LOCK_REPORT => self.lock_report(from, payload),
             MSG_OPENS_REPORT => self.opens_report(from, payload),
+            MSG_FILE_LOCK => self.file_lock_request(from, id, payload),
+            MSG_FILE_LOCK_REPORT => self.file_lock_report(from, payload),
             MSG_RECOVERED => self.recovered(now, slot, parse(payload)?),
             _ => Err(Refusal::Status(STATUS_INVALID)),
         }

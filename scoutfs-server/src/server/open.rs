@@ -19,6 +19,7 @@ use scoutfs_format::space::{ENTRY_FREE, SPACE_META};
 use scoutfs_format::tree::MAX_TREE_HEIGHT;
 use scoutfs_format::voter::{ProcessId, SUPER_CLEAN, SuperBlock};
 use scoutfs_format::{Key, SECTOR_SIZE};
+use scoutfs_lock::file_locks::FileLockServer;
 use scoutfs_net::quorum::VoterBlock;
 use zerocopy::FromBytes;
 
@@ -244,6 +245,7 @@ impl Server {
             deaths_due: now,
             pieces: 0,
             locks: locks::Locks::new(term),
+            file_locks: FileLockServer::new(),
             ready: OrdMap::new(),
             ready_next: 0,
             waiting: Vec::new(),

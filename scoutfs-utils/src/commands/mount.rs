@@ -17,7 +17,7 @@ use crate::fuse::daemon::{self, Ready, Started};
 use crate::fuse::loopdev::{LoopDevice, LoopOptions};
 use crate::fuse::{self, MountKind, Session, SessionOptions};
 use crate::mount::options::Options;
-use crate::mount::{Adapter, EndSignals, LocalProcesses, this_process};
+use crate::mount::{Adapter, EndSignals, LocalProcesses, log, this_process};
 
 /// The type that `/proc/mounts` shows is `fuseblk.` and this.
 const SUBTYPE: &str = "scoutfs";
@@ -36,7 +36,7 @@ pub fn run(arguments: &Mount) -> Result<(), String> {
     if arguments.foreground {
         return serve(&device, &directory, &options, None).map(drop);
     }
-    let started = daemon::run_in_background(None, |ready| {
+    let started = daemon::run_in_background(options.log.clone(), |ready| {
         serve(&device, &directory, &options, Some(ready)).map(|()| 0)
     })
     .map_err(|e| e.to_string())?;
@@ -83,6 +83,8 @@ fn serve(path: &Path, directory: &Path, options: &Options, ready: Option<Ready>)
     });
     session.want = adapter.wanted();
     session.threads.readers = session.threads.readers.max(2);
+    // Pages that are dropped may be written before, while so many reads ahead of other files wait for their locks.
+    session.threads.max_background = 256;
     let session = match Session::mount(adapter.clone(), &session) {
         Ok(session) => session,
         Err(e) => {
@@ -93,6 +95,10 @@ fn serve(path: &Path, directory: &Path, options: &Options, ready: Option<Ready>)
     drop(loop_device);
     signals.unmount(session.mountpoint());
     if let Some(ready) = ready {
+        match &options.log {
+            Some(_) => log::to_file(path),
+            None => log::to_syslog(path),
+        }
         ready.serving().map_err(|e| e.to_string())?;
     }
     session.run().map_err(|e| e.to_string())

@@ -181,6 +181,16 @@ impl Interrupts {
         }
     }
 
+    /// Interrupts all requests that are served now.
+    pub(crate) fn raise_all(&self) {
+        for interrupt in self.lock_threads().iter() {
+            match interrupt.current.load(SeqCst) {
+                0 => {}
+                unique => drop(interrupt.raise(unique)),
+            }
+        }
+    }
+
     /// Whether a thread other than `me` serves a request.
     pub(crate) fn others_busy(&self, me: &Interrupt) -> bool {
         self.lock_threads().iter().any(|other| !std::ptr::eq(&**other, me) && other.current.load(SeqCst) != 0)

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! FUSE requests to operations of the filesystem and back: translate, call, translate.
 //!
-//! OPEN and RELEASE count open files, which other mounts must know of; files need no handle. FLUSH is answered ENOSYS, so that
-//! the kernel does without it: fcntl and flock locks are its own, and hold on this mount.
+//! OPEN and RELEASE count open files, which other mounts must know of. Files have handles for their locks alone: FLUSH says that
+//! a process closes a descriptor, and drops its fcntl locks; RELEASE names the owner of flock locks, and drops with the handle
+//! the locks of the open file description, of which the kernel says nothing.
 //!
 //! The kernel keeps names, attributes and pages as long as the mount has its lease, and drops them when locks go back
 //! (`caches`). It can change pages of a file that is open for writing without asking (mmap), and keeps pages locked while it
@@ -11,7 +12,7 @@
 //! Where to append is known to the core alone, so files that are open for appending bypass the kernel's pages.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use scoutfs_fs::data::AllocateMode;
@@ -24,12 +25,13 @@ use scoutfs_fs::{Error, Fs, Mount};
 
 use super::caches::FuseCaches;
 use super::caller::Credentials;
-use super::convert::{attr, errno, rdev_in, set_attr};
+use super::convert::{attr, errno, found_lock, rdev_in, set_attr, wanted_lock};
 use super::ioctl;
 use crate::fuse::{
-    AttrReply, Context, CopyFileRange, Create, DirPlusSink, DirSink, Entry, Errno, Fallocate, Filesystem,
-    Forgets, InitFlags, Ioctl, IoctlReply, Negotiated, Notifier, OpenReplyFlags, Opened, Read, ReadBuf,
-    Release, Rename, RenameFlags, Result, SetAttr, SetXattr, Statfs, StatxReply, Write,
+    AttrReply, Context, CopyFileRange, Create, DirPlusSink, DirSink, Entry, Errno, Fallocate, FileLock,
+    Filesystem, Forgets, InitFlags, Ioctl, IoctlReply, LockRequest, Negotiated, Notifier, OpenReplyFlags,
+    Opened, Read, ReadBuf, Release, Rename, RenameFlags, Result, SetAttr, SetXattr, Statfs, StatxReply,
+    Write,
 };
 
 /// The longest that the kernel may believe what it was told.
@@ -50,6 +52,8 @@ pub struct Adapter {
     has_epochs: AtomicBool,
     /// Set when the mount begins to serve.
     notifier: OnceLock<Notifier>,
+    /// Counts open files.
+    last_handle: AtomicU64,
 }
 
 impl Adapter {
@@ -61,6 +65,7 @@ impl Adapter {
             tells_acl_kill_sgid: AtomicBool::new(false),
             has_epochs: AtomicBool::new(false),
             notifier: OnceLock::new(),
+            last_handle: AtomicU64::new(0),
         }
     }
 
@@ -72,7 +77,8 @@ impl Adapter {
     pub fn wanted(&self) -> InitFlags {
         // Truncation comes as SETATTR, whether by an open or not.
         let without = InitFlags::ATOMIC_O_TRUNC | InitFlags::NO_OPENDIR_SUPPORT;
-        let more = InitFlags::DONT_MASK | InitFlags::DIRECT_IO_ALLOW_MMAP;
+        let locks = InitFlags::POSIX_LOCKS | InitFlags::FLOCK_LOCKS;
+        let more = InitFlags::DONT_MASK | InitFlags::DIRECT_IO_ALLOW_MMAP | locks;
         let mut want = (InitFlags::DEFAULT - without) | more;
         want.set(InitFlags::POSIX_ACL, self.acls);
         want
@@ -110,12 +116,19 @@ impl Adapter {
     /// Opens what was just made and looked up. Without success the look-up is void.
     fn open_new(&self, a: &FsAttr, flags: u32) -> Result<(Entry, Opened)> {
         match self.fs().open(a.ino, writes(flags)) {
-            Ok(()) => Ok((self.entry(a), opened(flags))),
+            Ok(()) => Ok((self.entry(a), self.opened(flags))),
             Err(e) => {
                 self.fs().forget(a.ino, 1);
                 Err(errno(e))
             }
         }
+    }
+
+    /// How opened files behave: the kernel's cache of a file stays when it is closed.
+    fn opened(&self, flags: u32) -> Opened {
+        let mut reply = OpenReplyFlags::KEEP_CACHE;
+        reply.set(OpenReplyFlags::DIRECT_IO, appends(flags));
+        Opened { fh: self.last_handle.fetch_add(1, Relaxed) + 1, flags: reply }
     }
 
     fn attr_reply(&self, a: &FsAttr) -> AttrReply {
@@ -125,13 +138,6 @@ impl Adapter {
 
 fn new_inode(ctx: &Context<'_>, mode: u32, umask: u32, rdev: u32) -> NewInode {
     NewInode { mode, umask, uid: ctx.uid, gid: ctx.gid, rdev: rdev_in(rdev) }
-}
-
-/// How opened files behave: the kernel's cache of a file stays when it is closed.
-fn opened(flags: u32) -> Opened {
-    let mut reply = OpenReplyFlags::KEEP_CACHE;
-    reply.set(OpenReplyFlags::DIRECT_IO, appends(flags));
-    Opened { fh: 0, flags: reply }
 }
 
 /// Whether a file that is open with these `O_*` flags can be changed.
@@ -151,7 +157,8 @@ fn may_change_tags(ctx: &Context<'_>, name: &[u8]) -> bool {
 
 impl Filesystem for Adapter {
     fn init(&self, negotiated: &Negotiated, notifier: Notifier) -> Result<()> {
-        let needed = self.wanted() & (InitFlags::POSIX_ACL | InitFlags::DONT_MASK);
+        let locks = InitFlags::POSIX_LOCKS | InitFlags::FLOCK_LOCKS;
+        let needed = self.wanted() & (InitFlags::POSIX_ACL | InitFlags::DONT_MASK | locks);
         if !negotiated.flags.contains(needed) {
             scoutfs_env::error!("this kernel's FUSE cannot do {:?}", needed - negotiated.flags);
             return Err(Errno::PROTO);
@@ -283,12 +290,34 @@ impl Filesystem for Adapter {
 
     fn open(&self, _: &Context<'_>, ino: u64, flags: u32, _: bool) -> Result<Opened> {
         self.fs().open(ino, writes(flags)).map_err(errno)?;
-        Ok(opened(flags))
+        Ok(self.opened(flags))
     }
 
     fn release(&self, _: &Context<'_>, ino: u64, release: &Release) -> Result<()> {
+        // The kernel does not say when an open file description with fcntl locks is gone, but that it is.
+        let dropped = self.fs().drop_locks_of_file(ino, release.fh, release.flock_owner);
         self.fs().release(ino, writes(release.flags));
-        Ok(())
+        dropped.map_err(errno)
+    }
+
+    fn flush(&self, _: &Context<'_>, ino: u64, _: u64, lock_owner: u64) -> Result<()> {
+        self.fs().drop_fcntl_locks(ino, lock_owner).map_err(errno)
+    }
+
+    fn getlk(&self, _: &Context<'_>, ino: u64, request: &LockRequest) -> Result<FileLock> {
+        let wanted = wanted_lock(ino, request)?;
+        Ok(found_lock(self.fs().test_lock(&wanted).map_err(errno)?, &request.lock))
+    }
+
+    fn setlk(&self, _: &Context<'_>, ino: u64, request: &LockRequest) -> Result<()> {
+        self.fs().set_lock(&wanted_lock(ino, request)?, None).map_err(errno)
+    }
+
+    fn setlkw(&self, ctx: &Context<'_>, ino: u64, request: &LockRequest) -> Result<()> {
+        let wanted = wanted_lock(ino, request)?;
+        let waker = self.fs().lock_waker();
+        let _guard = ctx.interrupt.on_interrupt(move || waker.wake());
+        self.fs().set_lock(&wanted, Some(&|| ctx.interrupt.is_raised())).map_err(errno)
     }
 
     fn opendir(&self, _: &Context<'_>, ino: u64, _: u32) -> Result<Opened> {

@@ -3,9 +3,10 @@
 
 use scoutfs_env::time::Timespec;
 use scoutfs_fs::Error;
+use scoutfs_fs::file_locks::{ByteRange, Found, LockClass, Mode, WantedLock};
 use scoutfs_fs::inode::{Attr as FsAttr, SetAttr as FsSetAttr, SetTime as FsSetTime};
 
-use crate::fuse::{Attr, Errno, SetAttr, SetTime, Timestamp};
+use crate::fuse::{Attr, Errno, FileLock, LockRequest, LockType, SetAttr, SetTime, Timestamp};
 
 /// An error as an errno. What a program is told is one number: the rest goes to the log.
 pub fn errno(e: Error) -> Errno {
@@ -55,6 +56,37 @@ pub fn attr(a: &FsAttr) -> Attr {
         gid: a.gid,
         rdev: rdev_out(a.rdev),
         blksize: 4096,
+    }
+}
+
+/// A lock that is asked for.
+pub fn wanted_lock(ino: u64, request: &LockRequest) -> Result<WantedLock, Errno> {
+    let FileLock { start, end, typ, pid } = request.lock;
+    Ok(WantedLock {
+        ino,
+        class: if request.flock { LockClass::Flock } else { LockClass::Fcntl },
+        owner: request.owner,
+        file: request.fh,
+        pid,
+        range: ByteRange::new(start, end).ok_or(Errno::INVAL)?,
+        mode: match typ {
+            LockType::Read => Mode::Read,
+            LockType::Write => Mode::Write,
+            LockType::Unlock => Mode::Null,
+        },
+    })
+}
+
+/// A lock in the way of one that is asked for; if there is none, that one as it could be taken.
+pub fn found_lock(found: Option<Found>, asked: &FileLock) -> FileLock {
+    match found {
+        Some(Found { range, mode, pid }) => FileLock {
+            start: range.start(),
+            end: range.end(),
+            typ: if mode == Mode::Write { LockType::Write } else { LockType::Read },
+            pid,
+        },
+        None => FileLock { typ: LockType::Unlock, ..*asked },
     }
 }
 

@@ -9,6 +9,7 @@
 //! | `caches` | what the kernel keeps, dropped when locks go back |
 //! | `caller` | groups and capabilities of who asks |
 //! | `convert` | attributes, times and errors between the two |
+//! | `log` | where the log of a mount in the background goes |
 //! | `signals` | unmounting when the process is asked to end |
 //! | `ioctl` | the ioctls of a mounted volume |
 //! | `user_memory` | the memory of who called an ioctl |
@@ -18,6 +19,7 @@ mod caches;
 mod caller;
 mod convert;
 mod ioctl;
+pub mod log;
 pub mod options;
 mod process;
 mod signals;

@@ -2,6 +2,7 @@
 //! Mount options: what follows `-o`.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::fuse::MountFlags;
@@ -17,6 +18,8 @@ pub struct Options {
     pub commit_interval: Option<Duration>,
     /// POSIX access control lists are on.
     pub acl: bool,
+    /// The log of a mount in the background goes to this file, an absolute path, and not to syslog.
+    pub log: Option<PathBuf>,
     /// For the kernel.
     pub flags: MountFlags,
 }
@@ -28,6 +31,7 @@ impl Default for Options {
             read_only: false,
             commit_interval: None,
             acl: true,
+            log: None,
             flags: MountFlags::empty(),
         }
     }
@@ -68,6 +72,14 @@ impl Options {
                     options.commit_interval = Some(Duration::from_millis(ms));
                     continue;
                 }
+                ("log", Some(value)) => {
+                    let path = PathBuf::from(value);
+                    if !path.is_absolute() {
+                        return Err(format!("log={value} is not an absolute path"));
+                    }
+                    options.log = Some(path);
+                    continue;
+                }
                 ("acl" | "noacl", None) => {
                     options.acl = name == "acl";
                     continue;
@@ -100,7 +112,7 @@ impl Options {
                     continue;
                 }
                 (name, _) if name.starts_with("x-") || name.starts_with("comment") => continue,
-                ("server_addr" | "commit_interval_ms", None) => {
+                ("server_addr" | "commit_interval_ms" | "log", None) => {
                     return Err(format!("the mount option {name} needs a value"));
                 }
                 _ => return Err(format!("unknown mount option '{option}'")),
@@ -139,6 +151,8 @@ mod tests {
             "server_addr=host:1",
             "server_addr=1.2.3.4:99999",
             "commit_interval_ms=5",
+            "log",
+            "log=here",
             "frobnicate",
             "noacl=1",
             "ro=1",

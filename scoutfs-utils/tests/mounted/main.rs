@@ -13,7 +13,9 @@
 //! | `quick_start` | what an administrator types first |
 //! | `durability` | what was synced survives the death of the daemon |
 //! | `cluster` | several nodes on one volume: what one does the others see |
+//! | `cluster_chaos` | all of that and pulled cables, at random, under load |
 //! | `cluster_deaths` | nodes that are killed, and nodes that sleep |
+//! | `wires` | a network of namespaces for nodes |
 //! | `killed` | the same a hundred times at any moment, under the loads of `load` |
 //! | `programs` | tar, git, and a large directory |
 //! | `acls` | POSIX access control lists |
@@ -21,6 +23,8 @@
 //! | `posix` | files, links, names, attributes and permissions |
 //! | `limits` | the largest files, the oldest and the newest times |
 //! | `sharing` | several processes at once: listing, appending, locks, set-ID bits |
+//! | `file_locks` | locks of fcntl and flock, on one node and several |
+//! | `locker` | a process that takes locks as it is told |
 //! | `data` | file content: holes, mapped memory, direct IO |
 //! | `deadlocks` | calls whose memory is a mapping of the mount |
 //! | `full_volume` | filling to the brim, and getting the space back |
@@ -36,12 +40,14 @@
 
 mod acls;
 mod cluster;
+mod cluster_chaos;
 mod cluster_deaths;
 mod commands;
 mod data;
 mod deadlocks;
 mod durability;
 mod errors;
+mod file_locks;
 mod fsx;
 mod full_volume;
 mod handles;
@@ -50,6 +56,7 @@ mod ioctl_hostile;
 mod killed;
 mod limits;
 mod load;
+mod locker;
 mod model;
 mod pattern;
 mod posix;
@@ -61,4 +68,5 @@ mod sharing;
 mod syscalls;
 mod user;
 mod volume;
+mod wires;
 mod xattrs;

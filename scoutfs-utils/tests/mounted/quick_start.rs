@@ -12,7 +12,7 @@ use crate::run::{program, run, scoutfs};
 use crate::volume::{Volume, is_mount_point};
 
 /// `(seq, ino)` of each entry of what `walk-inodes` printed.
-fn parse(text: &str) -> Vec<(u64, u64)> {
+pub fn parse(text: &str) -> Vec<(u64, u64)> {
     let mut entries = Vec::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let fields: Vec<u64> = line.split_whitespace().map(|f| f.parse().expect(line)).collect();

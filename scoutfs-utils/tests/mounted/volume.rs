@@ -87,15 +87,29 @@ impl Volume {
     }
 
     /// Mounts as one node of several, on a directory of the node's name, with these options. The node calls the image by a name
-    /// of its own, by which its daemon is known.
+    /// of its own, by which its daemon is known, and a log, which is shown when the test fails.
     pub fn mount_node(&self, name: &str, options: &str) -> Mounted<'_> {
+        self.mount_node_by(name, options, |command| command)
+    }
+
+    /// As [`Volume::mount_node`], by a command that is made of the one that mounts.
+    pub fn mount_node_by(
+        &self,
+        name: &str,
+        options: &str,
+        by: impl FnOnce(Command) -> Command,
+    ) -> Mounted<'_> {
         let directory = self.directory(name);
         let image = self.beside(&format!("image-of-{name}"));
         if !image.exists() {
             std::os::unix::fs::symlink("image", &image).unwrap();
         }
         let mounted = Mounted::new(self, image.clone(), directory.clone(), None);
-        run(scoutfs(["mount", "-o", options]).arg(&image).arg(&directory));
+        let log = self.beside(&format!("{name}.log"));
+        let options = format!("{options},log={}", log.display());
+        let mut command = scoutfs(["mount", "-o", &options]);
+        command.arg(&image).arg(&directory);
+        run(by(command));
         mounted
     }
 
@@ -125,6 +139,15 @@ impl Volume {
         run_well_for(scoutfs(["check"]).arg(self.image()), SOON);
     }
 
+    fn show_logs(&self) {
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|extension| extension == "log") {
+                eprintln!("{}:\n{}", path.display(), fs::read_to_string(&path).unwrap_or_default());
+            }
+        }
+    }
+
     /// The newest super block says that nobody serves.
     pub fn is_clean(&self) -> bool {
         let bytes = fs::read(self.image()).unwrap();
@@ -141,6 +164,9 @@ impl Volume {
 
 impl Drop for Volume {
     fn drop(&mut self) {
+        if thread::panicking() {
+            self.show_logs();
+        }
         // A failed test's volume can be looked at.
         if thread::panicking() && std::env::var_os("KEEP_VOLUME").is_some() {
             eprintln!("kept {}", self.dir.display());

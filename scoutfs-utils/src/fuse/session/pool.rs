@@ -33,7 +33,7 @@ use crate::fuse::interrupt::{Interrupt, Interrupts};
 use crate::fuse::protocol::flags::InitFlags;
 use crate::fuse::protocol::reply::ReplyBuf;
 use crate::fuse::protocol::request::{Operation, ProtocolError, decode_header, decode_operation};
-use crate::fuse::types::Result as Answer;
+use crate::fuse::types::{LockType, Result as Answer};
 
 /// How often DESTROY looks whether the other threads are done.
 const DRAIN_POLL: Duration = Duration::from_millis(1);
@@ -208,6 +208,8 @@ impl<'a> Pool<'a> {
     fn end(&self) {
         self.lock().ended = true;
         self.unpark.notify_all();
+        // Nobody is left who waits for an answer, though some may wait for a lock.
+        self.interrupts.raise_all();
     }
 
     /// The mount cannot be served any more: ends it, so that neither its users nor the other threads wait for ever.
@@ -269,7 +271,9 @@ impl<'a> Pool<'a> {
             }
             other => Some(other),
         };
-        let waits_for_lock = matches!(operation, Some(Ok(Operation::Setlkw(_))));
+        // To give one back never waits.
+        let waits_for_lock = matches!(&operation,
+            Some(Ok(Operation::Setlkw(request))) if request.lock.typ != LockType::Unlock);
         let mut lock_waiter = None;
         if waits_for_lock {
             lock_waiter = self.lock_waiter();
@@ -282,6 +286,10 @@ impl<'a> Pool<'a> {
             self.ensure_reader(scope);
         }
         self.interrupts.begin(interrupt, header.unique);
+        if lock_waiter.is_some() && self.lock().ended {
+            // It was read just before.
+            self.interrupts.raise(header.unique);
+        }
         let answer = match operation {
             None => Err(Errno::NOLCK),
             Some(Ok(Operation::Destroy)) => {

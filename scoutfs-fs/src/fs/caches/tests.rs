@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A kernel that has pages locked while its requests wait, between two mounts of one volume.
+
+use core::time::Duration;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc as StdArc, Mutex};
+use std::thread;
+use std::time::Instant;
+use std::vec::Vec;
+
+use scoutfs_format::item::ROOT_INO;
+
+use super::*;
+use crate::counters::Counter;
+use crate::fs::testing::{FILE, Pair};
+use crate::node::Mount;
+
+/// What waits this long waits for ever.
+const FOREVER: Duration = Duration::from_secs(20);
+
+/// A kernel that faults a page in when it is about to look names up again. It has the page locked until its request is answered, and
+/// whoever drops pages meanwhile waits for it.
+struct FaultingKernel {
+    mount: StdArc<Mount>,
+    ino: u64,
+    /// It does so once, and says with which result.
+    fault: Mutex<Option<Sender<Vec<u8>>>>,
+    /// The page is not locked any more.
+    unlocked: Mutex<Option<Receiver<()>>>,
+    stuck: Sender<()>,
+}
+
+impl KernelCaches for FaultingKernel {
+    fn forget_names(&self) {
+        let Some(result) = self.fault.lock().unwrap().take() else { return };
+        let (unlock, unlocked) = channel();
+        *self.unlocked.lock().unwrap() = Some(unlocked);
+        let (mount, ino) = (self.mount.clone(), self.ino);
+        let waits = || mount.fs().store().counters.get(Counter::LockWait);
+        let before = waits();
+        let reader = mount.clone();
+        thread::spawn(move || {
+            let mut page = std::vec![0; 4096];
+            let len = reader.fs().read(ino, 0, &mut page).unwrap();
+            page.truncate(len);
+            let _ = (unlock.send(()), result.send(page));
+        });
+        let start = Instant::now();
+        while waits() == before && start.elapsed() < FOREVER {
+            thread::yield_now();
+        }
+    }
+
+    fn forget_attributes(&self, _: u64) -> bool {
+        true
+    }
+
+    fn forget_pages(&self, _: u64, _: u64, _: u64) {
+        if let Some(unlocked) = self.unlocked.lock().unwrap().take()
+            && unlocked.recv_timeout(FOREVER).is_err()
+        {
+            self.stuck.send(()).unwrap();
+        }
+    }
+}
+
+/// What `read` sees that begins just when the lock goes back that the mount holds for reading, of a file that is open for writing there
+/// or is not.
+fn read_that_begins_when_the_lock_goes_back(open_for_writing: bool) {
+    let pair = Pair::new();
+    let (a, b) = (&pair.a, &pair.b);
+    let ino = a.fs().create(ROOT_INO, b"file", &FILE).unwrap().ino;
+    a.fs().write(ino, 0, b"first").unwrap();
+    b.fs().open(ino, open_for_writing).unwrap();
+    // Its pages are kept.
+    let mut page = [0; 5];
+    b.fs().read(ino, 0, &mut page).unwrap();
+    // From now on both hold the lock for reading.
+    a.fs().getattr(ino).unwrap();
+    let (stuck, is_stuck) = channel();
+    let (fault, faulted) = channel();
+    let kernel: Box<dyn KernelCaches> = Box::new(FaultingKernel {
+        mount: b.clone(),
+        ino,
+        fault: Mutex::new(Some(fault)),
+        unlocked: Mutex::new(None),
+        stuck,
+    });
+    b.fs().set_kernel_caches(Arc::new(kernel).unwrap());
+    a.fs().write(ino, 0, b"later").unwrap();
+    let seen = faulted.recv_timeout(FOREVER).expect("the read ends");
+    assert!(
+        is_stuck.try_recv().is_err(),
+        "pages were to be dropped that a request has locked that waits for the lock"
+    );
+    // Whoever needs no stronger lock may be let in before the other writes.
+    assert!(seen == b"later" || !open_for_writing && seen == b"first", "{seen:?}");
+    b.fs().release(ino, open_for_writing);
+}
+
+#[test]
+fn a_read_that_waits_for_a_lock_for_writing_does_not_keep_that_for_reading_from_going_back() {
+    read_that_begins_when_the_lock_goes_back(true);
+}
+
+#[test]
+fn a_read_whose_pages_are_being_dropped_is_let_in() {
+    read_that_begins_when_the_lock_goes_back(false);
+}
