@@ -5,10 +5,12 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Volume, file};
+use common::{Own, Volume, file};
 use scoutfs_format::item::ROOT_INO;
 use scoutfs_fs::dir::RenameFlags;
 use scoutfs_fs::{Error, Fs, Mount};
@@ -273,4 +275,126 @@ fn more_nodes_may_die_than_there_are_slots() {
     }
     first.unmount().unwrap();
     volume.check();
+}
+
+/// The leader cannot write as the leader, or its mount cannot commit: it gives up leadership and its voter slot, and the others go
+/// on, in one election.
+#[test]
+fn another_leads_when_the_server_or_the_mount_of_the_leader_has_failed() {
+    thread::scope(|scope| {
+        for of_server in [true, false] {
+            scope.spawn(move || {
+                let volume = Volume::with_quorum(256 << 20, 2);
+                let ways: Vec<Arc<Own>> = (0..3).map(|_| Arc::default()).collect();
+                let mut nodes: Vec<Mount> = thread::scope(|scope| {
+                    let open = |own| volume.node_with(address(), own);
+                    let opening: Vec<_> = ways.iter().map(|own| scope.spawn(move || open(own))).collect();
+                    opening.into_iter().map(|node| node.join().unwrap()).collect()
+                });
+                let ino = nodes[0].fs().create(ROOT_INO, b"before", &file()).unwrap().ino;
+                nodes[0].fs().write(ino, 0, &[1; 5000]).unwrap();
+                nodes[0].fs().sync().unwrap();
+                let leader = ways.iter().position(|own| own.leads.load(Ordering::Relaxed)).unwrap();
+                let way = &ways[leader];
+                let broken = if of_server { &way.no_supers } else { &way.no_records };
+                broken.store(true, Ordering::Relaxed);
+                let began = Instant::now();
+                let failed = nodes.remove(leader);
+                while failed.fs().create(ROOT_INO, b"lost", &file()).is_ok() {
+                    assert!(began.elapsed() < Duration::from_secs(60), "the leader's mount goes on");
+                    let _ = failed.fs().sync();
+                    // What the server must make durable.
+                    let _ =
+                        nodes[0].fs().create(ROOT_INO, format!("{:?}", began.elapsed()).as_bytes(), &file());
+                    let _ = nodes[0].fs().sync();
+                    thread::sleep(Duration::from_millis(50));
+                    let _ = failed.fs().unlink(ROOT_INO, b"lost");
+                }
+                for node in &nodes {
+                    let ino = node.fs().lookup(ROOT_INO, b"before").unwrap().ino;
+                    assert_eq!(content(node.fs(), ino), [1; 5000]);
+                }
+                nodes[0].fs().create(ROOT_INO, b"after", &file()).unwrap();
+                assert!(nodes[1].fs().lookup(ROOT_INO, b"after").is_ok());
+                // Nobody has unmounted the one that failed; its voter slot is for others.
+                while volume.owned_voter_slots() != 2 {
+                    assert!(
+                        began.elapsed() < Duration::from_secs(60),
+                        "the slot of the failed mount is kept"
+                    );
+                    thread::sleep(Duration::from_millis(50));
+                }
+                let third = volume.node(address(), true);
+                assert!(third.fs().lookup(ROOT_INO, b"after").is_ok());
+                assert!(failed.unmount().is_err());
+                nodes.push(third);
+                for node in nodes {
+                    node.unmount().unwrap();
+                }
+                volume.check();
+            });
+        }
+    });
+}
+
+fn counter(fs: &Fs, name: &str) -> u64 {
+    let mut found = None;
+    fs.for_each_counter(&mut |counter, value| {
+        if counter == name {
+            found = Some(value);
+        }
+        Ok(())
+    })
+    .unwrap();
+    found.unwrap_or_else(|| panic!("no counter {name}"))
+}
+
+/// Who gets a lock reads the slot of the mount that had it, and no others: about one ring and one super block for each hand-over.
+#[test]
+fn a_lock_that_goes_from_node_to_node_makes_them_read_one_slot_each_time() {
+    let volume = Volume::new(256 << 20);
+    let server = address();
+    let nodes: Vec<Mount> = (0..4).map(|n| volume.node(server, n == 0)).collect();
+    for (n, node) in nodes.iter().enumerate() {
+        node.fs().mkdir(ROOT_INO, format!("{n}").as_bytes(), &common::dir()).unwrap();
+    }
+    let read = || nodes.iter().map(|node| counter(node.fs(), "device_read_bytes")).sum::<u64>();
+    let dir = nodes[0].fs().mkdir(ROOT_INO, b"dir", &common::dir()).unwrap().ino;
+    let before = read();
+    let turns = 40;
+    for turn in 0..turns {
+        let node = &nodes[1 + turn as usize % 2];
+        node.fs().create(dir, format!("file{turn}").as_bytes(), &file()).unwrap();
+    }
+    let each = (read() - before) / turns;
+    println!("{each} bytes read for each hand-over");
+    let ring = 64 * 4096;
+    assert!(each < 2 * ring, "{each} bytes read for each hand-over");
+    for node in nodes.into_iter().rev() {
+        node.unmount().unwrap();
+    }
+    volume.check();
+}
+
+/// What is in a transaction needs no server to become durable: it has its number, and the next one gets its own when somebody enters it.
+#[test]
+fn a_client_whose_server_is_gone_syncs_and_unmounts_within_its_lease() {
+    let volume = Volume::new(256 << 20);
+    let server = volume.node(address(), true);
+    let client = volume.try_client().unwrap();
+    let ino = client.fs().create(ROOT_INO, b"file", &file()).unwrap().ino;
+    client.fs().write(ino, 0, &[1; 5000]).unwrap();
+    client.fs().sync().unwrap();
+    client.fs().write(ino, 0, &[2; 5000]).unwrap();
+    drop(server);
+    client.fs().sync().unwrap();
+    let crashed = volume.crash();
+    client.unmount().unwrap();
+    volume.check();
+    crashed.check();
+    for volume in [volume, crashed] {
+        let mount = volume.mount();
+        assert_eq!(content(mount.fs(), ino), [2; 5000]);
+        mount.unmount().unwrap();
+    }
 }

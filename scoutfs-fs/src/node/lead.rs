@@ -16,6 +16,7 @@ use scoutfs_env::{Arc, Box, memory, time};
 use scoutfs_server::super_block::read_super;
 use scoutfs_server::{DeathOracle, Server, ServerError};
 
+use super::leadership::Acting;
 use super::server_host::{Door, MEMORY_LIMIT, ServerHost};
 use super::voter::{Rank, Ranks};
 use crate::counters::Counters;
@@ -80,6 +81,11 @@ fn run(shared: &Shared, parts: &Parts) {
     let Rank::Leads { slot, term } = shared.ranks.wait(|| shared.stop.load(Ordering::Acquire)) else {
         return;
     };
+    let leadership = shared.ranks.leadership();
+    let acting = Acting::new(&leadership);
+    if leadership.is_lost() {
+        return;
+    }
     match memory::patiently(MEMORY_LIMIT, || serve(shared, parts, slot, term)) {
         Ok(host) => {
             *parts.door.lock() = Some(host.door());
@@ -87,9 +93,10 @@ fn run(shared: &Shared, parts: &Parts) {
         }
         Err(e) => {
             scoutfs_env::error!("this node was elected and cannot serve: {e}");
-            shared.ranks.leadership().lose();
+            leadership.lose();
         }
     }
+    drop(acting);
 }
 
 fn serve(shared: &Shared, parts: &Parts, slot: u32, term: u64) -> Result<ServerHost> {

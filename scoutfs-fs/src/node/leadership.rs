@@ -6,9 +6,10 @@
 //!
 //! Locking: one mutex, a leaf, for sleeping.
 
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 
+use scoutfs_env::Arc;
 use scoutfs_env::fault::{Fault, planted};
 use scoutfs_env::sync::{Condvar, Mutex};
 use scoutfs_env::time::{self, Mono};
@@ -21,8 +22,26 @@ pub(crate) struct Leadership {
     /// End of the lease, in nanoseconds of the monotonic clock.
     lease_until: AtomicU64,
     lost: AtomicBool,
+    /// Threads that write as the leader.
+    acting: AtomicU32,
     asleep: Mutex<()>,
     changed: Condvar,
+}
+
+/// Held by a thread that writes as the leader, or is about to: it looks afterwards whether leadership is lost.
+pub(super) struct Acting(Arc<Leadership>);
+
+impl Acting {
+    pub fn new(leadership: &Arc<Leadership>) -> Self {
+        leadership.acting.fetch_add(1, Ordering::SeqCst);
+        Acting(leadership.clone())
+    }
+}
+
+impl Drop for Acting {
+    fn drop(&mut self) {
+        self.0.acting.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// What waiting for a valid lease has come to.
@@ -41,6 +60,7 @@ impl Leadership {
         Leadership {
             lease_until: AtomicU64::new(lease_until.as_ns()),
             lost: AtomicBool::new(false),
+            acting: AtomicU32::new(0),
             asleep: Mutex::new(()),
             changed: Condvar::new(),
         }
@@ -55,13 +75,18 @@ impl Leadership {
 
     /// Another leads, or may. It stays so.
     pub fn lose(&self) {
-        self.lost.store(true, Ordering::Release);
+        self.lost.store(true, Ordering::SeqCst);
         self.wake();
     }
 
     /// Whether leadership is lost.
     pub fn is_lost(&self) -> bool {
-        self.lost.load(Ordering::Acquire)
+        self.lost.load(Ordering::SeqCst)
+    }
+
+    /// Whether anything may still be written as the leader. Once leadership is lost and this is false, it stays so.
+    pub(super) fn is_acting(&self) -> bool {
+        self.acting.load(Ordering::SeqCst) > 0
     }
 
     fn wake(&self) {

@@ -29,6 +29,10 @@ pub(super) fn start(store: &Arc<Store>, requests: Arc<InFlight>) -> Result<JoinH
 fn keep(store: &Store, requests: &InFlight) {
     let mut asked = Mono::ZERO;
     while !store.client.wait_closed(LOOK) {
+        // One that has failed is given up when its lease ends.
+        if store.trans.check().is_err() {
+            return;
+        }
         let now = time::mono_now();
         let stuck = requests.tick() > STUCK;
         if stuck || now.saturating_duration_since(asked) < store.numbers.lease() / 4 {

@@ -270,6 +270,9 @@ impl Mount {
             return Ok(());
         }
         self.begin_unmount();
+        if let Some(voter) = &running.voter {
+            voter.begin_unmount();
+        }
         self.fs.drop_reservations();
         if let Some(orphans) = running.orphans.take() {
             orphans.stop();
@@ -342,8 +345,11 @@ impl Running {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        self.store.fail("the mount is gone");
         let mut running = core::mem::take(&mut *self.running.lock());
+        if let Some(voter) = &running.voter {
+            voter.abandon();
+        }
+        self.store.fail("the mount is gone");
         // The server writes no clean state for a mount that did not leave.
         if let Some(server) = running.server.take() {
             server.abandon();

@@ -26,7 +26,7 @@ use scoutfs_net::connection::Secret;
 use scoutfs_server::merge_job::{MergeJob, MergeResult};
 use scoutfs_server::{DeathOracle, Server};
 
-use super::leadership::{Leadership, Lease};
+use super::leadership::{Acting, Leadership, Lease};
 use super::peers::Peers;
 use super::socket::{Identity, Inbox, Input, Socket};
 use crate::counters::{Counter, Counters};
@@ -63,6 +63,14 @@ struct Merge {
     job: Option<MergeJob>,
     result: Option<MergeResult>,
     stop: bool,
+}
+
+impl Shared {
+    /// The merger ends with its piece.
+    fn stop_merger(&self) {
+        self.merge.lock().stop = true;
+        self.merge_changed.notify_all();
+    }
 }
 
 /// The running server of this node.
@@ -118,17 +126,26 @@ impl ServerHost {
         })?;
         let spawn_failed = |_| Error::NoMemory;
         let for_server = shared.clone();
+        let (server_acts, merger_acts) = (Acting::new(&leadership), Acting::new(&leadership));
         let server = thread::spawn("scoutfs-server", move || {
             let mut peers = Peers::new(for_server.identity.fsid, for_server.identity.term);
             let oracle = oracle.as_ref();
-            memory::patiently(MEMORY_LIMIT, || serve(server, &mut peers, &for_server, &leadership, oracle));
+            let stopped = memory::patiently(MEMORY_LIMIT, || {
+                serve(server, &mut peers, &for_server, &leadership, oracle)
+            });
             for_server.inbox.close();
+            for_server.stop_merger();
+            if !stopped {
+                leadership.lose();
+            }
+            drop(server_acts);
             peers.finish();
         })
         .map_err(spawn_failed)?;
         let for_merger = shared.clone();
         let merger = thread::spawn("scoutfs-merge", move || {
-            memory::patiently(MEMORY_LIMIT, || merge(&for_merger, &cache))
+            memory::patiently(MEMORY_LIMIT, || merge(&for_merger, &cache));
+            drop(merger_acts);
         })
         .map_err(spawn_failed)?;
         Ok(ServerHost { shared, server: Some(server), merger: Some(merger) })
@@ -155,8 +172,7 @@ impl ServerHost {
         if let Some(server) = self.server.take() {
             server.join();
         }
-        self.shared.merge.lock().stop = true;
-        self.shared.merge_changed.notify_all();
+        self.shared.stop_merger();
         if let Some(merger) = self.merger.take() {
             merger.join();
         }
@@ -169,13 +185,15 @@ impl Drop for ServerHost {
     }
 }
 
+/// False when it ends otherwise than by being stopped: leadership is lost, or the server has failed. Nothing is answered then: mounts ask
+/// the next server again, which goes on with what is durable.
 fn serve(
     mut server: Server,
     peers: &mut Peers,
     shared: &Shared,
     leadership: &Leadership,
     oracle: Option<&Oracle>,
-) {
+) -> bool {
     // Whether the merger has a piece.
     let mut is_out = false;
     let mut deaths_due = time::mono_now().saturating_add(DEATHS_CHECK);
@@ -189,7 +207,7 @@ fn serve(
         };
         let inputs = shared.inbox.take(wait);
         if !may_act(&mut server, shared, leadership) {
-            return;
+            return false;
         }
         for input in &inputs {
             if matches!(input, Input::Closed { .. }) {
@@ -224,8 +242,12 @@ fn serve(
         {
             scoutfs_env::error!("server: a commit failed: {e}");
         }
+        if server.failed().is_some() {
+            scoutfs_env::error!("the server of this node has failed: another is to lead");
+            return false;
+        }
         if !may_act(&mut server, shared, leadership) {
-            return;
+            return false;
         }
         let mut merge = shared.merge.lock();
         if merge.job.is_none()
@@ -244,7 +266,7 @@ fn serve(
         }
         if let Err(e) = sent.and_then(|()| peers.transmit()) {
             scoutfs_env::error!("server: a message cannot be sent: {e}");
-            return;
+            return false;
         }
         if stopping {
             break;
@@ -266,6 +288,7 @@ fn serve(
             scoutfs_env::error!("server: writing the clean state: {e}");
         }
     }
+    true
 }
 
 /// Waits until the lease as the leader is valid. False when there will be none.

@@ -112,6 +112,7 @@ pub(crate) struct VoterHost {
 struct Shared {
     leave: AtomicBool,
     abandon: AtomicBool,
+    unmounts: AtomicBool,
     ranks: Arc<Ranks>,
     store: Mutex<Option<Arc<Store>>>,
 }
@@ -121,9 +122,35 @@ impl Shared {
         Ok(Arc::new(Shared {
             leave: AtomicBool::new(false),
             abandon: AtomicBool::new(false),
+            unmounts: AtomicBool::new(false),
             ranks: Arc::new(Ranks::new(rank, lease_until)?)?,
             store: Mutex::new(None),
         })?)
+    }
+
+    /// Whether the mount has failed, other than by being unmounted.
+    fn mount_has_failed(&self) -> bool {
+        let failed = self.store.lock().as_ref().is_some_and(|store| store.trans.check().is_err());
+        failed && !self.unmounts.load(Ordering::Acquire)
+    }
+
+    /// Looks whether the slot is to be left although nobody unmounts: the mount has failed or can lead no more, and nothing is written
+    /// as the leader any more.
+    fn gives_up(&self) -> bool {
+        let leadership = &self.ranks.leadership;
+        if self.mount_has_failed() && !leadership.is_lost() {
+            scoutfs_env::info!("the mount has failed: its voter slot is left to others");
+            leadership.lose();
+            self.ranks.set(Rank::Lost);
+        }
+        if !leadership.is_lost() {
+            return false;
+        }
+        if *self.ranks.rank.lock() != Rank::Lost {
+            self.lost();
+        }
+        // What is dropped is to look like a crash.
+        !leadership.is_acting() && !self.abandon.load(Ordering::Acquire)
     }
 
     fn lost(&self) {
@@ -398,6 +425,16 @@ impl VoterHost {
         }
     }
 
+    /// The mount ends: from now on that is no failure.
+    pub fn begin_unmount(&self) {
+        self.shared.unmounts.store(true, Ordering::Release);
+    }
+
+    /// The mount is dropped: the slot is left as by a crash.
+    pub fn abandon(&self) {
+        self.shared.abandon.store(true, Ordering::Release);
+    }
+
     /// Leaves the slot cleanly.
     pub fn leave(mut self) {
         self.shared.leave.store(true, Ordering::Release);
@@ -413,19 +450,23 @@ impl VoterHost {
 
 impl Drop for VoterHost {
     fn drop(&mut self) {
-        self.shared.abandon.store(true, Ordering::Release);
+        self.abandon();
         self.join();
     }
 }
 
 /// Beats until the slot is left. On a disk that takes no writes any more it is given up after `patience`: a crash would
 /// look the same. `oracle` tells whose death is certain.
+///
+/// The slot of a mount that has failed is left as well, so that somebody else can have it, and lead: when nothing is written as the
+/// leader any more, and after it has voted for another leader if it was one.
 fn beat(mut runner: Runner, shared: &Shared, patience: Duration, oracle: Option<&dyn DeathOracle>) {
     let ranks = &shared.ranks;
     let mut left_by = None;
     let mut slot = None;
     while !shared.abandon.load(Ordering::Acquire) || left_by.is_some() {
-        if left_by.is_none() && shared.leave.load(Ordering::Acquire) {
+        let leaves = shared.leave.load(Ordering::Acquire) || shared.gives_up();
+        if left_by.is_none() && leaves {
             let now = time::mono_now();
             left_by = Some(now.saturating_add(patience));
             runner.machine.leave(now);

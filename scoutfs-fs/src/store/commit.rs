@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Closing a transaction and making it durable.
 //!
-//! The steps: the seq of the next transaction is fetched first, so that no message is needed while nobody can enter; the
-//! transaction is closed; its dirty items become a tail that readers see; the next one is opened; the closed
+//! The steps: the transaction is closed; its dirty items become a tail that readers see; the next one is opened; the closed
 //! one is written (see `slot`). Only the last step does IO, and operations go on meanwhile.
 //!
 //! # Running out of memory
@@ -57,8 +56,9 @@ impl Store {
                     }
                     return Ok((seq, version));
                 }
-                Entered::Full => self.commit(Wish::default())?,
-            };
+                Entered::Full => drop(self.commit(Wish::default())?),
+                Entered::Unnumbered => self.number_trans()?,
+            }
         }
     }
 
@@ -90,9 +90,8 @@ impl Store {
     /// Commits, or gives back, every seq below `seq`. Gives the number of the newest durable record.
     pub(crate) fn commit_below(&self, seq: u64) -> Result<u64> {
         let mut slot = self.slot.lock();
-        self.numbers.drop_seq_below(seq);
         // One that could not be finished is below.
-        if self.trans.seq() < seq || slot.closed.is_some() {
+        if self.trans.raise_floor(seq) || slot.closed.is_some() {
             self.commit_locked(&mut slot, Wish::default())?;
         }
         Ok(slot.commit_nr())
@@ -144,27 +143,15 @@ impl Store {
 
     /// Closes the open transaction, which the slot has then, and opens the next one. On an error it is open as before.
     fn close(&self, slot: &mut Slot, wish: Wish) -> Result<()> {
-        // After the last transaction nothing is written, so its seq need be none of the server's: there may be no server.
-        let mut next = if wish.leave { self.trans.unused_seq() } else { self.next_seq()? };
-        let closed = loop {
-            match self.trans.close(next) {
-                Some(closed) => break closed,
-                // A lock may be granted at any moment.
-                None if wish.leave => next = self.trans.unused_seq(),
-                None => next = self.fetch_seq()?,
-            }
-        };
+        let closed = self.trans.close();
         match self.items.take_dirty(|batch| self.publish(batch)) {
             Ok((token, items)) => {
-                slot.closed = Some(Batch::new(&closed, next, items, token, wish));
-                self.trans.open(next);
+                slot.closed = Some(slot.batch(&closed, items, token, wish));
+                self.trans.open(self.numbers.take_seq());
                 Ok(())
             }
             Err(e) => {
                 self.trans.reopen();
-                if !wish.leave {
-                    self.keep_seq(next);
-                }
                 if !matches!(e, Error::NoMemory) {
                     self.trans.fail("a transaction could not be closed");
                 }
@@ -187,6 +174,7 @@ impl Store {
         if batch.written.is_none() {
             if self.is_idle(slot, batch)? {
                 self.space.lock().commit_done(batch.token)?;
+                slot.note_blocks(batch);
                 self.trans.note_durable(batch.max_version);
                 return Ok(());
             }
@@ -194,6 +182,7 @@ impl Store {
             slot.write(self.device(), &self.reader.cache, &self.space, batch, &self.data_written, tail)?;
             self.count_commit(slot, batch);
         }
+        slot.note_blocks(batch);
         let Some(written) = &batch.written else {
             return Err(Error::Shutdown("a commit wrote nothing"));
         };

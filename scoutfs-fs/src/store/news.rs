@@ -2,7 +2,7 @@
 //! What other mounts have committed, as far as this one must see it.
 //!
 //! A grant of a lock, and the horizon of the index, name the newest commit of each other mount that this one was not told of yet.
-//! Before anything is read under the lock, the slots are read up to there.
+//! Before anything is read under the lock, these slots are read up to there, and no others.
 //!
 //! What must hold: what is noted is noted before the lock can be used ([`News::note`], by the thread that receives); who got a
 //! lock calls [`Store::catch_up`] before he reads.
@@ -14,9 +14,10 @@ use core::time::Duration;
 
 use scoutfs_env::fault::{Fault, planted};
 use scoutfs_env::sync::Mutex;
-use scoutfs_env::{OrdMap, time};
+use scoutfs_env::{OrdMap, Vec, time};
 use scoutfs_format::msg::CommitNumber;
 use scoutfs_format::server_item::MEMBER_FREE;
+use scoutfs_server::roots::Roots;
 use zerocopy::FromBytes;
 
 use super::Store;
@@ -29,12 +30,33 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// See the module.
 pub(crate) struct News {
-    /// By slot: epoch and number of the newest commit that must be seen.
-    promised: Mutex<OrdMap<u32, (u64, u64)>>,
+    /// By slot, the newest commit that must be seen.
+    promised: Mutex<OrdMap<u32, Promise>>,
     /// Counts what was noted.
     noted: AtomicU64,
     /// Of that, what was read.
     read: AtomicU64,
+}
+
+/// A commit of another mount that must be seen.
+#[derive(Clone, Copy)]
+struct Promise {
+    /// Epoch and number.
+    commit: (u64, u64),
+    /// It was: the roots that readers are shown have it.
+    seen: bool,
+}
+
+impl Promise {
+    fn is_in(&self, slot: u32, roots: &Roots) -> bool {
+        let (epoch, commit_nr) = self.commit;
+        // All that a former owner of the slot has left is in the merged tree.
+        let owned = roots
+            .member(slot)
+            .is_some_and(|member| member.epoch.get() == epoch && member.state.get() != MEMBER_FREE);
+        // Commit 0 is that of a new owner who has not committed yet: it stands for what is merged.
+        !owned || commit_nr == 0 || roots.slot(slot).is_some_and(|state| state.commit_nr() >= commit_nr)
+    }
 }
 
 impl News {
@@ -48,14 +70,32 @@ impl News {
         let numbers = <[CommitNumber]>::ref_from_bytes(bytes)
             .map_err(|_| Error::Shutdown("an answer of the server has a wrong length"))?;
         for number in numbers.iter().filter(|n| n.slot.get() != own_slot) {
-            let promise = (number.epoch.get(), number.commit_nr.get());
+            let commit = (number.epoch.get(), number.commit_nr.get());
             let mut promised = self.promised.lock();
-            if promised.get(&number.slot.get()).is_none_or(|known| *known < promise) {
-                promised.insert(number.slot.get(), promise)?;
+            if promised.get(&number.slot.get()).is_none_or(|known| known.commit < commit) {
+                promised.insert(number.slot.get(), Promise { commit, seen: false })?;
                 self.noted.fetch_add(1, Ordering::AcqRel);
             }
         }
         Ok(())
+    }
+
+    /// Slots with commits that must be seen and were not.
+    fn unseen(&self) -> Result<Vec<u32>> {
+        let promised = self.promised.lock();
+        let mut slots = Vec::new();
+        slots.try_extend(promised.iter().filter(|(_, promise)| !promise.seen).map(|(&slot, _)| slot))?;
+        Ok(slots)
+    }
+
+    /// Readers are shown these roots. Says whether they have all that must be seen.
+    fn look(&self, roots: &Roots) -> bool {
+        let mut all = true;
+        for (&slot, promise) in self.promised.lock().iter_mut() {
+            promise.seen |= promise.is_in(slot, roots);
+            all &= promise.seen;
+        }
+        all
     }
 }
 
@@ -72,18 +112,9 @@ impl Store {
             if news.read.load(Ordering::Acquire) >= noted {
                 return Ok(());
             }
-            let seen = self.reader.refresh_until(|roots| {
-                news.promised.lock().iter().all(|(&slot, &(epoch, commit_nr))| {
-                    // All that a former owner of the slot has left is in the merged tree.
-                    let owned = roots.member(slot).is_some_and(|member| {
-                        member.epoch.get() == epoch && member.state.get() != MEMBER_FREE
-                    });
-                    // Commit 0 is that of a new owner who has not committed yet: it stands for what is merged.
-                    !owned
-                        || commit_nr == 0
-                        || roots.slot(slot).is_some_and(|state| state.commit_nr() >= commit_nr)
-                })
-            })?;
+            // When somebody else has seen all of it meanwhile there is nothing to read.
+            let slots = news.unseen()?;
+            let seen = slots.is_empty() || self.reader.refresh_slots(&slots, |roots| news.look(roots))?;
             if seen {
                 news.read.fetch_max(noted, Ordering::AcqRel);
                 continue;

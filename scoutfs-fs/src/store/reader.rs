@@ -22,8 +22,8 @@ pub(crate) struct Reader {
     /// This mount's slot, whose log is in memory.
     pub slot: u32,
     pub roots: RootsCell,
-    /// Held by who reads roots from the device, so that older roots never replace newer ones.
-    refreshing: Mutex<()>,
+    /// What was read last. Held by who reads roots from the device, so that older roots never replace newer ones.
+    refreshing: Mutex<Option<Roots>>,
 }
 
 impl Reader {
@@ -34,29 +34,35 @@ impl Reader {
         slot: u32,
         roots: RootsCell,
     ) -> Self {
-        Reader { device, cache, geometry, slot, roots, refreshing: Mutex::new(()) }
+        Reader { device, cache, geometry, slot, roots, refreshing: Mutex::new(None) }
     }
 
     /// Reads all roots again and returns the number up to which this mount's logs are merged.
     pub fn refresh(&self) -> Result<u64> {
-        let _only = self.refreshing.lock();
-        let roots = self.read_roots()?;
-        let merged_through = roots.member(self.slot).map_or(0, |member| member.merged_through.get());
-        self.roots.set_others(roots.forest_without(Some(self.slot))?, merged_through)?;
+        let mut last = self.refreshing.lock();
+        let roots = read_roots(&**self.device, &self.cache, &self.geometry)?;
+        let merged_through = self.show(&roots)?;
+        *last = Some(roots);
         Ok(merged_through)
     }
 
-    /// Reads all roots again, and says whether they are as wanted.
-    pub fn refresh_until(&self, wanted: impl Fn(&Roots) -> bool) -> Result<bool> {
-        let _only = self.refreshing.lock();
-        let roots = self.read_roots()?;
-        let merged_through = roots.member(self.slot).map_or(0, |member| member.merged_through.get());
-        self.roots.set_others(roots.forest_without(Some(self.slot))?, merged_through)?;
-        Ok(wanted(&roots))
+    /// Reads some slots and the super block again, and says whether they are as wanted. Of other slots what was read last
+    /// stands: their log trees may be out of date, which a reader finds when their blocks were reused.
+    pub fn refresh_slots(&self, slots: &[u32], wanted: impl FnOnce(&Roots) -> bool) -> Result<bool> {
+        let mut last = self.refreshing.lock();
+        match &mut *last {
+            Some(roots) => roots.refresh(&**self.device, &self.cache, slots)?,
+            none => *none = Some(read_roots(&**self.device, &self.cache, &self.geometry)?),
+        }
+        let Some(roots) = &*last else { return Ok(false) };
+        self.show(roots)?;
+        Ok(wanted(roots))
     }
 
-    fn read_roots(&self) -> Result<Roots> {
-        Ok(read_roots(&**self.device, &self.cache, &self.geometry)?)
+    fn show(&self, roots: &Roots) -> Result<u64> {
+        let merged_through = roots.member(self.slot).map_or(0, |member| member.merged_through.get());
+        self.roots.set_others(roots.forest_without(Some(self.slot))?, merged_through)?;
+        Ok(merged_through)
     }
 
     /// Calls `read` with consistent roots, and again with fresh ones when a block is stale. A block that is stale twice

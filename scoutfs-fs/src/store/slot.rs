@@ -85,28 +85,6 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// A transaction that was just closed; `next_min_version` as in the fields.
-    pub fn new(
-        closed: &Closed,
-        next_min_version: u64,
-        items: Vec<OwnedItem>,
-        token: CommitToken,
-        wish: Wish,
-    ) -> Self {
-        let &Closed { seq, max_version, inode_delta } = closed;
-        Batch {
-            seq,
-            max_version,
-            next_min_version,
-            items,
-            token,
-            inode_delta,
-            wish,
-            block_counter: 0,
-            written: None,
-        }
-    }
-
     /// Bytes of its items, headers included.
     fn bytes(&self) -> u64 {
         self.items.iter().map(|i| (size_of::<ItemHeader>() + i.value.len()) as u64).sum()
@@ -165,6 +143,8 @@ pub(crate) struct Slot {
     record_bytes: u64,
     /// The record that nothing follows is durable.
     left: bool,
+    /// Seq of the last batch, and how many blocks were written under it.
+    blocks: (u64, u32),
     /// The transaction that was closed and does not count yet.
     pub closed: Option<Batch>,
 }
@@ -204,6 +184,28 @@ impl BlockSpace for CheckpointBlocks<'_> {
 }
 
 impl Slot {
+    /// A transaction that was just closed. One without a number of its own has that of the one before, and goes on counting its
+    /// blocks: a reference must never name two.
+    pub fn batch(&self, closed: &Closed, items: Vec<OwnedItem>, token: CommitToken, wish: Wish) -> Batch {
+        let &Closed { seq, max_version, inode_delta } = closed;
+        Batch {
+            seq,
+            max_version,
+            next_min_version: max_version.saturating_add(1),
+            items,
+            token,
+            inode_delta,
+            wish,
+            block_counter: if self.blocks.0 == seq { self.blocks.1 } else { 0 },
+            written: None,
+        }
+    }
+
+    /// The batch writes no more blocks.
+    pub fn note_blocks(&mut self, batch: &Batch) {
+        self.blocks = (batch.seq, batch.block_counter);
+    }
+
     /// A slot in which this mount has no record yet. Log trees are counted on from `last_log_nr`.
     pub fn new(
         identity: Identity,
@@ -224,6 +226,7 @@ impl Slot {
             max_log_bytes,
             record_bytes: 0,
             left: false,
+            blocks: (0, 0),
             closed: None,
         };
         slot.logs.push(Log::open(last_log_nr + 1, first_seq))?;

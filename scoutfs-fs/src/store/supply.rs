@@ -28,6 +28,8 @@ use crate::node::{FENCED, Leadership};
 /// What was fetched ahead, and what the worker must tell the server.
 pub(crate) struct Numbers {
     next_seq: Mutex<Option<u64>>,
+    /// Held by who asks for the number of the open transaction.
+    numbering: Mutex<()>,
     /// Inode numbers: those of directories, and all others.
     inos: [Mutex<Batch>; 2],
     /// One request for, or gift of, space at a time, and who counts what both have. An answer that could not be taken for want of
@@ -93,6 +95,7 @@ impl Numbers {
     pub fn new(taken: u64, lease_ms: u64, now: Mono, leadership: Option<Arc<Leadership>>) -> Self {
         Numbers {
             next_seq: Mutex::new(None),
+            numbering: Mutex::new(()),
             inos: [Mutex::new(Batch::default()), Mutex::new(Batch::default())],
             supply: Mutex::new(None),
             taken: AtomicU64::new(taken),
@@ -126,12 +129,9 @@ impl Numbers {
         self.low[kind as usize].store(true, Ordering::Relaxed);
     }
 
-    /// A prefetched seq that is too low is thrown away.
-    pub fn drop_seq_below(&self, seq: u64) {
-        let mut next = self.next_seq.lock();
-        if next.is_some_and(|n| n < seq) {
-            *next = None;
-        }
+    /// The seq that was fetched ahead.
+    pub fn take_seq(&self) -> Option<u64> {
+        self.next_seq.lock().take()
     }
 
     /// A commit made hand-overs up to `taken` durable, and perhaps finalized a log tree.
@@ -149,25 +149,24 @@ pub(super) fn parse<T: FromBytes>(payload: &[u8]) -> Result<T> {
 
 impl Store {
     /// A seq from the server.
-    pub(super) fn fetch_seq(&self) -> Result<u64> {
-        let request = SeqRequest { closed_below: U64::new(self.trans.seq()) };
+    fn fetch_seq(&self) -> Result<u64> {
+        let request = SeqRequest { closed_below: U64::new(self.trans.closed_below()) };
         let reply: SeqReply = parse(&self.client.request(MSG_SEQ, request.as_bytes())?)?;
         Ok(reply.seq.get())
     }
 
-    /// The seq of the next transaction: the one that was fetched ahead if it still is good.
-    pub(super) fn next_seq(&self) -> Result<u64> {
-        if let Some(seq) = self.numbers.next_seq.lock().take()
-            && self.trans.accepts(seq)
+    /// Numbers the open transaction: with the seq that was fetched ahead if it still is good.
+    pub(super) fn number_trans(&self) -> Result<()> {
+        // One asks for all who want to enter.
+        let _turn = self.numbers.numbering.lock();
+        if let Some(seq) = self.numbers.take_seq()
+            && self.trans.number(seq)
         {
-            return Ok(seq);
+            return Ok(());
         }
-        self.fetch_seq()
-    }
-
-    /// The next seq was fetched and not used.
-    pub(super) fn keep_seq(&self, seq: u64) {
-        self.numbers.next_seq.lock().get_or_insert(seq);
+        // Somebody else may have had the number, or a grant came.
+        while !self.trans.is_numbered() && !self.trans.number(self.fetch_seq()?) {}
+        Ok(())
     }
 
     /// Fetches the next seq ahead, when the mount is busy.

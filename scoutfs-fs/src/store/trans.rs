@@ -4,11 +4,16 @@
 //! Operations enter ([`Trans::enter`]) and leave; a commit closes the transaction when nobody is in it, opens the
 //! next one at once, and then writes the closed one while operations go on in the next.
 //!
+//! A transaction is numbered when the first operation enters it, or before, when a seq is at hand. So a commit asks the server for
+//! nothing, and what is in a transaction can be made durable when there is no server. What is committed before the next one is
+//! numbered (space that was taken, the record with which a mount leaves) goes under the number of the last.
+//!
 //! What must hold:
 //!
 //! - The versions of one key strictly increase in the order of its writes. An operation writes with the highest
 //!   of the transaction's seq and every write version that the mount was granted; the next transaction's seq is
 //!   above all of them, for a seq that was fetched before a grant is thrown away.
+//! - After a horizon was promised no transaction gets a lower number.
 //! - Nobody waits for anything while in the transaction, so closing never waits long.
 //!
 //! Locking: one mutex, a leaf. It is never held over IO or messages.
@@ -24,8 +29,14 @@ pub(crate) struct Trans {
 }
 
 struct State {
-    /// Seq of the open transaction.
+    /// Seq of the open transaction, or of the last one that had a number.
     seq: u64,
+    /// Whether it is that of the open one.
+    numbered: bool,
+    /// No transaction gets a lower number any more.
+    floor: u64,
+    /// Seq of the transaction that is closed and not durable.
+    closed: Option<u64>,
     /// Highest write version that was granted to this mount.
     granted: u64,
     /// Operations in the transaction.
@@ -59,6 +70,8 @@ pub(crate) enum Entered {
     },
     /// There is no room: commit, then try again.
     Full,
+    /// It needs a number: [`Trans::number`], then try again.
+    Unnumbered,
 }
 
 /// A transaction that was closed.
@@ -71,12 +84,25 @@ pub(crate) struct Closed {
     pub inode_delta: i64,
 }
 
+impl State {
+    fn accepts(&self, seq: u64) -> bool {
+        seq > self.seq.max(self.granted) && seq >= self.floor
+    }
+
+    fn lowest_open(&self) -> Option<u64> {
+        self.closed.or(self.numbered.then_some(self.seq))
+    }
+}
+
 impl Trans {
     /// Opens the first transaction.
     pub fn new(seq: u64) -> Self {
         Trans {
             state: Mutex::new(State {
                 seq,
+                numbered: true,
+                floor: 0,
+                closed: None,
                 granted: 0,
                 holders: 0,
                 closing: false,
@@ -111,6 +137,9 @@ impl Trans {
             }
             state = self.changed.wait(state);
         }
+        if !state.numbered {
+            return Ok(Entered::Unnumbered);
+        }
         let dirty = dirty_bytes();
         let before = state.promised_bytes.saturating_add(dirty);
         if before.saturating_add(bytes) > limit_bytes && before > 0 {
@@ -140,16 +169,40 @@ impl Trans {
         state.granted = state.granted.max(version);
     }
 
-    /// Whether `seq` may become the next transaction.
-    pub fn accepts(&self, seq: u64) -> bool {
-        let state = self.state.lock();
-        seq > state.seq.max(state.granted)
+    /// Numbers the open transaction with a seq of the server, if it has no number. False when the seq is too low by now.
+    pub fn number(&self, seq: u64) -> bool {
+        let mut state = self.state.lock();
+        if state.numbered {
+            return true;
+        }
+        state.numbered = state.accepts(seq);
+        if state.numbered {
+            state.seq = seq;
+        }
+        state.numbered
     }
 
-    /// A number above all that this mount has written with.
-    pub fn unused_seq(&self) -> u64 {
+    /// Whether the open transaction has a number.
+    pub fn is_numbered(&self) -> bool {
+        self.state.lock().numbered
+    }
+
+    /// No transaction gets a number below `seq` any more. Says whether the open one has such a number.
+    pub fn raise_floor(&self, seq: u64) -> bool {
+        let mut state = self.state.lock();
+        state.floor = state.floor.max(seq);
+        state.numbered && state.seq < seq
+    }
+
+    /// The lowest seq that is not durable, and `None` when all are.
+    pub fn lowest_open(&self) -> Option<u64> {
+        self.state.lock().lowest_open()
+    }
+
+    /// All seqs below are closed.
+    pub fn closed_below(&self) -> u64 {
         let state = self.state.lock();
-        state.seq.max(state.granted).saturating_add(1)
+        state.lowest_open().unwrap_or(state.seq.saturating_add(1))
     }
 
     /// Counts inodes; called by an operation in the transaction.
@@ -159,11 +212,7 @@ impl Trans {
     }
 
     /// Waits until nobody is in the transaction and keeps everybody out until [`Trans::open`] or [`Trans::reopen`].
-    ///
-    /// `next` is to be the seq of the transaction after this one. `None` says that it is too low by now, and that nothing
-    /// was closed. A grant that comes later is as good as one that comes when the next transaction is open: nobody is in
-    /// any until then.
-    pub fn close(&self, next: u64) -> Option<Closed> {
+    pub fn close(&self) -> Closed {
         let mut state = self.state.lock();
         while state.closing {
             state = self.changed.wait(state);
@@ -172,20 +221,19 @@ impl Trans {
         while state.holders > 0 {
             state = self.changed.wait(state);
         }
-        let max_version = state.seq.max(state.granted);
-        if next <= max_version {
-            state.closing = false;
-            drop(state);
-            self.changed.notify_all();
-            return None;
-        }
-        Some(Closed { seq: state.seq, max_version, inode_delta: state.inode_delta })
+        Closed { seq: state.seq, max_version: state.seq.max(state.granted), inode_delta: state.inode_delta }
     }
 
-    /// Opens the next transaction after [`Trans::close`], with the seq that was given there.
-    pub fn open(&self, seq: u64) {
+    /// Opens the next transaction after [`Trans::close`], with this number if it is still good. A grant that came meanwhile is as
+    /// good as one that comes later: nobody was in any transaction.
+    pub fn open(&self, seq: Option<u64>) {
         let mut state = self.state.lock();
-        state.seq = seq;
+        if state.numbered {
+            state.closed = Some(state.seq);
+        }
+        let next = seq.filter(|&seq| state.accepts(seq));
+        state.numbered = next.is_some();
+        state.seq = next.unwrap_or(state.seq);
         state.closing = false;
         state.early = false;
         state.inode_delta = 0;
@@ -200,7 +248,7 @@ impl Trans {
         self.changed.notify_all();
     }
 
-    /// Seq of the open transaction.
+    /// Seq of the open transaction, or of the last one that had a number when nobody has entered it.
     pub fn seq(&self) -> u64 {
         self.state.lock().seq
     }
@@ -214,6 +262,7 @@ impl Trans {
     pub fn note_durable(&self, seq: u64) {
         let mut state = self.state.lock();
         state.durable_seq = state.durable_seq.max(seq);
+        state.closed = state.closed.filter(|&closed| closed > seq);
         drop(state);
         self.changed.notify_all();
     }
@@ -244,5 +293,66 @@ impl Trans {
             Some(why) => Err(Error::Shutdown(why)),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn enter(trans: &Trans) -> Option<u64> {
+        match trans.enter(10, 1000, || 0).unwrap() {
+            Entered::In { version, .. } => {
+                trans.leave(10);
+                Some(version)
+            }
+            Entered::Unnumbered => None,
+            Entered::Full => panic!("full"),
+        }
+    }
+
+    /// Closes and opens, and gives the seq that was closed.
+    fn turn(trans: &Trans, next: Option<u64>) -> u64 {
+        let closed = trans.close();
+        trans.open(next);
+        closed.seq
+    }
+
+    #[test]
+    fn a_transaction_without_a_number_is_entered_when_it_has_one() {
+        let trans = Trans::new(5);
+        assert_eq!(enter(&trans), Some(5));
+        assert_eq!(turn(&trans, None), 5);
+        assert_eq!((enter(&trans), trans.used()), (None, false));
+        assert_eq!(turn(&trans, None), 5, "what is committed meanwhile goes under the last number");
+        assert!(!trans.number(5) && trans.number(7) && trans.number(6));
+        assert_eq!(enter(&trans), Some(7));
+    }
+
+    #[test]
+    fn a_number_from_before_a_grant_or_below_a_promised_horizon_is_refused() {
+        let trans = Trans::new(5);
+        assert!(!trans.raise_floor(5) && trans.raise_floor(6));
+        trans.note_granted(8);
+        assert_eq!(turn(&trans, Some(8)), 5);
+        assert_eq!(enter(&trans), None);
+        assert!(!trans.number(8));
+        assert!(!trans.raise_floor(20), "it has none");
+        assert!(!trans.number(19) && trans.number(20));
+        assert_eq!(enter(&trans), Some(20));
+    }
+
+    /// The horizon of the change index waits for what is not durable.
+    #[test]
+    fn a_seq_is_closed_when_it_is_durable_and_not_when_the_next_one_is_open() {
+        let trans = Trans::new(5);
+        assert_eq!((trans.lowest_open(), trans.closed_below()), (Some(5), 5));
+        turn(&trans, Some(9));
+        assert_eq!((trans.lowest_open(), trans.closed_below()), (Some(5), 5));
+        trans.note_durable(6);
+        assert_eq!((trans.lowest_open(), trans.closed_below()), (Some(9), 9));
+        turn(&trans, None);
+        trans.note_durable(9);
+        assert_eq!((trans.lowest_open(), trans.closed_below()), (None, 10));
     }
 }

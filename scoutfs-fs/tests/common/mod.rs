@@ -9,11 +9,13 @@ use std::time::Duration;
 use scoutfs_env::device::{BlockDevice, EIO, IoError, IoOp, MemDevice};
 use scoutfs_env::net::{Network, TcpNetwork};
 use scoutfs_env::{Arc, Box, try_box};
+use scoutfs_format::geometry::{Geometry, MAX_VOTERS, super_offset};
 use scoutfs_format::voter::ProcessId;
 use scoutfs_fs::check::Summary;
 use scoutfs_fs::dir::NewInode;
 use scoutfs_fs::mkfs::{Options, mkfs};
 use scoutfs_fs::{Mount, MountOptions};
+use scoutfs_net::quorum::VoterBlock;
 use scoutfs_server::DeathOracle;
 
 /// All former mounts of these tests are dead, and those that live beat.
@@ -22,6 +24,15 @@ struct AllDead;
 impl DeathOracle for AllDead {
     fn is_dead(&self, _: &ProcessId) -> bool {
         true
+    }
+}
+
+/// Of the clients of a volume all but the newest are dead, by their numbers.
+struct NewestLives(StdArc<AtomicU64>);
+
+impl DeathOracle for NewestLives {
+    fn is_dead(&self, process: &ProcessId) -> bool {
+        (1..self.0.load(Ordering::Relaxed)).contains(&process.pid.get())
     }
 }
 
@@ -42,6 +53,36 @@ struct Shared {
     slow_merges: StdArc<AtomicU64>,
     left: StdArc<AtomicU64>,
     only_reads: StdArc<AtomicBool>,
+    own: StdArc<Own>,
+}
+
+/// What is special about a node's way to the device.
+#[derive(Default)]
+pub struct Own {
+    /// Whether it has written a super block.
+    pub leads: AtomicBool,
+    /// Writes of super blocks fail.
+    pub no_supers: AtomicBool,
+    /// Writes of commit records fail.
+    pub no_records: AtomicBool,
+}
+
+impl Own {
+    fn admit(&self, offset: u64, len: usize, size: u64) -> Result<(), IoError> {
+        let is_super = (0..MAX_VOTERS).any(|voter| (0..2).any(|copy| super_offset(voter, copy) == offset));
+        let geometry = Geometry::new(size, 2).unwrap();
+        let is_record =
+            (geometry.slot_offset(0)..geometry.slot_offset(geometry.nr_slots())).contains(&offset);
+        if is_super {
+            self.leads.store(true, Ordering::Relaxed);
+        }
+        if is_super && self.no_supers.load(Ordering::Relaxed)
+            || is_record && self.no_records.load(Ordering::Relaxed)
+        {
+            return Err(IoError { op: IoOp::Write, offset, len, errno: EIO });
+        }
+        Ok(())
+    }
 }
 
 impl Shared {
@@ -72,6 +113,7 @@ impl BlockDevice for Shared {
         if std::thread::current().name() == Some("scoutfs-merge") {
             std::thread::sleep(Duration::from_millis(self.slow_merges.load(Ordering::Relaxed)));
         }
+        self.own.admit(offset, buf.len(), self.size_bytes())?;
         self.admit(IoOp::Write, offset, buf.len())?.write(offset, buf)
     }
     fn flush(&self) -> Result<(), IoError> {
@@ -86,6 +128,8 @@ pub struct Volume {
     slow_merges: StdArc<AtomicU64>,
     left: StdArc<AtomicU64>,
     only_reads: StdArc<AtomicBool>,
+    /// Clients that were mounted.
+    clients: StdArc<AtomicU64>,
 }
 
 // Each test file uses a part of this module.
@@ -111,6 +155,7 @@ impl Volume {
             slow_merges: StdArc::default(),
             left,
             only_reads: StdArc::default(),
+            clients: StdArc::default(),
         }
     }
 
@@ -135,12 +180,17 @@ impl Volume {
     }
 
     pub fn device(&self) -> Arc<Box<dyn BlockDevice>> {
+        self.device_of(&StdArc::default())
+    }
+
+    fn device_of(&self, own: &StdArc<Own>) -> Arc<Box<dyn BlockDevice>> {
         let shared = Shared {
             memory: self.memory.clone(),
             hung: self.hung.clone(),
             slow_merges: self.slow_merges.clone(),
             left: self.left.clone(),
             only_reads: self.only_reads.clone(),
+            own: own.clone(),
         };
         let device: Box<dyn BlockDevice> = try_box(shared).unwrap();
         Arc::new(device).unwrap()
@@ -167,28 +217,46 @@ impl Volume {
     }
 
     pub fn try_node(&self, address: SocketAddr, runs_server: bool) -> scoutfs_fs::Result<Mount> {
-        self.join(runs_server.then_some(address), try_box(NoneDead).unwrap())
+        self.join(runs_server.then_some(address), 0, try_box(NoneDead).unwrap())
     }
 
-    /// The node that runs the server, and knows that each process is dead that does not renew its lease.
+    /// A node that may run the server, with a way of its own to the device.
+    pub fn node_with(&self, address: SocketAddr, own: &StdArc<Own>) -> Mount {
+        self.join_with(Some(address), 0, try_box(NoneDead).unwrap(), own).unwrap()
+    }
+
+    /// The node that runs the server, and knows that of the volume's clients only the newest lives.
     pub fn node_that_knows(&self, address: SocketAddr) -> Mount {
-        self.join(Some(address), try_box(AllDead).unwrap()).unwrap()
+        self.join(Some(address), 0, try_box(NewestLives(self.clients.clone())).unwrap()).unwrap()
     }
 
     /// A node of a cluster that another runs the server of.
     pub fn try_client(&self) -> scoutfs_fs::Result<Mount> {
-        self.join(None, try_box(NoneDead).unwrap())
+        let pid = self.clients.fetch_add(1, Ordering::Relaxed) + 1;
+        self.join(None, pid, try_box(NoneDead).unwrap())
     }
 
     fn join(
         &self,
         server_addr: Option<SocketAddr>,
+        pid: u64,
         oracle: Box<dyn DeathOracle + Send + Sync>,
     ) -> scoutfs_fs::Result<Mount> {
+        self.join_with(server_addr, pid, oracle, &StdArc::default())
+    }
+
+    fn join_with(
+        &self,
+        server_addr: Option<SocketAddr>,
+        pid: u64,
+        oracle: Box<dyn DeathOracle + Send + Sync>,
+        own: &StdArc<Own>,
+    ) -> scoutfs_fs::Result<Mount> {
         let network: Box<dyn Network> = try_box(TcpNetwork::default()).unwrap();
-        let options = MountOptions { server_addr, ..Self::options() };
+        let process = ProcessId { pid: pid.into(), ..ProcessId::default() };
+        let options = MountOptions { server_addr, process, ..Self::options() };
         let (network, oracle) = (Arc::new(network).unwrap(), Arc::new(oracle).unwrap());
-        Mount::open_in(self.device(), network, &options, oracle)
+        Mount::open_in(self.device_of(own), network, &options, oracle)
     }
 
     fn options() -> MountOptions {
@@ -198,6 +266,23 @@ impl Volume {
             idle_interval: Duration::from_millis(500),
             ..MountOptions::new(ProcessId::default())
         }
+    }
+
+    /// Voter slots that have an owner.
+    pub fn owned_voter_slots(&self) -> usize {
+        let device = self.device();
+        let sb = scoutfs_server::super_block::read_super(&**device).unwrap();
+        let (geometry, fsid) = (sb.geometry, sb.sb.id.fsid.get());
+        let block = |voter| {
+            let mut copies =
+                [(); 2].map(|()| scoutfs_env::IoBuf::zeroed(scoutfs_format::SECTOR_SIZE).unwrap());
+            for (copy, sector) in (0..).zip(&mut copies) {
+                device.read(geometry.quorum_block_offset(voter, copy), sector).unwrap();
+            }
+            let copies = [Some(&copies[0][..]), Some(&copies[1][..])];
+            VoterBlock::newest(copies, fsid, voter, geometry.nr_voters())
+        };
+        (0..geometry.nr_voters()).filter(|voter| block(*voter).is_ok_and(|block| block.owned)).count()
     }
 
     /// What the disk holds at this moment, as after a crash of everything.

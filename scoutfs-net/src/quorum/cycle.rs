@@ -229,6 +229,7 @@ impl Voter {
             } else if shown < 2 {
                 at_once = true;
             } else if since >= serve_at || (prompt && free) || planted(Fault::ServeAtOnce) {
+                self.led = true;
                 self.phase = Phase::Leader(Leader {
                     term,
                     lease_until: beat_at.saturating_add(timing.lease()),

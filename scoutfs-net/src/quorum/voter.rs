@@ -229,6 +229,8 @@ pub struct Voter {
     pub(super) connected_term: u64,
     pub(super) standby: bool,
     pub(super) leave: Option<Leave>,
+    /// Has led.
+    pub(super) led: bool,
     pub(super) told: Told,
     pub(super) chance: u64,
 }
@@ -256,6 +258,7 @@ impl Voter {
             connected_term: 0,
             standby: false,
             leave: None,
+            led: false,
             told: Told::default(),
             chance: config.seed,
         })
@@ -300,14 +303,14 @@ impl Voter {
         self.hurry(now);
     }
 
-    /// Leaves the slot cleanly; the server must have ended all its writes. A leader hands over first: it still votes,
+    /// Leaves the slot cleanly; the server must have ended all its writes. Who led hands over first: it still votes,
     /// until another leader is there, or nobody is left who could be elected, or two dead times have passed.
     /// [`Output::Left`] ends it.
     pub fn leave(&mut self, now: Mono) {
         if self.leave.is_some() {
             return;
         }
-        let hand_over = matches!(self.phase, Phase::Leader(_));
+        let hand_over = self.led;
         let until = now.saturating_add(self.config.timing.dead() * 2);
         self.leave = Some(Leave { until, hand_over });
         self.resign(now);

@@ -46,6 +46,8 @@ struct Write {
     owed: bool,
     /// It failed before it did anything.
     void: bool,
+    /// The disk failed on the way: a part of it may have happened.
+    failed: bool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -109,6 +111,7 @@ impl History {
             ended: Some(sim::now_ns()),
             owed: true,
             void: false,
+            failed: false,
         };
         self.writes.insert(register, vec![write]);
     }
@@ -116,7 +119,8 @@ impl History {
     /// A mount begins to write. `None`: the value is not known before it is done.
     pub fn writes(&mut self, by: Node, register: Register, value: Option<u64>) -> WriteId {
         let writes = self.writes.entry(register).or_default();
-        writes.push(Write { by, value, began: sim::now_ns(), ended: None, owed: false, void: false });
+        let began = sim::now_ns();
+        writes.push(Write { by, value, began, ended: None, owed: false, void: false, failed: false });
         WriteId(register, writes.len() - 1)
     }
 
@@ -135,6 +139,11 @@ impl History {
     /// It did nothing.
     pub fn refused(&mut self, id: WriteId) {
         self.write(id).void = true;
+    }
+
+    /// The disk failed on the way.
+    pub fn failed(&mut self, id: WriteId) {
+        self.write(id).failed = true;
     }
 
     /// A mount had all made durable that it had done in `register`, or in all, before `began`.
@@ -168,12 +177,15 @@ impl History {
         self.read_but(by, register, seen, began, None)
     }
 
-    /// A mount has seen several values at once, a part each: what a power failure may leave where nothing was synced.
+    /// A mount has seen several values at once, a part each: what a power failure may leave where nothing was synced, and a failed
+    /// write.
     pub fn read_torn(&mut self, by: Node, register: Register, seen: &[u64], began: u64) -> Result<(), Wrong> {
         let is_owed = |value: &u64| {
             let writes = self.writes.get(&register).into_iter().flatten();
             let died = |write: &Write| self.lives.get(&write.by).is_some_and(|life| life.died.is_some());
-            writes.filter(|write| write.value == Some(*value)).any(|write| write.owed || !died(write))
+            writes
+                .filter(|write| write.value == Some(*value))
+                .any(|write| write.owed || (!died(write) && !write.failed))
         };
         if seen.iter().filter(|value| is_owed(value)).count() > 1 {
             return Err(Wrong(format!("{by:?} read {register:?} torn: {seen:x?}")));

@@ -13,6 +13,7 @@ use scoutfs_env::{Arc as EnvArc, Box as EnvBox, try_box};
 use scoutfs_format::le::U64;
 use scoutfs_format::voter::ProcessId;
 use scoutfs_fs::{Mount, MountOptions};
+use scoutfs_net::quorum::Timing;
 use scoutfs_server::DeathOracle;
 
 use super::disk::Disk;
@@ -27,6 +28,8 @@ pub struct World {
     pub history: Mutex<History>,
     pub hosts: Vec<Mutex<Host>>,
     pub flow: Mutex<Flow>,
+    /// After so many milliseconds of silence a leader is stood against.
+    pub patience_ms: u64,
 }
 
 /// How far a run is.
@@ -99,13 +102,15 @@ pub fn mount(world: &Arc<World>, host: usize, may_lead: bool) -> scoutfs_fs::Res
         pid: U64::new(node.number() as u64),
         start: U64::new(node.number() as u64),
     };
+    let usual = MountOptions::new(process);
     let options = MountOptions {
         server_addr: may_lead.then_some(address(host)),
         commit_interval: Duration::from_millis(500),
         idle_interval: Duration::from_millis(1500),
         block_cache_bytes: 16 << 20,
         item_cache_bytes: 16 << 20,
-        ..MountOptions::new(process)
+        timing: Timing { patience_ms: world.patience_ms, ..usual.timing },
+        ..usual
     };
     Mount::open_in(world.disk.device(node), EnvArc::new(network)?, &options, EnvArc::new(oracle)?)
 }

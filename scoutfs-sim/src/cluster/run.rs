@@ -67,13 +67,15 @@ pub fn run(options: &Options) -> Verdict {
         trace,
         backtraces: trace,
     };
+    // Any patience is safe. With little of it leaders that are only slow are stood against, and the winner must wait.
+    let patience_ms = *rng.pick(&[500, 2000, 6000, 6000]);
     let disk = Disk::new(SIZE);
     let of_run = disk.clone();
     let kept = Arc::new(Mutex::new(None));
     let to_keep = kept.clone();
     scoutfs_env::log::set_sink(|level, line| sim::note(format_args!("{level}: {line}")));
     let report = sim::run(config, move || {
-        story(of_run, nodes, trouble, &to_keep);
+        story(of_run, nodes, trouble, patience_ms, &to_keep);
     });
     let mut wrong = match &report.outcome {
         Outcome::Finished => None,
@@ -93,7 +95,7 @@ pub fn run(options: &Options) -> Verdict {
     Verdict { wrong, report, operations, mounts }
 }
 
-fn story(disk: Disk, nodes: usize, trouble: Duration, kept: &Mutex<Option<Arc<World>>>) {
+fn story(disk: Disk, nodes: usize, trouble: Duration, patience_ms: u64, kept: &Mutex<Option<Arc<World>>>) {
     let quorum = if nodes < 3 { 1 } else { 2 };
     mkfs(&disk.device(Node::OUTSIDE), &mkfs::Options { quorum, force: false }).expect("mkfs");
     let world = Arc::new(World {
@@ -102,6 +104,7 @@ fn story(disk: Disk, nodes: usize, trouble: Duration, kept: &Mutex<Option<Arc<Wo
         history: Mutex::default(),
         hosts: (0..nodes).map(|_| Mutex::default()).collect(),
         flow: Mutex::new(Flow::default()),
+        patience_ms,
     });
     *lock(kept) = Some(world.clone());
     world.disk.watch(leaders::watch(&world));

@@ -337,7 +337,13 @@ impl Program<'_> {
         let value = 1 + sim::random() / 2;
         let write = lock(&self.world.history).writes(self.node, Register::Content(n), Some(value));
         let bytes = filled(value, WORDS[n]);
-        let written = self.fs.write(ino, 0, &bytes)?;
+        let written = match self.fs.write(ino, 0, &bytes) {
+            Ok(written) => written,
+            Err(e) => {
+                lock(&self.world.history).failed(write);
+                return Err(e.into());
+            }
+        };
         if written != bytes.len() {
             sim::fail(format_args!("a write of {} bytes wrote {written}", bytes.len()));
         }
