@@ -39,6 +39,14 @@ pub enum Command {
     Stat(Stat),
     /// Show what scoutfs knows of a mounted volume besides statfs(2).
     Statfs(Statfs),
+    /// Show the voters, the leader and the mounts of a volume.
+    ///
+    /// All of it is read from the device, on any node and whether the volume is mounted or not. Nothing is written. For a voter slot: the
+    /// mount that owns it, where its server listens, the highest term that it has seen, for which voter it has voted in which term, and
+    /// whether it beats, which takes a moment to see. The leader is the voter that has won the highest term and beats. For a mount: its
+    /// slot, its number, its address if it is a voter, its epoch, and its state: live; fenced, when its lease ran out and its death is
+    /// not confirmed; gone, when what it left is being taken back.
+    Status(Status),
     /// Show the space of a mounted volume.
     Df(Df),
     /// Show what a mount has done so far, in numbers.
@@ -219,6 +227,17 @@ pub struct Statfs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub path: MountPath,
+}
+
+/// `status`.
+#[derive(Args, Debug)]
+pub struct Status {
+    /// Print a JSON object.
+    #[arg(long)]
+    pub json: bool,
+    /// Block device or image file, or a file or directory in the mounted volume.
+    #[arg(value_name = "PATH", env = "SCOUTFS_MOUNT_PATH", default_value = ".")]
+    pub path: PathBuf,
 }
 
 /// `df`.
