@@ -29,7 +29,7 @@ use scoutfs_format::msg::{
 use scoutfs_format::server_item::{MEMBER_FENCED, MEMBER_FREE, MEMBER_GONE, MEMBER_LIVE, MemberItem};
 
 use super::{
-    Answer, DeathOracle, Handled, LEASE, LEASE_MARGIN, Refusal, Server, bytes_of, slot_le, status_of,
+    Answer, DeathOracle, Handled, LEASE, LEASE_MARGIN, Refusal, Server, Suspect, bytes_of, slot_le, status_of,
 };
 use crate::error::ServerError;
 use crate::roots::{Member, SlotState, read_slot};
@@ -402,7 +402,8 @@ impl Server {
     pub(super) fn confirm_deaths(&mut self, dead: &dyn DeathOracle) -> Result<(), ServerError> {
         let mut confirmed = Vec::new();
         for member in self.members.iter() {
-            if member.is(MEMBER_FENCED) && dead.is_dead(&member.item.process) {
+            let suspect = Suspect { rid: member.rid(), process: member.item.process };
+            if member.is(MEMBER_FENCED) && dead.confirm(&suspect) {
                 confirmed.push(member.slot)?;
             }
         }

@@ -188,6 +188,15 @@ fn members(device: &Arc<Box<dyn BlockDevice>>, first: ValidSuper) -> Result<Vec<
     }
 }
 
+/// Where the server of a mount listens that owns a voter slot, by the device.
+pub(crate) fn voter_address(path: &Path, rid: u64) -> Option<SocketAddr> {
+    let device = super::check::open(path).ok()?;
+    let found = read_super(&**device).ok()?;
+    let voters = read_voters(&device, &found.geometry, found.sb.id.fsid.get()).ok()?;
+    let own = |block: &QuorumBlock| block.state.get() == VOTER_OWNED && block.rid.get() == rid;
+    voters.into_iter().flatten().find(own).and_then(|block| address(&block.address))
+}
+
 fn address(address: &Address) -> Option<SocketAddr> {
     let port = address.port.get();
     match address.family.get() {

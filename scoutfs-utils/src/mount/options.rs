@@ -2,6 +2,7 @@
 //! Mount options: what follows `-o`.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::fuse::MountFlags;
@@ -15,6 +16,8 @@ pub struct Options {
     pub read_only: bool,
     /// Changes stay in memory no longer than this.
     pub commit_interval: Option<Duration>,
+    /// Makes certain that a node is dead.
+    pub fence: Option<PathBuf>,
     /// POSIX access control lists are on.
     pub acl: bool,
     /// For the kernel.
@@ -27,6 +30,7 @@ impl Default for Options {
             server_addr: None,
             read_only: false,
             commit_interval: None,
+            fence: None,
             acl: true,
             flags: MountFlags::empty(),
         }
@@ -68,6 +72,14 @@ impl Options {
                     options.commit_interval = Some(Duration::from_millis(ms));
                     continue;
                 }
+                ("fence", Some(value)) => {
+                    // It is run by a process in the background, which has another directory.
+                    if !value.starts_with('/') {
+                        return Err(format!("fence={value} is not an absolute path of a program"));
+                    }
+                    options.fence = Some(value.into());
+                    continue;
+                }
                 ("acl" | "noacl", None) => {
                     options.acl = name == "acl";
                     continue;
@@ -100,7 +112,7 @@ impl Options {
                     continue;
                 }
                 (name, _) if name.starts_with("x-") || name.starts_with("comment") => continue,
-                ("server_addr" | "commit_interval_ms", None) => {
+                ("server_addr" | "commit_interval_ms" | "fence", None) => {
                     return Err(format!("the mount option {name} needs a value"));
                 }
                 _ => return Err(format!("unknown mount option '{option}'")),
@@ -123,6 +135,8 @@ mod tests {
         let options = Options::parse(&["ro,server_addr=[fd00::1]:12345"]).unwrap();
         assert_eq!(options.server_addr, Some("[fd00::1]:12345".parse().unwrap()));
         assert!(options.read_only && options.acl);
+        let fence = Options::parse(&["fence=/usr/sbin/fence-it,ro"]).unwrap().fence;
+        assert_eq!(fence, Some("/usr/sbin/fence-it".into()));
         assert!(!Options::parse(&["acl,noacl"]).unwrap().acl);
         assert!(Options::parse(&["noacl", "acl"]).unwrap().acl);
     }
@@ -139,6 +153,8 @@ mod tests {
             "server_addr=host:1",
             "server_addr=1.2.3.4:99999",
             "commit_interval_ms=5",
+            "fence",
+            "fence=agent.sh",
             "frobnicate",
             "noacl=1",
             "ro=1",
