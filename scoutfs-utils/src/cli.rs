@@ -39,6 +39,14 @@ pub enum Command {
     Stat(Stat),
     /// Show what scoutfs knows of a mounted volume besides statfs(2).
     Statfs(Statfs),
+    /// Show the voters, the leader and the mounts of a volume.
+    ///
+    /// All of it is read from the device, on any node and whether the volume is mounted or not. Nothing is written. For a voter slot: the
+    /// mount that owns it, where its server listens, the highest term that it has seen, for which voter it has voted in which term, and
+    /// whether it beats, which takes a moment to see. The leader is the voter that has won the highest term and beats. For a mount: its
+    /// slot, its number, its address if it is a voter, its epoch, and its state: live; fenced, when its lease ran out and its death is
+    /// not confirmed; gone, when what it left is being taken back.
+    Status(Status),
     /// Show the space of a mounted volume.
     Df(Df),
     /// Show what a mount has done so far, in numbers.
@@ -119,10 +127,21 @@ pub struct Mkfs {
 
 /// `mount`.
 #[derive(Args, Debug)]
+#[command(
+    after_long_help = "A node whose lease has run out is fenced: what it had synced is there, and what it may still write is kept apart until it is \
+certain that it is dead. The node that runs the server knows that of processes of its own machine. With fence=PROGRAM it asks this \
+program about others. PROGRAM, an absolute path, is run as PROGRAM RID IP, as the user that mounted; IP is empty if the node has no \
+server_addr. SCOUTFS_FENCED_REQ_RID, _IP, _FSID, _DEVICE and _REASON (unresponsive) are in its environment. It must see to it that the \
+node cannot write to the device any more, by cutting its power or its way to the device, and then exit with 0: what the node held is \
+taken back at once. After any other exit, or after 30 seconds, when it is killed, it is run again 10 seconds later. Give all nodes with \
+server_addr the same option.\n\n\
+Locks of fcntl(2) and flock(2) hold on all nodes. Those of a node that dies are free when its lease has run out; a program on a node that \
+was fenced gets EIO from all that it does with its files. A lock that a process on another node has is shown with process 0."
+)]
 pub struct Mount {
-    /// Mount options, separated by commas: server_addr=IP[:PORT] lets this node run the server; noacl switches POSIX access
-    /// control lists off; log=FILE (an absolute path) takes the log of a mount in the background, which else goes to syslog;
-    /// ro, rw, noatime and others of mount(8) are passed on.
+    /// Mount options, separated by commas: server_addr=IP[:PORT] lets this node run the server; fence=PROGRAM is its fence agent;
+    /// noacl switches POSIX access control lists off; log=FILE (an absolute path) takes the log of a mount in the background, which
+    /// else goes to syslog; ro, rw, noatime and others of mount(8) are passed on.
     #[arg(short = 'o', long = "options", value_name = "OPTIONS")]
     pub options: Vec<String>,
     /// Stay in the foreground and log to the terminal.
@@ -220,6 +239,17 @@ pub struct Statfs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub path: MountPath,
+}
+
+/// `status`.
+#[derive(Args, Debug)]
+pub struct Status {
+    /// Print a JSON object.
+    #[arg(long)]
+    pub json: bool,
+    /// Block device or image file, or a file or directory in the mounted volume.
+    #[arg(value_name = "PATH", env = "SCOUTFS_MOUNT_PATH", default_value = ".")]
+    pub path: PathBuf,
 }
 
 /// `df`.

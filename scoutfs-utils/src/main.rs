@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Command::ListHiddenXattrs(a) => ("list-hidden-xattrs", commands::list_hidden_xattrs::run(a)),
         Command::Stat(a) => ("stat", commands::stat::run(a)),
         Command::Statfs(a) => ("statfs", commands::statfs::run(a)),
+        Command::Status(a) => ("status", commands::status::run(a)),
         Command::Df(a) => ("df", commands::df::run(a)),
         Command::Counters(a) => ("counters", commands::counters::run(a)),
         Command::InoPath(a) => ("ino-path", commands::ino_path::run(a)),

@@ -18,7 +18,7 @@ use scoutfs_format::voter::ProcessId;
 use zerocopy::FromBytes;
 
 use super::members::MemberState;
-use super::{DeathOracle, LEASE, Server};
+use super::{DeathOracle, LEASE, Server, Suspect};
 use crate::error::ServerError;
 
 /// A member that did not renew its lease for so long is asked about.
@@ -49,7 +49,13 @@ impl Server {
     pub(super) fn confirm_deaths(&mut self, dead: &dyn DeathOracle) -> Result<(), ServerError> {
         let mut confirmed = Vec::new();
         for member in self.members.iter().filter(|m| !m.broken) {
-            if (member.is(MEMBER_LIVE) || member.is(MEMBER_FENCED)) && dead.is_dead(&member.item.process) {
+            let process = member.item.process;
+            let gone = match member.item.state.get() {
+                MEMBER_LIVE => dead.is_dead(&process),
+                MEMBER_FENCED => dead.confirm(&Suspect { rid: member.rid(), process }),
+                _ => false,
+            };
+            if gone {
                 confirmed.push((member.slot, member.is(MEMBER_LIVE)))?;
             }
         }

@@ -96,6 +96,21 @@ pub trait DeathOracle {
     /// Whether the process can never write again: its machine was seen rebooted, or the process seen gone, by the machine
     /// itself; an agent or the administrator said so. False when that is not known.
     fn is_dead(&self, process: &ProcessId) -> bool;
+
+    /// A mount was fenced, because its lease ran out or because it gave no lock back, and its death is not confirmed. True when it
+    /// is by now. Asked every few seconds; must not wait, but may have something done that takes long, for the next time.
+    fn confirm(&self, suspect: &Suspect) -> bool {
+        self.is_dead(&suspect.process)
+    }
+}
+
+/// A mount that is fenced.
+#[derive(Clone, Copy, Debug)]
+pub struct Suspect {
+    /// Its rid.
+    pub rid: u64,
+    /// Who mounted.
+    pub process: ProcessId,
 }
 
 /// A message to a mount.

@@ -18,6 +18,7 @@ pub mod referring_entries;
 pub mod search_xattrs;
 pub mod stat;
 pub mod statfs;
+pub mod status;
 pub mod walk_inodes;
 
 use std::fmt::Display;

@@ -11,13 +11,14 @@ use scoutfs_env::net::{Network, TcpNetwork};
 use scoutfs_env::{Arc, try_box};
 use scoutfs_fs::{Mount as Node, MountOptions};
 use scoutfs_server::DeathOracle;
+use scoutfs_server::super_block::read_super;
 
 use crate::cli::Mount;
 use crate::fuse::daemon::{self, Ready, Started};
 use crate::fuse::loopdev::{LoopDevice, LoopOptions};
 use crate::fuse::{self, MountKind, Session, SessionOptions};
 use crate::mount::options::Options;
-use crate::mount::{Adapter, EndSignals, LocalProcesses, log, this_process};
+use crate::mount::{Adapter, EndSignals, FenceAgent, LocalProcesses, log, this_process};
 
 /// The type that `/proc/mounts` shows is `fuseblk.` and this.
 const SUBTYPE: &str = "scoutfs";
@@ -67,8 +68,14 @@ fn serve(path: &Path, directory: &Path, options: &Options, ready: Option<Ready>)
     }
     let signals = EndSignals::take_over().map_err(|e| e.to_string())?;
     let network: scoutfs_env::Box<dyn Network> = try_box(TcpNetwork::default()).map_err(no_memory)?;
-    let oracle: scoutfs_env::Box<dyn DeathOracle + Send + Sync> =
-        try_box(LocalProcesses::new()).map_err(no_memory)?;
+    let oracle: scoutfs_env::Box<dyn DeathOracle + Send + Sync> = match &options.fence {
+        None => try_box(LocalProcesses::new()).map_err(no_memory)?,
+        Some(program) => {
+            let found = read_super(&**device).map_err(|e| format!("{}: {e}", path.display()))?;
+            let agent = FenceAgent::new(program.clone(), path.to_owned(), found.sb.id.fsid.get());
+            try_box(agent).map_err(no_memory)?
+        }
+    };
     let (network, oracle) = (Arc::new(network).map_err(no_memory)?, Arc::new(oracle).map_err(no_memory)?);
     let node =
         Node::open_in(device, network, &how, oracle).map_err(|e| format!("{}: {e}", path.display()))?;

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `options` | what follows `-o` |
 //! | `process` | naming this process, and knowing which others are dead |
+//! | `fence` | the administrator's program that makes certain that a node is dead |
 //! | `adapter` | FUSE requests to operations of the filesystem and back |
 //! | `caches` | what the kernel keeps, dropped when locks go back |
 //! | `caller` | groups and capabilities of who asks |
@@ -18,6 +19,7 @@ mod adapter;
 mod caches;
 mod caller;
 mod convert;
+mod fence;
 mod ioctl;
 pub mod log;
 pub mod options;
@@ -26,5 +28,6 @@ mod signals;
 mod user_memory;
 
 pub use adapter::Adapter;
+pub use fence::FenceAgent;
 pub use process::{LocalProcesses, this_process};
 pub use signals::EndSignals;

@@ -16,6 +16,8 @@ pub struct Options {
     pub read_only: bool,
     /// Changes stay in memory no longer than this.
     pub commit_interval: Option<Duration>,
+    /// Makes certain that a node is dead.
+    pub fence: Option<PathBuf>,
     /// POSIX access control lists are on.
     pub acl: bool,
     /// The log of a mount in the background goes to this file, an absolute path, and not to syslog.
@@ -30,6 +32,7 @@ impl Default for Options {
             server_addr: None,
             read_only: false,
             commit_interval: None,
+            fence: None,
             acl: true,
             log: None,
             flags: MountFlags::empty(),
@@ -80,6 +83,14 @@ impl Options {
                     options.log = Some(path);
                     continue;
                 }
+                ("fence", Some(value)) => {
+                    // It is run by a process in the background, which has another directory.
+                    if !value.starts_with('/') {
+                        return Err(format!("fence={value} is not an absolute path of a program"));
+                    }
+                    options.fence = Some(value.into());
+                    continue;
+                }
                 ("acl" | "noacl", None) => {
                     options.acl = name == "acl";
                     continue;
@@ -112,7 +123,7 @@ impl Options {
                     continue;
                 }
                 (name, _) if name.starts_with("x-") || name.starts_with("comment") => continue,
-                ("server_addr" | "commit_interval_ms" | "log", None) => {
+                ("server_addr" | "commit_interval_ms" | "log" | "fence", None) => {
                     return Err(format!("the mount option {name} needs a value"));
                 }
                 _ => return Err(format!("unknown mount option '{option}'")),
@@ -135,6 +146,8 @@ mod tests {
         let options = Options::parse(&["ro,server_addr=[fd00::1]:12345"]).unwrap();
         assert_eq!(options.server_addr, Some("[fd00::1]:12345".parse().unwrap()));
         assert!(options.read_only && options.acl);
+        let fence = Options::parse(&["fence=/usr/sbin/fence-it,ro"]).unwrap().fence;
+        assert_eq!(fence, Some("/usr/sbin/fence-it".into()));
         assert!(!Options::parse(&["acl,noacl"]).unwrap().acl);
         assert!(Options::parse(&["noacl", "acl"]).unwrap().acl);
     }
@@ -153,6 +166,8 @@ mod tests {
             "commit_interval_ms=5",
             "log",
             "log=here",
+            "fence",
+            "fence=agent.sh",
             "frobnicate",
             "noacl=1",
             "ro=1",

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::thread;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use crate::cluster::leave;
 use crate::pattern::content;
-use crate::run::wait_until;
+use crate::run::{run, scoutfs, wait_until};
 use crate::volume::{Mounted, Volume};
 
 const SERVER: &str = "server_addr=127.0.0.1";
@@ -124,5 +124,72 @@ fn a_node_that_sleeps_too_long_is_fenced_and_harms_nothing() {
         nodes.insert(sleeper, volume.mount_node(&format!("node{sleeper}"), SERVER));
         assert!(fs::read(nodes[sleeper].join(&name)).unwrap() == seen);
     }
+    leave(&volume, nodes);
+}
+
+/// A node whose death nobody can see is fenced, and stays so until the administrator's program says that it is done; one that fails is
+/// run again.
+#[test]
+fn a_fence_agent_confirms_a_death_that_nobody_else_can_see() {
+    let volume = Volume::with_quorum(256, 2);
+    let (agent, log) = (volume.beside("agent"), volume.beside("agent.log"));
+    // It succeeds when it is told that the node cannot write any more.
+    let done = volume.beside("done");
+    let script = format!(
+        "#!/bin/sh\necho \"$# $1 $2 $SCOUTFS_FENCED_REQ_RID $SCOUTFS_FENCED_REQ_IP $SCOUTFS_FENCED_REQ_FSID \
+         $SCOUTFS_FENCED_REQ_DEVICE $SCOUTFS_FENCED_REQ_REASON\" >> {}\ntest -e {}\n",
+        log.display(),
+        done.display()
+    );
+    fs::write(&agent, script).unwrap();
+    fs::set_permissions(&agent, fs::Permissions::from_mode(0o755)).unwrap();
+    let options = format!("{SERVER},fence={}", agent.display());
+    let mut nodes: Vec<Mounted<'_>> = thread::scope(|scope| {
+        let options = &options;
+        let volume = &volume;
+        let mounting: Vec<_> =
+            (0..3).map(|n| scope.spawn(move || volume.mount_node(&format!("node{n}"), options))).collect();
+        mounting.into_iter().map(|node| node.join().unwrap()).collect()
+    });
+    let status = || -> serde_json::Value {
+        serde_json::from_str(&run(scoutfs(["status", "--json"]).arg(volume.image()))).unwrap()
+    };
+    let before = status();
+    let state_of = |rid: &serde_json::Value| {
+        let status = status();
+        let mounts = status["mounts"].as_array().unwrap();
+        mounts.iter().find(|mount| mount["rid"] == *rid).map(|mount| mount["state"].clone())
+    };
+    nodes[2].signal_daemon(Signal::STOP);
+    // Whoever it was: if it led, another leads then.
+    let mut victim = serde_json::Value::Null;
+    wait_until("the node that sleeps is fenced", TAKEOVER, || {
+        let status = status();
+        let mounts = status["mounts"].as_array().unwrap();
+        let fenced = mounts.iter().find(|mount| mount["state"] == "fenced");
+        victim = fenced.map(|mount| mount["rid"].clone()).unwrap_or_default();
+        fenced.is_some()
+    });
+    let lines = || fs::read_to_string(&log).unwrap_or_default();
+    wait_until("the agent is run again after it failed", TAKEOVER, || lines().lines().count() >= 2);
+    assert_eq!(state_of(&victim).unwrap(), "fenced", "nobody has confirmed its death");
+    let (rid, fsid) = (victim.as_str().unwrap(), before["fsid"].as_str().unwrap());
+    for line in lines().lines() {
+        let image = line.split(' ').nth(6).unwrap();
+        assert_eq!(line, format!("2 {rid} 127.0.0.1 {rid} 127.0.0.1 {fsid} {image} unresponsive"));
+        assert_eq!(fs::canonicalize(image).unwrap(), volume.image());
+    }
+    // The daemon sleeps, and does not wake up any more.
+    fs::write(&done, "").unwrap();
+    wait_until("what the agent confirmed is taken back", TAKEOVER, || {
+        state_of(&victim).is_none_or(|state| state == "gone")
+    });
+    let said = lines().lines().count();
+    let mut dead = nodes.pop().unwrap();
+    dead.kill_daemon();
+    dead.bury_node();
+    write_durably(&nodes[0], "after", 1);
+    assert!(is_whole(&nodes[1], "after", 1));
+    assert_eq!(lines().lines().count(), said, "it is not run for who is known to be dead");
     leave(&volume, nodes);
 }

@@ -34,6 +34,7 @@
 //! | `raw_ioctl` | their numbers and structures, and the call |
 //! | `handles` | file handles over renames, remounts and removal |
 //! | `commands` | the commands that ask a mount, and what they print |
+//! | `status` | who votes, leads and mounts |
 //! | `model` | random operations, compared with a filesystem in memory |
 //! | `syscalls` | the system calls of that comparison |
 //! | `fsx` | the public stress test of that name |
@@ -65,6 +66,7 @@ mod quick_start;
 mod raw_ioctl;
 mod run;
 mod sharing;
+mod status;
 mod syscalls;
 mod user;
 mod volume;
