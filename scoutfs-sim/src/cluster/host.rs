@@ -58,6 +58,8 @@ pub struct Host {
     pub mounts: u64,
     /// Its mount works.
     pub works: bool,
+    /// Its mount has worked.
+    pub mounted: bool,
 }
 
 const HOST_KEY: usize = 1 << 42;
@@ -128,6 +130,7 @@ pub fn keep(world: &Arc<World>, host: usize, life: fn(&Arc<World>, usize)) {
             let mut own = lock(&world.hosts[host]);
             own.node = Some(node);
             own.killed = false;
+            own.mounted = false;
             own.mounts += 1;
         }
         let of_task = world.clone();
@@ -136,7 +139,9 @@ pub fn keep(world: &Arc<World>, host: usize, life: fn(&Arc<World>, usize)) {
             changed();
         })
         .expect("a thread");
-        wait_until("a mount to end", || task.is_finished() || lock(&world.hosts[host]).killed);
+        // One that was late, when all others leave, may wait for ever for others to vote.
+        let in_vain = || lock(&world.flow).last && !lock(&world.hosts[host]).mounted;
+        wait_until("a mount to end", || task.is_finished() || lock(&world.hosts[host]).killed || in_vain());
         {
             let mut own = lock(&world.hosts[host]);
             own.node = None;

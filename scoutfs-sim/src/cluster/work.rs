@@ -99,7 +99,10 @@ pub fn live(world: &Arc<World>, host: usize) {
         changed();
     }
     wait_until("a volume with files", || lock(&world.flow).ready);
-    lock(&world.hosts[host]).works = true;
+    {
+        let mut own = lock(&world.hosts[host]);
+        (own.works, own.mounted) = (true, true);
+    }
     changed();
     let mount = scoutfs_env::Arc::new(mount).expect("memory");
     let programs: Vec<_> = (0..PROGRAMS)
