@@ -280,7 +280,9 @@ fn locks_outlive_the_death_of_other_nodes() {
         nodes.remove(victim).bury_node();
         nodes.insert(victim, volume.mount_node(&format!("node{victim}"), SERVER));
     }
-    leave(&volume, nodes);
+    // On a busy machine the last one may leave before it is elected: then the volume is sound, though not said to be clean.
+    nodes.into_iter().rev().for_each(Mounted::leave);
+    volume.check();
 }
 
 /// Two databases in one file would not survive this.
