@@ -6,10 +6,10 @@ PATH=/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
 mount -t proc proc /proc
 mount -t sysfs sys /sys
-mount -t devtmpfs dev /dev
 mount -t tmpfs tmp /tmp
 mount -t tmpfs mnt /mnt
 mkdir -p /mnt/scoutfs
+busybox ifconfig lo up
 run=
 result=
 read -r line < /proc/cmdline

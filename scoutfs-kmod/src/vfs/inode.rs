@@ -16,7 +16,7 @@ use scoutfs_fs::inode::{Attr, SetAttr, SetTime};
 use super::{dir, file, pages, volume, with, xattr};
 use crate::ffi;
 use crate::kobj::error::{check, code, Errno, Result};
-use crate::kobj::folio::{offset, position, Invalidation, LockedFolio, PAGE};
+use crate::kobj::folio::{offset, position, InodeLock, Invalidation, LockedFolio, PAGE};
 use crate::kobj::nofs::NoFs;
 
 pub(super) static FILE_OPS: bindings::inode_operations = bindings::inode_operations {
@@ -159,6 +159,30 @@ pub(super) unsafe fn refresh(inode: *mut bindings::inode) {
     }
 }
 
+/// Does what changes a file behind the VFS's back: its size, what its pages hold.
+///
+/// # Safety
+///
+/// The inode is one of ours, with a reference; `change` touches no user memory.
+pub(super) unsafe fn change_wholly<T>(
+    inode: *mut bindings::inode,
+    change: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    // SAFETY: by the contract.
+    unsafe {
+        let _lock = InodeLock::enter(inode);
+        let invalidation = Invalidation::enter((*inode).i_mapping);
+        invalidation.write_back(0, u64::MAX)?;
+        let done = change();
+        // Also when it failed: a part may have been done.
+        let attr = with(inode, |fs, ino| fs.getattr(ino))?;
+        copy(inode, &attr);
+        set_size(inode, attr.size);
+        bindings::truncate_pagecache(inode, 0);
+        done
+    }
+}
+
 /// The VFS forgets an inode.
 pub(super) unsafe extern "C" fn evict(inode: *mut bindings::inode) {
     // SAFETY: the VFS gives an inode of ours that nobody else uses any more.
@@ -294,6 +318,10 @@ pub(super) unsafe extern "C" fn setattr(
             let new = if (*attr).ia_valid & bindings::ATTR_SIZE != 0 {
                 set_with_size(inode, &set, position((*attr).ia_size)?)?
             } else {
+                if set.mtime.is_some() && (*inode).i_mode & bindings::S_IFMT as u16 == bindings::S_IFREG as u16 {
+                    // What was written by a mapping before must not change the time afterwards.
+                    check(bindings::filemap_write_and_wait_range((*inode).i_mapping, 0, i64::MAX))?;
+                }
                 with(inode, |fs, ino| fs.setattr(ino, &set))?
             };
             copy(inode, &new);

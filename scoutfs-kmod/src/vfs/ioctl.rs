@@ -6,6 +6,7 @@ use core::ffi::c_void;
 use kernel::bindings;
 use kernel::ffi::{c_long, c_uint, c_ulong};
 use scoutfs_env::{IoBuf, Vec};
+use scoutfs_format::ioctl::IOC_SET_ATTR_X;
 use scoutfs_fs::acl;
 use scoutfs_fs::ioctl::{Caller, Capability, Credentials, Request, UserMemory};
 use scoutfs_fs::Error;
@@ -110,12 +111,11 @@ unsafe fn run(file: *mut bindings::file, cmd: u32, arg: u64) -> Result<i32> {
         let can_read = (*file).f_mode & ffi::SCOUTFS_FMODE_READ != 0;
         let caller = Caller { memory: &CurrentMemory, credentials: &credentials, can_read };
         let inode = (*file).f_inode;
-        let done = with(inode, |fs, ino| {
-            fs.ioctl(&Request { ino, cmd, arg, input: &input }, &mut out, &caller)
-        })?;
-        if done.changed {
-            inode::refresh(inode);
-        }
+        let mut call = || {
+            with(inode, |fs, ino| fs.ioctl(&Request { ino, cmd, arg, input: &input }, &mut out, &caller))
+        };
+        // The one that changes a file takes all that it needs from its argument, which was copied.
+        let done = if cmd == IOC_SET_ATTR_X { inode::change_wholly(inode, call)? } else { call()? };
         let answer = out.get(..done.out_len).ok_or(Errno::INVAL)?;
         CurrentMemory.write(arg, answer)?;
         Ok(done.result)
