@@ -109,7 +109,11 @@ impl Device {
             bindings::bio_put(bio);
             errno
         };
-        if errno == 0 { Ok(()) } else { Err(errno) }
+        if errno == 0 {
+            Ok(())
+        } else {
+            Err(errno)
+        }
     }
 
     fn write_with(&self, flags: u32, offset: u64, buf: &[u8]) -> Result<(), IoError> {
@@ -133,8 +137,12 @@ impl BlockDevice for Device {
         check_io(self, IoOp::Read, offset, buf)?;
         let len = buf.len();
         // SAFETY: the slice is live and exclusively borrowed.
-        unsafe { self.transfer(READ, offset, buf.as_mut_ptr(), len) }
-            .map_err(|errno| IoError { op: IoOp::Read, offset, len, errno })
+        unsafe { self.transfer(READ, offset, buf.as_mut_ptr(), len) }.map_err(|errno| IoError {
+            op: IoOp::Read,
+            offset,
+            len,
+            errno,
+        })
     }
 
     fn write(&self, offset: u64, buf: &[u8]) -> Result<(), IoError> {

@@ -12,8 +12,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use kernel::bindings;
 use scoutfs_env::{try_box, Box};
 
-use crate::ffi;
 use super::this_module;
+use crate::ffi;
 
 type Entry = unsafe extern "C" fn(data: *mut c_void);
 

@@ -56,7 +56,11 @@ pub(crate) type Result<T> = core::result::Result<T, Errno>;
 
 /// What a kernel function returned: 0 or more, or a negative error number.
 pub(crate) fn check(returned: c_int) -> Result<c_int> {
-    if returned < 0 { Err(Errno(returned.checked_neg().unwrap_or(5))) } else { Ok(returned) }
+    if returned < 0 {
+        Err(Errno(returned.checked_neg().unwrap_or(5)))
+    } else {
+        Ok(returned)
+    }
 }
 
 /// As [`check`].

@@ -179,10 +179,7 @@ pub(crate) unsafe fn fill_slice<'a>(folio: *mut bindings::folio) -> &'a mut [u8]
 pub(crate) unsafe fn stable_slice<'a>(folio: *mut bindings::folio) -> &'a [u8] {
     // SAFETY: by the contract.
     unsafe {
-        core::slice::from_raw_parts(
-            ffi::scoutfs_folio_address(folio).cast(),
-            ffi::scoutfs_folio_size(folio),
-        )
+        core::slice::from_raw_parts(ffi::scoutfs_folio_address(folio).cast(), ffi::scoutfs_folio_size(folio))
     }
 }
 
@@ -202,13 +199,17 @@ impl Invalidation {
     /// Writes the changed pages of a range, the last byte included, and waits for that.
     pub(crate) fn write_back(&self, first: u64, last: u64) -> Result<()> {
         // SAFETY: the mapping is alive.
-        check(unsafe { bindings::filemap_write_and_wait_range(self.0, offset(first), offset(last)) }).map(drop)
+        check(unsafe { bindings::filemap_write_and_wait_range(self.0, offset(first), offset(last)) })
+            .map(drop)
     }
 
     /// Drops the pages of a range, the last byte included. They are clean.
     pub(crate) fn drop_pages(&self, first: u64, last: u64) -> Result<()> {
         // SAFETY: the mapping is alive.
-        check(unsafe { bindings::invalidate_inode_pages2_range(self.0, (first / PAGE) as usize, (last / PAGE) as usize) }).map(drop)
+        check(unsafe {
+            bindings::invalidate_inode_pages2_range(self.0, (first / PAGE) as usize, (last / PAGE) as usize)
+        })
+        .map(drop)
     }
 }
 

@@ -38,18 +38,19 @@ pub(super) static INODE_OPS: bindings::inode_operations = bindings::inode_operat
     ..unsafe { zeroed() }
 };
 
-pub(super) static FILE_OPS: super::Table<bindings::file_operations> = super::Table(bindings::file_operations {
-    llseek: Some(bindings::generic_file_llseek),
-    read: Some(bindings::generic_read_dir),
-    iterate_shared: Some(iterate),
-    open: Some(super::file::open),
-    release: Some(super::file::release),
-    fsync: Some(super::file::fsync_dir),
-    unlocked_ioctl: Some(super::ioctl::ioctl),
-    compat_ioctl: bindings::compat_ptr_ioctl,
-    // SAFETY: every member is an option of a function, a pointer or a number.
-    ..unsafe { zeroed() }
-});
+pub(super) static FILE_OPS: super::Table<bindings::file_operations> =
+    super::Table(bindings::file_operations {
+        llseek: Some(bindings::generic_file_llseek),
+        read: Some(bindings::generic_read_dir),
+        iterate_shared: Some(iterate),
+        open: Some(super::file::open),
+        release: Some(super::file::release),
+        fsync: Some(super::file::fsync_dir),
+        unlocked_ioctl: Some(super::ioctl::ioctl),
+        compat_ioctl: bindings::compat_ptr_ioctl,
+        // SAFETY: every member is an option of a function, a pointer or a number.
+        ..unsafe { zeroed() }
+    });
 
 /// A dentry's name.
 ///

@@ -118,7 +118,10 @@ unsafe extern "C" fn llseek(file: *mut bindings::file, at: i64, whence: c_int) -
             let at = position(at)?;
             // What a program has written by a mapping is data.
             check(bindings::filemap_write_and_wait_range((*inode).i_mapping, offset(at), i64::MAX))?;
-            with(inode, |fs, ino| if whence == SEEK_DATA { fs.seek_data(ino, at) } else { fs.seek_hole(ino, at) })
+            with(
+                inode,
+                |fs, ino| if whence == SEEK_DATA { fs.seek_data(ino, at) } else { fs.seek_hole(ino, at) },
+            )
         };
         match seek() {
             Ok(found) => bindings::vfs_setpos(file, offset(found), i64::MAX),
@@ -255,7 +258,11 @@ unsafe fn write(
             }
         }
         (*iocb).ki_pos = offset(pos);
-        if done == 0 { result.map(|()| 0) } else { Ok(done) }
+        if done == 0 {
+            result.map(|()| 0)
+        } else {
+            Ok(done)
+        }
     }
 }
 
@@ -343,4 +350,3 @@ unsafe extern "C" fn fallocate(file: *mut bindings::file, flags: c_int, at: i64,
     };
     code(allocate()) as c_long
 }
-

@@ -318,7 +318,9 @@ pub(super) unsafe extern "C" fn setattr(
             let new = if (*attr).ia_valid & bindings::ATTR_SIZE != 0 {
                 set_with_size(inode, &set, position((*attr).ia_size)?)?
             } else {
-                if set.mtime.is_some() && (*inode).i_mode & bindings::S_IFMT as u16 == bindings::S_IFREG as u16 {
+                if set.mtime.is_some()
+                    && (*inode).i_mode & bindings::S_IFMT as u16 == bindings::S_IFREG as u16
+                {
                     // What was written by a mapping before must not change the time afterwards.
                     check(bindings::filemap_write_and_wait_range((*inode).i_mapping, 0, i64::MAX))?;
                 }
@@ -348,8 +350,7 @@ unsafe extern "C" fn get_link(
         // SAFETY: the VFS gives an inode of ours.
         let target = unsafe { with(inode, |fs, ino| fs.readlink(ino)) }?;
         let layout = Layout::array::<u8>(target.len() + 1).map_err(|_| Errno::NOMEM)?;
-        let memory =
-            Kmalloc::alloc(layout, GFP_KERNEL, NumaNode::NO_NODE).map_err(|_| Errno::NOMEM)?;
+        let memory = Kmalloc::alloc(layout, GFP_KERNEL, NumaNode::NO_NODE).map_err(|_| Errno::NOMEM)?;
         let text = memory.as_ptr().cast::<u8>();
         // SAFETY: room for the target and a zero; `done` is the VFS's to be filled.
         unsafe {
@@ -362,4 +363,3 @@ unsafe extern "C" fn get_link(
     };
     link().map_or_else(|e: Errno| e.pointer(), |text| text.cast::<c_char>())
 }
-

@@ -34,14 +34,22 @@ impl UserMemory for CurrentMemory {
         // SAFETY: the slice is exclusively borrowed; the address is checked by the kernel.
         let left =
             unsafe { bindings::copy_from_user(bytes.as_mut_ptr().cast(), from, bytes.len() as c_ulong) };
-        if left == 0 { Ok(()) } else { Err(Error::Fault) }
+        if left == 0 {
+            Ok(())
+        } else {
+            Err(Error::Fault)
+        }
     }
 
     fn write(&self, address: u64, bytes: &[u8]) -> scoutfs_fs::Result<()> {
         let to = address as usize as *mut c_void;
         // SAFETY: the slice is live; the address is checked by the kernel.
         let left = unsafe { bindings::copy_to_user(to, bytes.as_ptr().cast(), bytes.len() as c_ulong) };
-        if left == 0 { Ok(()) } else { Err(Error::Fault) }
+        if left == 0 {
+            Ok(())
+        } else {
+            Err(Error::Fault)
+        }
     }
 }
 
@@ -111,9 +119,8 @@ unsafe fn run(file: *mut bindings::file, cmd: u32, arg: u64) -> Result<i32> {
         let can_read = (*file).f_mode & ffi::SCOUTFS_FMODE_READ != 0;
         let caller = Caller { memory: &CurrentMemory, credentials: &credentials, can_read };
         let inode = (*file).f_inode;
-        let mut call = || {
-            with(inode, |fs, ino| fs.ioctl(&Request { ino, cmd, arg, input: &input }, &mut out, &caller))
-        };
+        let mut call =
+            || with(inode, |fs, ino| fs.ioctl(&Request { ino, cmd, arg, input: &input }, &mut out, &caller));
         // The one that changes a file takes all that it needs from its argument, which was copied.
         let done = if cmd == IOC_SET_ATTR_X { inode::change_wholly(inode, call)? } else { call()? };
         let answer = out.get(..done.out_len).ok_or(Errno::INVAL)?;

@@ -194,7 +194,11 @@ unsafe fn root(sb: *mut bindings::super_block) -> Result<*mut bindings::dentry> 
         // Gives the inode back when it fails.
         bindings::d_make_root(inode::get(sb, &attr)?)
     };
-    if root.is_null() { Err(Errno::NOMEM) } else { Ok(root) }
+    if root.is_null() {
+        Err(Errno::NOMEM)
+    } else {
+        Ok(root)
+    }
 }
 
 /// Mounts the volume on a device, in a thread of its own: on the stack of a system call that has come so far there is no room for it.
@@ -221,6 +225,7 @@ fn open_here(device: Device, options: Options, read_only: bool) -> scoutfs_fs::R
     how.server_addr = options.server_addr;
     how.read_only = read_only;
     how.acl = options.acl;
+    // Nothing gives these back under pressure yet.
     how.block_cache_bytes = 32 << 20;
     how.item_cache_bytes = 64 << 20;
     if let Some(interval) = options.commit_interval {
@@ -276,7 +281,9 @@ unsafe extern "C" fn sync_fs(sb: *mut bindings::super_block, wait: c_int) -> c_i
 unsafe extern "C" fn statfs(dentry: *mut bindings::dentry, out: *mut bindings::kstatfs) -> c_int {
     let _nofs = NoFs::enter();
     // SAFETY: the VFS gives a dentry of ours and room for the answer.
-    code(unsafe { volume((*dentry).d_sb) }.mount.fs().statfs().map_err(Errno::from).map(|stat| {
+    let fs = unsafe { volume((*dentry).d_sb) }.mount.fs();
+    let fsid = fs.store().fsid();
+    code(fs.statfs().map_err(Errno::from).map(|stat| {
         let meta = |blocks: u64| blocks.saturating_mul(SECTORS_PER_BLOCK);
         let free = stat.free_data.saturating_add(stat.unassigned);
         let spare_meta = meta(stat.free_meta.saturating_sub(stat.reserved_meta));
@@ -293,6 +300,7 @@ unsafe extern "C" fn statfs(dentry: *mut bindings::dentry, out: *mut bindings::k
         out.f_files = stat.inodes.saturating_add(room);
         out.f_ffree = room;
         out.f_namelen = MAX_NAME_LEN as isize;
+        out.f_fsid.val = [fsid as i32, (fsid >> 32) as i32];
     }))
 }
 

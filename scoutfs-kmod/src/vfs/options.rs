@@ -53,7 +53,11 @@ impl Options {
         match (name, text) {
             (b"server_addr", Some(text)) => match parse_address(text) {
                 Some(address) => self.server_addr = Some(address),
-                None => return Parsed::Wrong("server_addr is not the address of one host: IP, IPV4:PORT or [IPV6]:PORT"),
+                None => {
+                    return Parsed::Wrong(
+                        "server_addr is not the address of one host: IP, IPV4:PORT or [IPV6]:PORT",
+                    )
+                }
             },
             (b"commit_interval_ms", Some(text)) => {
                 match text.parse().ok().filter(|ms| (100..=60_000).contains(ms)) {

@@ -163,7 +163,10 @@ unsafe extern "C" fn writepages(
 }
 
 /// Maps a file to memory.
-pub(super) unsafe extern "C" fn mmap(_file: *mut bindings::file, vma: *mut bindings::vm_area_struct) -> c_int {
+pub(super) unsafe extern "C" fn mmap(
+    _file: *mut bindings::file,
+    vma: *mut bindings::vm_area_struct,
+) -> c_int {
     // SAFETY: the VFS gives a new mapping of a file of ours.
     unsafe { (*vma).vm_ops = &MAPPED };
     0
@@ -176,7 +179,8 @@ unsafe extern "C" fn page_mkwrite(vmf: *mut bindings::vm_fault) -> bindings::vm_
         let file = (*(*vmf).__bindgen_anon_1.vma).vm_file;
         let inode = (*file).f_inode;
         ffi::scoutfs_sb_start_pagefault((*inode).i_sb);
-        let answer = make_writable(inode, ffi::scoutfs_page_folio((*vmf).page), (*vmf).__bindgen_anon_1.pgoff as u64);
+        let answer =
+            make_writable(inode, ffi::scoutfs_page_folio((*vmf).page), (*vmf).__bindgen_anon_1.pgoff as u64);
         ffi::scoutfs_sb_end_pagefault((*inode).i_sb);
         answer
     }

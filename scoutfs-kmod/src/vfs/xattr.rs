@@ -108,7 +108,11 @@ unsafe extern "C" fn set(
 }
 
 /// Names, as programs see them.
-pub(super) unsafe extern "C" fn list(dentry: *mut bindings::dentry, buffer: *mut c_char, size: usize) -> isize {
+pub(super) unsafe extern "C" fn list(
+    dentry: *mut bindings::dentry,
+    buffer: *mut c_char,
+    size: usize,
+) -> isize {
     let admin = is_admin();
     // SAFETY: as the VFS calls it.
     let listed = unsafe {

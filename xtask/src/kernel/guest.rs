@@ -105,7 +105,12 @@ impl Guest<'_> {
     /// Runs it to its end, and returns what it printed.
     fn follow(&self, command: &mut Command) -> std::io::Result<String> {
         // A group of its own: what `timeout` runs is to be killed with it.
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0).spawn()?;
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()?;
         let mut log = String::new();
         if let Some(out) = child.stdout.take() {
             for line in BufReader::new(out).split(b'\n') {
