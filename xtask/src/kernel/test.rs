@@ -214,10 +214,10 @@ fn mounted_tests() -> Result<PathBuf, String> {
         return Err(format!("cargo {} ended with {}", arguments.join(" "), output.status));
     }
     let messages = String::from_utf8_lossy(&output.stdout).into_owned();
-    let programs = messages.lines().filter_map(|line| {
+    let mut programs = messages.lines().filter_map(|line| {
         let (_, rest) = line.split_once("\"executable\":\"")?;
         rest.split('"').next()
     });
-    let found = programs.filter(|program| program.contains("/deps/mounted-")).last();
+    let found = programs.rfind(|program| program.contains("/deps/mounted-"));
     found.map(PathBuf::from).ok_or_else(|| "cargo does not say where the mounted tests are".into())
 }
