@@ -12,6 +12,7 @@
 //! | [`sync`] | Mutex, RwLock, Condvar, atomics; a lock order checked in debug builds |
 //! | [`thread`] | spawn and join |
 //! | [`time`] | [`Mono`](time::Mono), [`Timespec`](time::Timespec), the two clocks, sleep |
+//! | [`sort`] | sorting on a small stack |
 //! | [`random`] | random bytes for keys and nonces |
 //! | [`crc32c`] | Castagnoli checksum on the host's fastest code |
 //! | [`auth`] | keyed checksums that prove the knowledge of a secret |
@@ -54,6 +55,7 @@ pub mod net;
 pub mod random;
 #[cfg(all(feature = "sim", not(feature = "shuttle")))]
 pub mod sim;
+pub mod sort;
 pub mod sync;
 pub mod thread;
 pub mod time;

@@ -7,11 +7,13 @@
 //! | `cargo xtask programs` | others' programs on a mounted volume, all or by name |
 //! | `cargo xtask fuzz` | every decoder with changed bytes, for as long as one likes |
 //! | `cargo xtask crash` | power failures at every place of all small workloads; takes hours |
+//! | `cargo xtask kernel` | a Linux kernel with Rust, the module, and tests of both in guests |
 //! | `cargo xtask demo` | the main job on an image file: mkfs, mount, walk-inodes |
 
 mod crash;
 mod demo;
 mod fuzz;
+mod kernel;
 mod programs;
 mod setup;
 mod sim;
@@ -77,6 +79,12 @@ enum Habit {
         #[arg(long)]
         trace: bool,
     },
+    /// Build a Linux kernel and the module, test and run them in guests.
+    Kernel {
+        /// What to do.
+        #[command(subcommand)]
+        action: kernel::Action,
+    },
     /// Make a volume in an image file, mount it, and see changes in the index. Needs root.
     Demo,
 }
@@ -100,6 +108,7 @@ fn main() -> ExitCode {
             arguments.extend(trace.then(|| "--trace".to_string()));
             sim::run(seed, &arguments)
         }
+        Habit::Kernel { action } => kernel::run(&action),
         Habit::Demo => demo::run(),
     };
     match result {

@@ -68,6 +68,9 @@ impl Done {
     }
 }
 
+/// An operation on a mount, in a directory, by its number.
+type Work = fn(&Mount, u64, usize);
+
 /// Each node works in a directory of its own: creates, writes, renames and unlinks.
 fn private(count: usize) {
     let cluster = Cluster::new(count, 2 << 30);
@@ -80,7 +83,7 @@ fn private(count: usize) {
             mount.fs().mkdir(ROOT_INO, name.as_bytes(), &DIR).expect("mkdir").ino
         })
         .collect();
-    let works: [(&str, fn(&Mount, u64, usize)); 4] = [
+    let works: [(&str, Work); 4] = [
         ("create", |mount, dir, i| {
             mount.fs().create(dir, format!("file{i}").as_bytes(), &FILE).expect("create");
         }),

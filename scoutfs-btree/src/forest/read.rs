@@ -104,7 +104,7 @@ fn read_piece(
         source += 1;
     }
     // In place: already sorted when only one tree has items here.
-    found.sort_unstable_by_key(|(item, source)| (item.key, Reverse(item.version), *source));
+    scoutfs_env::sort::sort_by_key(&mut found, |(item, source)| (item.key, Reverse(item.version), *source));
     Ok(RangeItems { first, last, items: newest(&found)? })
 }
 

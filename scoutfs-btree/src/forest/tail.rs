@@ -79,7 +79,7 @@ impl Tail {
         }
         // Commits are in order; what is read from a device can be anything. The one to keep of a key comes last.
         if !added.is_sorted_by(|a, b| a.key < b.key) {
-            added.sort_unstable_by_key(|item| (item.key, item.version, item.nr));
+            scoutfs_env::sort::sort_by_key(&mut added, |item| (item.key, item.version, item.nr));
         }
         let values = Arc::new(values)?;
         let mut merged = Vec::with_capacity(self.items.len() + added.len())?;

@@ -144,8 +144,9 @@ impl Checker<'_> {
         summary.directories += counts.directories;
         summary.data_blocks = summary.data_blocks.saturating_add(counts.data_blocks);
         let half = PROGRESS_TOTAL / 2;
-        let done = u128::from(summary.items) * u128::from(half) / u128::from(self.tree_items.max(1));
-        (self.progress)(half + u64::try_from(done).unwrap_or(half).min(half), PROGRESS_TOTAL);
+        // As in `node_seen`.
+        let done = summary.items.saturating_mul(half) / self.tree_items.max(1);
+        (self.progress)(half + done.min(half), PROGRESS_TOTAL);
     }
 }
 

@@ -169,8 +169,9 @@ impl Checker<'_> {
         if self.summary.nodes.is_multiple_of(64) {
             let total = self.sb.meta_zones.get().saturating_mul(self.geometry.zone_meta_blocks()).max(1);
             let half = PROGRESS_TOTAL / 2;
-            let done = u128::from(self.summary.nodes) * u128::from(half) / u128::from(total);
-            (self.progress)(u64::try_from(done).unwrap_or(half).min(half), PROGRESS_TOTAL);
+            // A kernel cannot divide more than 64 bits. No volume has so many nodes that this is too few.
+            let done = self.summary.nodes.saturating_mul(half) / total;
+            (self.progress)(done.min(half), PROGRESS_TOTAL);
         }
     }
 }

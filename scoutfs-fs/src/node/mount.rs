@@ -12,6 +12,7 @@ use scoutfs_env::device::{BlockDevice, RetryDevice};
 use scoutfs_env::net::Network;
 use scoutfs_env::sync::Mutex;
 use scoutfs_env::thread::JoinHandle;
+use scoutfs_env::time::Mono;
 use scoutfs_env::{Arc, Box, IoBuf, time, try_box};
 use scoutfs_format::geometry::Geometry;
 use scoutfs_format::le::{U32, U64};
@@ -212,9 +213,10 @@ impl Mount {
         let dead_time = Duration::from_millis(options.timing.dead_ms);
         let leadership = ranks.as_ref().map(|ranks| ranks.leadership());
         let (session, receiver) = Session::start(client.clone(), link, ranks, oracle, dead_time)?;
-        let joined =
-            join(base.device, base.cache, geometry, fsid, rid, options, client.clone(), counters, leadership);
-        let store = match joined.and_then(|store| Ok(Arc::new(store)?)) {
+        let joined = Joined::ask(&base, geometry, fsid, rid, options, &client);
+        let store = match joined
+            .and_then(|joined| joined.store(base, geometry, client.clone(), counters, leadership, options))
+        {
             Ok(store) => store,
             Err(e) => {
                 client.close();
@@ -433,82 +435,110 @@ impl Node {
     }
 }
 
-/// Joins the volume: gets a slot and makes what operations stand on.
-// Each is a value of its own that the caller has at hand; a struct would be made for this one call.
-#[allow(clippy::too_many_arguments)]
-fn join(
-    device: Arc<Box<dyn BlockDevice>>,
-    cache: Arc<BlockCache>,
-    geometry: Geometry,
-    fsid: u64,
-    rid: u64,
-    options: &MountOptions,
-    client: Arc<Client>,
-    counters: Arc<Counters>,
-    leadership: Option<Arc<Leadership>>,
-) -> Result<Store> {
-    let bad_answer = |_| Error::Shutdown("an answer of the server has a wrong length");
-    let request = JoinRequest {
-        rid: U64::new(rid),
-        process: options.process,
-        read_only: U32::new(options.read_only.into()),
-        pad: U32::ZERO,
-    };
-    let joined = time::mono_now();
-    let reply = client.request(MSG_JOIN, request.as_bytes())?;
-    let reply = JoinReply::read_from_bytes(&reply).map_err(|_| bad_answer(()))?;
-    let closed = SeqRequest { closed_below: U64::ZERO };
-    let seq = client.request(MSG_SEQ, closed.as_bytes())?;
-    let seq = SeqReply::read_from_bytes(&seq).map_err(|_| bad_answer(()))?.seq.get();
+/// What the server gave a mount that joins, and what it read then.
+struct Joined {
+    identity: Identity,
+    log: Slot,
+    commit_nr: u64,
+    roots: RootsCell,
+    tuning: Tuning,
+    seq: u64,
+    reply: JoinReply,
+    /// When it asked.
+    asked: Mono,
+}
 
-    let slot = reply.slot.get();
-    let identity = Identity {
-        rid,
-        slot,
-        epoch: reply.epoch.get(),
-        process: options.process,
-        offset: geometry.slot_offset(slot),
-    };
-    let mut ring = IoBuf::zeroed(RING_BYTES)?;
-    device.read(identity.offset, &mut ring)?;
-    let owner = RingOwner {
-        fsid,
-        slot: u16::try_from(slot).map_err(|_| Error::Shutdown("the server gave an impossible slot"))?,
-        epoch: identity.epoch,
-    };
-    let ring = RingWriter::open(&ring, owner)?;
-    let commit_nr = ring.commit_nr();
+// Two steps, each of which leaves little on the stack when it ends: a kernel's has no room for both at once.
+impl Joined {
+    /// Joins the volume: gets a slot, and reads what is there.
+    #[inline(never)]
+    fn ask(
+        base: &Base,
+        geometry: Geometry,
+        fsid: u64,
+        rid: u64,
+        options: &MountOptions,
+        client: &Client,
+    ) -> Result<Joined> {
+        let bad_answer = |_| Error::Shutdown("an answer of the server has a wrong length");
+        let request = JoinRequest {
+            rid: U64::new(rid),
+            process: options.process,
+            read_only: U32::new(options.read_only.into()),
+            pad: U32::ZERO,
+        };
+        let asked = time::mono_now();
+        let reply = client.request(MSG_JOIN, request.as_bytes())?;
+        let reply = JoinReply::read_from_bytes(&reply).map_err(|_| bad_answer(()))?;
+        let closed = SeqRequest { closed_below: U64::ZERO };
+        let seq = client.request(MSG_SEQ, closed.as_bytes())?;
+        let seq = SeqReply::read_from_bytes(&seq).map_err(|_| bad_answer(()))?.seq.get();
 
-    let roots = read_roots(&**device, &cache, &geometry)?;
-    let roots = RootsCell::new(roots.forest_without(Some(slot))?)?;
-    let tuning = Tuning::for_volume(&geometry);
-    let mut space = MountSpace::new(geometry, reply.down_given.get(), reply.up_taken.get());
-    space.set_reserve_blocks(reply.reserve_blocks.get());
-    let log = Slot::new(identity, ring, reply.merged_through.get(), seq, tuning.max_log_bytes)?;
-    Ok(Store {
-        reader: Reader::new(device, cache, geometry, slot, roots),
-        items: ItemCache::new(Limits { page_bytes: 16 << 10, cache_bytes: options.item_cache_bytes }),
-        trans: Trans::new(seq),
-        space: SpaceCell::new(space),
-        lock_table: LockTable::new(),
-        file_locks: FileLocks::new(),
-        opens: OpenInodes::new(),
-        news: News::new(),
-        client,
-        worker: Worker::new(),
-        checkpoint_need: AtomicU64::new(log.checkpoint_blocks(0)),
-        unmerged_bytes: AtomicU64::new(0),
-        slot: Mutex::new(log),
-        commit_waits: AtomicBool::new(false),
-        identity,
-        tuning,
-        data_written: AtomicBool::new(false),
-        commit_nr: AtomicU64::new(commit_nr),
-        numbers: Numbers::new(reply.down_given.get(), reply.lease_ms.get(), joined, leadership),
-        inode_delta: Mutex::new(0),
-        read_only: options.read_only,
-        counters,
-    })
+        let slot = reply.slot.get();
+        let identity = Identity {
+            rid,
+            slot,
+            epoch: reply.epoch.get(),
+            process: options.process,
+            offset: geometry.slot_offset(slot),
+        };
+        let mut ring = IoBuf::zeroed(RING_BYTES)?;
+        base.device.read(identity.offset, &mut ring)?;
+        let owner = RingOwner {
+            fsid,
+            slot: u16::try_from(slot).map_err(|_| Error::Shutdown("the server gave an impossible slot"))?,
+            epoch: identity.epoch,
+        };
+        let ring = RingWriter::open(&ring, owner)?;
+        let commit_nr = ring.commit_nr();
+
+        let roots = read_roots(&**base.device, &base.cache, &geometry)?;
+        let roots = RootsCell::new(roots.forest_without(Some(slot))?)?;
+        let tuning = Tuning::for_volume(&geometry);
+        let log = Slot::new(identity, ring, reply.merged_through.get(), seq, tuning.max_log_bytes)?;
+        Ok(Joined { identity, log, commit_nr, roots, tuning, seq, reply, asked })
+    }
+
+    /// Makes what operations stand on.
+    #[inline(never)]
+    fn store(
+        self,
+        base: Base,
+        geometry: Geometry,
+        client: Arc<Client>,
+        counters: Arc<Counters>,
+        leadership: Option<Arc<Leadership>>,
+        options: &MountOptions,
+    ) -> Result<Arc<Store>> {
+        let Joined { identity, log, commit_nr, roots, tuning, seq, reply, asked } = self;
+        let mut space = MountSpace::new(geometry, reply.down_given.get(), reply.up_taken.get());
+        space.set_reserve_blocks(reply.reserve_blocks.get());
+        let space = SpaceCell::new(space)?;
+        Ok(Arc::new(Store {
+            reader: Reader::new(base.device, base.cache, geometry, identity.slot, roots),
+            items: ItemCache::new(Limits { page_bytes: 16 << 10, cache_bytes: options.item_cache_bytes }),
+            trans: Trans::new(seq),
+            space,
+            lock_table: LockTable::new(),
+            file_locks: FileLocks::new(),
+            opens: OpenInodes::new(),
+            news: News::new(),
+            client,
+            worker: Worker::new(),
+            checkpoint_need: AtomicU64::new(log.checkpoint_blocks(0)),
+            unmerged_bytes: AtomicU64::new(0),
+            slot: Mutex::new(log),
+            commit_waits: AtomicBool::new(false),
+            identity,
+            tuning,
+            data_written: AtomicBool::new(false),
+            commit_nr: AtomicU64::new(commit_nr),
+            numbers: Numbers::new(reply.down_given.get(), reply.lease_ms.get(), asked, leadership),
+            inode_delta: Mutex::new(0),
+            read_only: options.read_only,
+            counters,
+        })?)
+    }
 }
 
 /// The first record, the first space, what is told of space while there is no server, and the worker.

@@ -63,7 +63,7 @@ impl<'a> Locks<'a> {
         if rename {
             want.push((LockName::RENAME, LockMode::Write))?;
         }
-        want.sort_unstable_by_key(|(name, _)| *name);
+        scoutfs_env::sort::sort_by_key(&mut want, |(name, _)| *name);
         let mut locks = Locks { store, held: want, used: Use::Granted };
         for at in 0..locks.held.len() {
             let (name, mode) = locks.held[at];

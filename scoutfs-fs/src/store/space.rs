@@ -5,6 +5,7 @@
 
 use scoutfs_btree::space::{MountSpace, SpaceError, SpaceExtent, SpaceKind};
 use scoutfs_env::sync::{Mutex, MutexGuard};
+use scoutfs_env::{Box, try_box};
 
 use crate::error::{Error, Result};
 
@@ -31,14 +32,15 @@ impl DataRun {
 }
 
 /// See the module.
-pub(crate) struct SpaceCell(Mutex<MountSpace>);
+// Apart from the store, which is made on a kernel's stack.
+pub(crate) struct SpaceCell(Mutex<Box<MountSpace>>);
 
 impl SpaceCell {
-    pub fn new(space: MountSpace) -> Self {
-        SpaceCell(Mutex::new(space))
+    pub fn new(space: MountSpace) -> Result<Self> {
+        Ok(SpaceCell(Mutex::new(try_box(space)?)))
     }
 
-    pub fn lock(&self) -> MutexGuard<'_, MountSpace> {
+    pub fn lock(&self) -> MutexGuard<'_, Box<MountSpace>> {
         self.0.lock()
     }
 

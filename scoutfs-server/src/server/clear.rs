@@ -32,7 +32,7 @@ impl Server {
         let mut surplus = self.work.total().saturating_sub(self.work_target());
         let mut unused = self.unused_zones()?;
         // Those of which the working set has least are cleared first.
-        unused.sort_unstable_by_key(|of| of.worked);
+        scoutfs_env::sort::sort_by_key(&mut unused, |of| of.worked);
         let mut cleared = false;
         // Loose blocks that the working set takes instead, at the next commit (see `balance_work`).
         let mut owed = 0;

@@ -106,7 +106,7 @@ impl Leftovers {
                 left.extents.extend_from_slice(&hand_over.extents)?;
             }
         }
-        left.extents.sort_unstable_by_key(|e| (e.kind, e.extent.start));
+        scoutfs_env::sort::sort_by_key(&mut left.extents, |e| (e.kind, e.extent.start));
         Ok(left)
     }
 

@@ -90,7 +90,11 @@ impl DeathOracle for LocalProcesses {
         if process.machine_id != self.machine_id {
             return false;
         }
-        process.boot_id != self.boot_id || start_of(process.pid.get()) != Some(process.start.get())
+        if process.boot_id != self.boot_id {
+            return true;
+        }
+        // A mount of the kernel itself: no process says whether it lives.
+        process.pid.get() != 0 && start_of(process.pid.get()) != Some(process.start.get())
     }
 }
 
@@ -131,5 +135,13 @@ mod tests {
         assert!(oracle.is_dead(&ProcessId { start: (me.start.get() + 1).into(), ..me }));
         assert!(oracle.is_dead(&ProcessId { boot_id: [7; 16], ..me }));
         assert!(!oracle.is_dead(&ProcessId { machine_id: [7; 16], boot_id: [7; 16], ..me }));
+    }
+
+    #[test]
+    fn a_mount_of_the_running_kernel_is_unknown_and_one_of_an_earlier_boot_is_dead() {
+        let oracle = LocalProcesses::new();
+        let kernel = ProcessId { pid: 0.into(), ..this_process() };
+        assert!(!oracle.is_dead(&kernel));
+        assert!(oracle.is_dead(&ProcessId { boot_id: [7; 16], ..kernel }));
     }
 }

@@ -78,11 +78,16 @@ impl Volume {
         self.mount_on("mnt")
     }
 
-    /// Mounts on a directory with a daemon in the background.
+    /// Mounts on a directory with a daemon in the background, or in the kernel (see [`by_kernel`]).
     pub fn mount_on(&self, name: &str) -> Mounted<'_> {
         let directory = self.directory(name);
         let mounted = Mounted::new(self, self.image(), directory.clone(), None);
-        run(scoutfs(["mount", "-o", "server_addr=127.0.0.1"]).arg(self.image()).arg(&directory));
+        if by_kernel() {
+            let arguments = ["-i", "-t", "scoutfs", "-o", "loop,server_addr=127.0.0.1"];
+            run(program("mount", arguments).arg(self.image()).arg(&directory));
+        } else {
+            run(scoutfs(["mount", "-o", "server_addr=127.0.0.1"]).arg(self.image()).arg(&directory));
+        }
         mounted
     }
 
@@ -314,6 +319,12 @@ impl Drop for Mounted<'_> {
             let _ = spawn(program("losetup", ["-d"]).arg(device)).wait();
         }
     }
+}
+
+/// Whether single mounts are to be the running kernel's own, in a guest of `cargo xtask kernel test`. Tests that need more than
+/// that have no business there.
+pub fn by_kernel() -> bool {
+    std::env::var_os("SCOUTFS_TEST_KERNEL").is_some()
 }
 
 /// The processes that were started as `... mount ... IMAGE ...`. The image is the test's own, so they are, too.

@@ -1,0 +1,132 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+# Operations on a mounted volume, in a guest: operations.sh DIRECTORY SOURCE. Fails at the first that does not do what it should.
+# Leaves SOURCE's copy in DIRECTORY/tree.
+set -eu
+cd "$1"
+source=$2
+
+fail() {
+    echo "FAILED: $*"
+    exit 1
+}
+same() {
+    [ "$1" = "$2" ] || fail "$3: '$1' where '$2' should be"
+}
+refused() {
+    if "$@" 2>/dev/null; then fail "not refused: $*"; fi
+}
+
+echo "names"
+mkdir dir
+echo hello > dir/file
+same "$(cat dir/file)" hello content
+same "$(stat -c %s dir/file)" 6 size
+ln dir/file link
+same "$(stat -c %h dir/file)" 2 links
+ln -s dir/file symlink
+same "$(readlink symlink)" dir/file target
+same "$(cat symlink)" hello "content through a symbolic link"
+mv link dir/moved
+refused stat link
+same "$(stat -c %i dir/file)" "$(stat -c %i dir/moved)" inode
+refused rmdir dir
+refused mkdir dir
+mkfifo fifo
+mknod null c 1 3
+same "$(stat -c %t:%T null)" 1:3 device
+echo lost > null
+echo other > other
+mv other dir/moved
+same "$(cat dir/moved)" other "a name that was replaced"
+rm dir/file dir/moved symlink fifo null
+rmdir dir
+refused stat dir
+
+echo "attributes"
+echo x > file
+chmod 4750 file
+same "$(stat -c %a file)" 4750 mode
+chown 12:34 file
+same "$(stat -c %u:%g file)" 12:34 owner
+touch -d '2001-02-03 04:05:06.123456789 UTC' file
+same "$(stat -c %.9Y file)" 981173106.123456789 mtime
+echo more >> file
+same "$(cat file)" "x
+more" appended
+truncate -s 100000 file
+same "$(stat -c %s file)" 100000 size
+same "$(tail -c 99993 file | tr -d '\000' | wc -c)" 0 zeros
+truncate -s 1 file
+truncate -s 10 file
+same "$(od -An -c file | tr -d ' \n')" 'x\0\0\0\0\0\0\0\0\0' "what was cut off does not come back"
+rm file
+
+echo "data"
+head -c 3000000 /dev/urandom > /tmp/random
+cp /tmp/random data
+cmp data /tmp/random
+dd if=/tmp/random of=data bs=777 seek=1000 conv=notrunc status=none
+dd if=/tmp/random of=/tmp/random.2 bs=3000000 count=1 status=none
+dd if=/tmp/random of=/tmp/random.2 bs=777 seek=1000 conv=notrunc status=none
+cmp data /tmp/random.2
+dd if=data of=/tmp/direct bs=65536 iflag=direct status=none
+cmp /tmp/direct /tmp/random.2
+dd if=/tmp/random of=direct bs=65536 oflag=direct conv=fsync status=none
+cmp direct /tmp/random
+echo 3 > /proc/sys/vm/drop_caches
+cmp direct /tmp/random
+cmp data /tmp/random.2
+fallocate -p -o 4096 -l 100000 direct
+same "$(dd if=direct bs=1 skip=4096 count=100000 status=none | tr -d '\000' | wc -c)" 0 "a hole"
+cmp -n 4096 direct /tmp/random
+fallocate -l 5000000 preallocated
+same "$(stat -c %s preallocated)" 5000000 "a size"
+[ "$(stat -c %b preallocated)" -ge 9000 ] || fail "too few blocks"
+truncate -s 1000000000 sparse
+echo end >> sparse
+same "$(stat -c %s sparse)" 1000000004 "a size"
+[ "$(stat -c %b sparse)" -le 16 ] || fail "a sparse file has blocks"
+rm data direct preallocated sparse
+
+echo "unlinked and open"
+echo alive > open
+exec 3< open
+rm open
+same "$(cat <&3)" alive content
+exec 3<&-
+
+echo "extended attributes"
+echo x > file
+setfattr -n user.one -v first file
+setfattr -n user.two -v second file
+same "$(getfattr --only-values -n user.one file)" first value
+setfattr -x user.one file
+refused getfattr -n user.one file
+same "$(getfattr -d file 2>/dev/null | grep -c user.)" 1 "attributes"
+setfacl -m u:77:rw file
+same "$(getfacl -cn file 2>/dev/null | grep ^user:77:)" user:77:rw- "access control list"
+same "$(stat -c %a file)" 664 "mode with a list"
+chmod 600 file
+same "$(getfacl -cn file 2>/dev/null | grep ^mask)" mask::--- "the mask follows the mode"
+setfacl -b file
+rm file
+
+echo "a tree"
+cp -a "$source" tree
+diff -r "$source" tree
+mkdir many
+i=0
+while [ $i -lt 500 ]; do
+    : > "many/file-$i"
+    i=$((i + 1))
+done
+same "$(ls many | wc -l)" 500 "entries"
+find many -name 'file-*[02468]' -delete
+same "$(ls many | wc -l)" 250 "entries"
+rm -r many
+sync
+echo 2 > /proc/sys/vm/drop_caches
+diff -r "$source" tree
+df . | tail -1
+echo "all done"

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What Rust needs of the kernel and the kernel's bindings lack: headers for bindgen, and functions of one line each for what is
+ * inline or a macro there. No logic.
+ */
+#ifndef SCOUTFS_HELPERS_H
+#define SCOUTFS_HELPERS_H
+
+#include <linux/blkdev.h>
+#include <linux/crc32.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <linux/fs_context.h>
+#include <linux/fs_struct.h>
+#include <linux/pagemap.h>
+#include <linux/posix_acl.h>
+#include <linux/posix_acl_xattr.h>
+#include <linux/sched/mm.h>
+#include <linux/statfs.h>
+#include <linux/uio.h>
+#include <linux/writeback.h>
+
+/* Macros with casts, which bindgen does not evaluate. */
+static const gfp_t SCOUTFS_GFP_NOFS = GFP_NOFS | __GFP_NOWARN;
+static const gfp_t SCOUTFS_GFP_NOIO = GFP_NOIO;
+static const fmode_t SCOUTFS_FMODE_WRITE = FMODE_WRITE;
+static const fmode_t SCOUTFS_FMODE_READ = FMODE_READ;
+static const fmode_t SCOUTFS_FMODE_CAN_ODIRECT = FMODE_CAN_ODIRECT;
+static const int SCOUTFS_IOCB_DSYNC = (__force int)IOCB_DSYNC;
+static const fgf_t SCOUTFS_FGP_LOCK = FGP_LOCK;
+static const fgf_t SCOUTFS_FGP_WRITE = FGP_LOCK | FGP_CREAT | FGP_ACCESSED;
+static const gfp_t SCOUTFS_GFP_PAGE = GFP_NOFS | __GFP_NOWARN;
+static const unsigned long SCOUTFS_SB_POSIXACL = SB_POSIXACL;
+static const unsigned long SCOUTFS_SB_RDONLY = SB_RDONLY;
+static const unsigned int SCOUTFS_WQ_FLAG_EXCLUSIVE = WQ_FLAG_EXCLUSIVE;
+
+unsigned int scoutfs_nofs_save(void);
+void scoutfs_nofs_restore(unsigned int flags);
+
+size_t scoutfs_iov_iter_count(const struct iov_iter *iter);
+int scoutfs_current_umask(void);
+bool scoutfs_inode_is_new(struct inode *inode);
+void scoutfs_mapping_set_large_folios(struct address_space *mapping);
+void scoutfs_mapping_set_error(struct address_space *mapping, int error);
+void scoutfs_sb_start_pagefault(struct super_block *sb);
+void scoutfs_sb_end_pagefault(struct super_block *sb);
+
+struct page *scoutfs_virt_to_page(const void *address);
+loff_t scoutfs_bdev_bytes(struct block_device *bdev);
+bool scoutfs_bdev_read_only(struct block_device *bdev);
+
+void *scoutfs_folio_address(struct folio *folio);
+loff_t scoutfs_folio_pos(struct folio *folio);
+size_t scoutfs_folio_size(struct folio *folio);
+void scoutfs_folio_lock(struct folio *folio);
+void scoutfs_folio_put(struct folio *folio);
+bool scoutfs_folio_uptodate(struct folio *folio);
+void scoutfs_folio_mark_uptodate(struct folio *folio);
+struct address_space *scoutfs_folio_mapping(struct folio *folio);
+struct folio *scoutfs_page_folio(struct page *page);
+struct folio *scoutfs_readahead_folio(struct readahead_control *rac);
+
+#endif

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The scoutfs kernel module: a real Linux filesystem over the same core crates that the FUSE front end uses.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `host` | what the core asks of its host (`scoutfs_host_*` and the block device), over the kernel's primitives |
+//! | `kobj` | safe wrappers of kernel objects: allocation scopes, folios, errors |
+//! | `vfs` | the VFS's operation tables: translate, call `scoutfs_fs`, translate back |
+//! | `ffi` | types and functions that the kernel's own bindings lack |
+//!
+//! # What must hold
+//!
+//! - No rule of the filesystem is here: what an operation does and when it fails is the core's to say.
+//! - Every call into the core is made in a scope without filesystem reclaim ([`kobj::nofs`]), so that an allocation never
+//!   enters a filesystem again.
+//! - User memory is touched only while no lock of the core and no folio is held.
+//! - A callback that the VFS offers and that is not here is not in the table, so that the VFS says so; nothing pretends to work.
+
+mod ffi;
+mod host;
+mod kobj;
+mod vfs;
+
+use kernel::prelude::*;
+
+module! {
+    type: Scoutfs,
+    name: "scoutfs",
+    authors: ["the scoutfs project"],
+    description: "scoutfs, a clustered filesystem for large archives",
+    license: "GPL",
+    alias: ["fs-scoutfs"],
+}
+
+/// The loaded module: its filesystem type is registered as long as it lives.
+struct Scoutfs {
+    _registration: vfs::Registration,
+}
+
+impl kernel::Module for Scoutfs {
+    fn init(module: &'static ThisModule) -> Result<Self> {
+        let registration = vfs::Registration::new(module)?;
+        scoutfs_env::info!("loaded, format {:016x}", scoutfs_format::FORMAT_HASH);
+        Ok(Scoutfs { _registration: registration })
+    }
+}

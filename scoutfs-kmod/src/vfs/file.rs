@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Open files: reading, writing, seeking, syncing, allocating.
+//!
+//! # Writing
+//!
+//! A write goes through: bytes are copied from the program into memory of ours, the core writes them to the device, and then the pages that
+//! the cache has are brought up to date. Under [`Invalidation`], so that meanwhile no page comes into the cache and none becomes
+//! dirty; those that were dirty in the range are written before. `fsync` then has the core commit. With O_DIRECT the same is done, but
+//! no page is made for what was written.
+//!
+//! # Reading
+//!
+//! Through the page cache, or with O_DIRECT from the core into memory of ours, and from there to the program.
+
+use core::mem::zeroed;
+
+use kernel::bindings;
+use kernel::ffi::{c_int, c_long};
+use scoutfs_env::IoBuf;
+use scoutfs_fs::data::AllocateMode;
+
+use super::{inode, ioctl, pages, volume, with, Table};
+use crate::ffi;
+use crate::kobj::error::{check, check_long, code, count, Errno, Result};
+use crate::kobj::folio::{offset, position, InodeLock, Invalidation, LockedFolio, PAGE};
+
+/// Bytes that are copied at once.
+const CHUNK: usize = 1 << 20;
+
+pub(super) static OPS: Table<bindings::file_operations> = Table(bindings::file_operations {
+    llseek: Some(llseek),
+    read_iter: Some(read_iter),
+    write_iter: Some(write_iter),
+    mmap: Some(pages::mmap),
+    open: Some(open),
+    release: Some(release),
+    fsync: Some(fsync),
+    fallocate: Some(fallocate),
+    splice_read: Some(bindings::filemap_splice_read),
+    splice_write: Some(bindings::iter_file_splice_write),
+    unlocked_ioctl: Some(ioctl::ioctl),
+    compat_ioctl: bindings::compat_ptr_ioctl,
+    // SAFETY: every member is an option of a function, a pointer or a number.
+    ..unsafe { zeroed() }
+});
+
+/// Whether a file can be changed through this opening of it.
+///
+/// # Safety
+///
+/// The file is alive.
+unsafe fn writes(file: *mut bindings::file) -> bool {
+    // SAFETY: by the contract.
+    unsafe { (*file).f_mode & ffi::SCOUTFS_FMODE_WRITE != 0 }
+}
+
+/// Files and directories.
+pub(super) unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+    // SAFETY: the VFS gives an inode of ours and a new file.
+    code(unsafe {
+        check(bindings::generic_file_open(inode, file)).and_then(|_| {
+            with(inode, |fs, ino| fs.open(ino, writes(file)))?;
+            (*file).f_mode |= ffi::SCOUTFS_FMODE_CAN_ODIRECT;
+            Ok(())
+        })
+    })
+}
+
+/// Files and directories.
+pub(super) unsafe extern "C" fn release(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+    // SAFETY: the VFS gives an inode of ours and the last use of a file that was opened above.
+    unsafe {
+        let writes = writes(file);
+        if writes {
+            // Nothing is dirty of a file that nobody can change. An error is kept for who syncs.
+            bindings::filemap_write_and_wait_range((*inode).i_mapping, 0, i64::MAX);
+        }
+        let released = with(inode, |fs, ino| {
+            fs.release(ino, writes);
+            Ok(())
+        });
+        code(released)
+    }
+}
+
+unsafe extern "C" fn fsync(file: *mut bindings::file, first: i64, last: i64, _datasync: c_int) -> c_int {
+    // SAFETY: the VFS gives a file of ours.
+    code(unsafe {
+        check(bindings::file_write_and_wait_range(file, first, last))
+            .and_then(|_| with((*file).f_inode, |fs, ino| fs.fsync(ino)))
+    })
+}
+
+/// A directory has no pages.
+pub(super) unsafe extern "C" fn fsync_dir(
+    file: *mut bindings::file,
+    _first: i64,
+    _last: i64,
+    _datasync: c_int,
+) -> c_int {
+    // SAFETY: the VFS gives a directory of ours.
+    code(unsafe { with((*file).f_inode, |fs, ino| fs.fsync(ino)) })
+}
+
+unsafe extern "C" fn llseek(file: *mut bindings::file, at: i64, whence: c_int) -> i64 {
+    const SEEK_DATA: c_int = 3;
+    const SEEK_HOLE: c_int = 4;
+    // SAFETY: the VFS gives a file of ours.
+    unsafe {
+        if whence != SEEK_DATA && whence != SEEK_HOLE {
+            return bindings::generic_file_llseek(file, at, whence);
+        }
+        let inode = (*file).f_inode;
+        let seek = || {
+            if at < 0 {
+                return Err(Errno::NXIO);
+            }
+            let at = position(at)?;
+            // What a program has written by a mapping is data.
+            check(bindings::filemap_write_and_wait_range((*inode).i_mapping, offset(at), i64::MAX))?;
+            with(
+                inode,
+                |fs, ino| if whence == SEEK_DATA { fs.seek_data(ino, at) } else { fs.seek_hole(ino, at) },
+            )
+        };
+        match seek() {
+            Ok(found) => bindings::vfs_setpos(file, offset(found), i64::MAX),
+            Err(e) => e.negative().into(),
+        }
+    }
+}
+
+unsafe extern "C" fn read_iter(iocb: *mut bindings::kiocb, to: *mut bindings::iov_iter) -> isize {
+    // SAFETY: the VFS gives a request for a file of ours.
+    unsafe {
+        let inode = (*(*iocb).ki_filp).f_inode;
+        if volume((*inode).i_sb).mount.fs().store().lease_left().is_zero() {
+            // Nothing is believed that is kept here: the core waits until the lease is back, or fails.
+            if let Err(e) = with(inode, |fs, ino| fs.getattr(ino)) {
+                return e.negative() as isize;
+            }
+        }
+        if (*iocb).ki_flags & bindings::IOCB_DIRECT as c_int == 0 {
+            return bindings::generic_file_read_iter(iocb, to);
+        }
+        count(read_direct(inode, iocb, to)) as isize
+    }
+}
+
+/// Reads past the cache.
+///
+/// # Safety
+///
+/// As the VFS calls.
+unsafe fn read_direct(
+    inode: *mut bindings::inode,
+    iocb: *mut bindings::kiocb,
+    to: *mut bindings::iov_iter,
+) -> Result<usize> {
+    // SAFETY: by the contract.
+    unsafe {
+        let len = ffi::scoutfs_iov_iter_count(to);
+        let mut pos = position((*iocb).ki_pos)?;
+        if len == 0 {
+            return Ok(0);
+        }
+        let last = pos.saturating_add(len as u64 - 1);
+        check(bindings::filemap_write_and_wait_range((*inode).i_mapping, offset(pos), offset(last)))?;
+        let skip = (pos % PAGE) as usize;
+        let mut buf = IoBuf::zeroed((skip + len).min(CHUNK).next_multiple_of(PAGE as usize))?;
+        let mut done = 0;
+        while done < len {
+            let skip = (pos % PAGE) as usize;
+            let want = (len - done).min(buf.len() - skip);
+            let part = &mut buf[skip..skip + want];
+            let read = match with(inode, |fs, ino| fs.read(ino, pos, part)) {
+                Ok(read) => read,
+                Err(e) if done == 0 => return Err(e),
+                Err(_) => break,
+            };
+            let copied = bindings::_copy_to_iter(buf[skip..].as_ptr().cast(), read, to);
+            done += copied;
+            pos += copied as u64;
+            if copied < read && done == 0 {
+                return Err(Errno::FAULT);
+            }
+            if copied < want {
+                break;
+            }
+        }
+        (*iocb).ki_pos = offset(pos);
+        Ok(done)
+    }
+}
+
+unsafe extern "C" fn write_iter(iocb: *mut bindings::kiocb, from: *mut bindings::iov_iter) -> isize {
+    // SAFETY: the VFS gives a request for a file of ours.
+    let written = unsafe {
+        let file = (*iocb).ki_filp;
+        let inode = (*file).f_inode;
+        let lock = InodeLock::enter(inode);
+        let written = write(inode, iocb, from);
+        drop(lock);
+        written.and_then(|written| {
+            if written > 0 && (*iocb).ki_flags & ffi::SCOUTFS_IOCB_DSYNC != 0 {
+                let end = (*iocb).ki_pos;
+                check(bindings::vfs_fsync_range(file, end - written as i64, end - 1, 1))?;
+            }
+            Ok(written)
+        })
+    };
+    count(written) as isize
+}
+
+/// Writes; the position moves behind what was written.
+///
+/// # Safety
+///
+/// As the VFS calls, with the inode locked.
+unsafe fn write(
+    inode: *mut bindings::inode,
+    iocb: *mut bindings::kiocb,
+    from: *mut bindings::iov_iter,
+) -> Result<usize> {
+    // SAFETY: by the contract.
+    unsafe {
+        let len = check_long(bindings::generic_write_checks(iocb, from))?.unsigned_abs();
+        if len == 0 {
+            return Ok(0);
+        }
+        check(bindings::file_remove_privs((*iocb).ki_filp))?;
+        let keep = (*iocb).ki_flags & bindings::IOCB_DIRECT as c_int == 0;
+        let mut pos = position((*iocb).ki_pos)?;
+        let first_skip = (pos % PAGE) as usize;
+        let mut buf = IoBuf::zeroed((first_skip + len).min(CHUNK).next_multiple_of(PAGE as usize))?;
+        let mut done = 0;
+        let mut result = Ok(());
+        while done < len && result.is_ok() {
+            // Aligned in memory as in the file: whole blocks are written without another copy.
+            let skip = (pos % PAGE) as usize;
+            let want = (len - done).min(buf.len() - skip);
+            let copied = bindings::_copy_from_iter(buf[skip..].as_mut_ptr().cast(), want, from);
+            if copied == 0 {
+                result = Err(Errno::FAULT);
+                break;
+            }
+            let written = write_through(inode, pos, &buf[skip..skip + copied], keep).unwrap_or_else(|e| {
+                result = Err(e);
+                0
+            });
+            if written < copied {
+                bindings::iov_iter_revert(from, copied - written);
+            }
+            done += written;
+            pos += written as u64;
+            if written < want {
+                break;
+            }
+        }
+        (*iocb).ki_pos = offset(pos);
+        if done == 0 {
+            result.map(|()| 0)
+        } else {
+            Ok(done)
+        }
+    }
+}
+
+/// Writes bytes to the device, and to the pages that the cache has; with `keep`, whole pages come into it. Returns how much was
+/// written.
+///
+/// # Safety
+///
+/// The inode is one of ours, with a reference, and locked.
+unsafe fn write_through(inode: *mut bindings::inode, pos: u64, bytes: &[u8], keep: bool) -> Result<usize> {
+    // SAFETY: by the contract.
+    unsafe {
+        let mapping = (*inode).i_mapping;
+        let invalidation = Invalidation::enter(mapping);
+        invalidation.write_back(pos, pos.saturating_add(bytes.len() as u64 - 1))?;
+        let size = inode::size(inode);
+        if pos > size {
+            invalidation.write_back(size, size)?;
+            inode::zero_tail(inode, size);
+        }
+        let written = with(inode, |fs, ino| fs.write(ino, pos, bytes))?;
+        let end = pos + written as u64;
+        let mut at = pos;
+        while at < end {
+            let rest = &bytes[(at - pos) as usize..written];
+            let whole = at % PAGE == 0 && end - at >= PAGE;
+            let folio = if keep && whole {
+                LockedFolio::make(mapping, at / PAGE).ok()
+            } else {
+                LockedFolio::find(mapping, at / PAGE)
+            };
+            let Some(folio) = folio else {
+                at = (at / PAGE + 1) * PAGE;
+                continue;
+            };
+            let covered = at <= folio.pos() && end >= folio.end();
+            if covered || folio.is_uptodate() {
+                folio.copy_in(at, rest);
+                if !folio.is_uptodate() {
+                    folio.mark_uptodate();
+                }
+            }
+            at = folio.end();
+        }
+        if end > size {
+            inode::set_size(inode, end);
+        }
+        Ok(written)
+    }
+}
+
+unsafe extern "C" fn fallocate(file: *mut bindings::file, flags: c_int, at: i64, len: i64) -> c_long {
+    let allocate = || {
+        let flags = flags.unsigned_abs();
+        let keep_size = flags & ffi::FALLOC_FL_KEEP_SIZE != 0;
+        let mode = match flags & !ffi::FALLOC_FL_KEEP_SIZE {
+            0 => AllocateMode::Allocate,
+            ffi::FALLOC_FL_PUNCH_HOLE => AllocateMode::PunchHole,
+            ffi::FALLOC_FL_ZERO_RANGE => AllocateMode::ZeroRange,
+            _ => return Err(Errno::OPNOTSUPP),
+        };
+        let (at, len) = (position(at)?, position(len)?);
+        // SAFETY: the VFS gives a file of ours that is open for writing.
+        unsafe {
+            let inode = (*file).f_inode;
+            let _lock = InodeLock::enter(inode);
+            check(bindings::file_remove_privs(file))?;
+            let invalidation = Invalidation::enter((*inode).i_mapping);
+            let last = at.saturating_add(len).saturating_sub(1);
+            let size = inode::size(inode);
+            invalidation.write_back(at.min(size), last)?;
+            if last >= size {
+                inode::zero_tail(inode, size);
+            }
+            let done = with(inode, |fs, ino| fs.fallocate(ino, mode, keep_size, at, len));
+            if mode != AllocateMode::Allocate {
+                // Also when it failed: a part may have been done.
+                bindings::truncate_pagecache_range(inode, offset(at), offset(last));
+                invalidation.drop_pages(at, last)?;
+            }
+            done?;
+            inode::set_size(inode, with(inode, |fs, ino| fs.getattr(ino))?.size);
+        }
+        Ok(())
+    };
+    code(allocate()) as c_long
+}

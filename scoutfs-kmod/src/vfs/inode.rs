@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Inodes: getting them, attributes, symbolic links.
+
+use core::alloc::Layout;
+use core::mem::zeroed;
+use core::sync::atomic::{AtomicI64, Ordering};
+
+use kernel::alloc::allocator::Kmalloc;
+use kernel::alloc::{Allocator, NumaNode};
+use kernel::bindings;
+use kernel::ffi::{c_char, c_int, c_uint};
+use kernel::prelude::GFP_KERNEL;
+use scoutfs_env::time::Timespec;
+use scoutfs_fs::inode::{Attr, SetAttr, SetTime};
+
+use super::{dir, file, pages, volume, with, xattr};
+use crate::ffi;
+use crate::kobj::error::{check, code, Errno, Result};
+use crate::kobj::folio::{offset, position, InodeLock, Invalidation, LockedFolio, PAGE};
+use crate::kobj::nofs::NoFs;
+
+pub(super) static FILE_OPS: bindings::inode_operations = bindings::inode_operations {
+    getattr: Some(getattr),
+    setattr: Some(setattr),
+    listxattr: Some(xattr::list),
+    get_inode_acl: Some(xattr::get_acl),
+    set_acl: Some(xattr::set_acl),
+    // SAFETY: every member is an option of a function.
+    ..unsafe { zeroed() }
+};
+
+static SYMLINK_OPS: bindings::inode_operations = bindings::inode_operations {
+    get_link: Some(get_link),
+    getattr: Some(getattr),
+    setattr: Some(setattr),
+    listxattr: Some(xattr::list),
+    // SAFETY: every member is an option of a function.
+    ..unsafe { zeroed() }
+};
+
+/// A device number as the kernel has it: 12 bits of major and 20 of minor.
+fn device_number(rdev: u64) -> bindings::dev_t {
+    let (major, minor) = ((rdev >> 32) as u32, rdev as u32);
+    (major & 0xfff) << 20 | minor & 0xf_ffff
+}
+
+/// A device number as the core has it: major in the high half.
+pub(super) fn core_device_number(dev: bindings::dev_t) -> u64 {
+    u64::from(dev >> 20) << 32 | u64::from(dev & 0xf_ffff)
+}
+
+fn timespec(t: Timespec) -> bindings::timespec64 {
+    bindings::timespec64 { tv_sec: t.sec, tv_nsec: t.nsec as isize }
+}
+
+/// The size as readers of pages see it.
+///
+/// # Safety
+///
+/// The inode is one of ours, with a reference.
+pub(super) unsafe fn size(inode: *mut bindings::inode) -> u64 {
+    // SAFETY: by the contract; on 64 bits the size is read and written whole.
+    let size = unsafe { AtomicI64::from_ptr(&raw mut (*inode).i_size) };
+    size.load(Ordering::Acquire).unsigned_abs()
+}
+
+/// Sets the size as readers of pages see it; under the inode's lock.
+///
+/// # Safety
+///
+/// As [`size`].
+pub(super) unsafe fn set_size(inode: *mut bindings::inode, bytes: u64) {
+    // SAFETY: as above.
+    let size = unsafe { AtomicI64::from_ptr(&raw mut (*inode).i_size) };
+    size.store(offset(bytes), Ordering::Release);
+}
+
+/// Copies attributes, all but the size, into the inode.
+///
+/// # Safety
+///
+/// The inode is one of ours, with a reference.
+unsafe fn copy(inode: *mut bindings::inode, attr: &Attr) {
+    // SAFETY: by the contract. Readers of these fields take them as they come.
+    unsafe {
+        (*inode).i_mode = attr.mode as bindings::umode_t;
+        (*inode).i_uid.val = attr.uid;
+        (*inode).i_gid.val = attr.gid;
+        (*inode).i_blocks = attr.blocks;
+        bindings::set_nlink(inode, attr.nlink);
+        (*inode).i_atime_sec = attr.atime.sec;
+        (*inode).i_atime_nsec = attr.atime.nsec;
+        (*inode).i_mtime_sec = attr.mtime.sec;
+        (*inode).i_mtime_nsec = attr.mtime.nsec;
+        bindings::inode_set_ctime_to_ts(inode, timespec(attr.ctime));
+    }
+}
+
+/// The inode with these attributes, which came with a reference of the core's: the inode has it from now on, or has one already.
+///
+/// # Safety
+///
+/// The super block is one of ours, mounted.
+pub(super) unsafe fn get(sb: *mut bindings::super_block, attr: &Attr) -> Result<*mut bindings::inode> {
+    let give_back = || {
+        let _nofs = NoFs::enter();
+        // SAFETY: by the contract.
+        unsafe { volume(sb) }.mount.fs().forget(attr.ino, 1);
+    };
+    // SAFETY: by the contract.
+    let inode = unsafe { bindings::iget_locked(sb, attr.ino) };
+    if inode.is_null() {
+        give_back();
+        return Err(Errno::NOMEM);
+    }
+    // SAFETY: an inode with a reference; a new one is ours alone until it is unlocked.
+    unsafe {
+        if !ffi::scoutfs_inode_is_new(inode) {
+            give_back();
+            return Ok(inode);
+        }
+        copy(inode, attr);
+        set_size(inode, attr.size);
+        // Times are the core's.
+        (*inode).i_flags |= bindings::S_NOATIME | bindings::S_NOCMTIME;
+        match attr.mode & bindings::S_IFMT {
+            bindings::S_IFREG => {
+                (*inode).i_op = &FILE_OPS;
+                (*inode).__bindgen_anon_3.i_fop = &file::OPS.0;
+                (*(*inode).i_mapping).a_ops = &pages::OPS;
+                ffi::scoutfs_mapping_set_large_folios((*inode).i_mapping);
+            }
+            bindings::S_IFDIR => {
+                (*inode).i_op = &dir::INODE_OPS;
+                (*inode).__bindgen_anon_3.i_fop = &dir::FILE_OPS.0;
+            }
+            bindings::S_IFLNK => (*inode).i_op = &SYMLINK_OPS,
+            _ => {
+                (*inode).i_op = &FILE_OPS;
+                bindings::init_special_inode(inode, (*inode).i_mode, device_number(attr.rdev));
+            }
+        }
+        bindings::unlock_new_inode(inode);
+    }
+    Ok(inode)
+}
+
+/// Brings the attributes of an inode up to date after an operation that changed them.
+///
+/// # Safety
+///
+/// The inode is one of ours, with a reference.
+pub(super) unsafe fn refresh(inode: *mut bindings::inode) {
+    // SAFETY: by the contract. Should it fail, the next operation that needs the inode fails, too.
+    unsafe {
+        if let Ok(attr) = with(inode, |fs, ino| fs.getattr(ino)) {
+            copy(inode, &attr);
+        }
+    }
+}
+
+/// Does what changes a file behind the VFS's back: its size, what its pages hold.
+///
+/// # Safety
+///
+/// The inode is one of ours, with a reference; `change` touches no user memory.
+pub(super) unsafe fn change_wholly<T>(
+    inode: *mut bindings::inode,
+    change: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    // SAFETY: by the contract.
+    unsafe {
+        let _lock = InodeLock::enter(inode);
+        let invalidation = Invalidation::enter((*inode).i_mapping);
+        invalidation.write_back(0, u64::MAX)?;
+        let done = change();
+        // Also when it failed: a part may have been done.
+        let attr = with(inode, |fs, ino| fs.getattr(ino))?;
+        copy(inode, &attr);
+        set_size(inode, attr.size);
+        bindings::truncate_pagecache(inode, 0);
+        done
+    }
+}
+
+/// The VFS forgets an inode.
+pub(super) unsafe extern "C" fn evict(inode: *mut bindings::inode) {
+    // SAFETY: the VFS gives an inode of ours that nobody else uses any more.
+    unsafe {
+        bindings::truncate_inode_pages_final(&raw mut (*inode).i_data);
+        bindings::clear_inode(inode);
+        let _nofs = NoFs::enter();
+        volume((*inode).i_sb).mount.fs().forget((*inode).i_ino, 1);
+    }
+}
+
+/// # Safety
+///
+/// As the VFS calls.
+unsafe fn getattr_of(
+    idmap: *mut bindings::mnt_idmap,
+    path: *const bindings::path,
+    stat: *mut bindings::kstat,
+    mask: u32,
+) -> Result<()> {
+    // SAFETY: the VFS gives a path of ours and room for the answer.
+    unsafe {
+        let inode = (*(*path).dentry).d_inode;
+        let attr = with(inode, |fs, ino| fs.getattr(ino))?;
+        copy(inode, &attr);
+        bindings::generic_fillattr(idmap, mask, inode, stat);
+        (*stat).size = offset(attr.size);
+        (*stat).btime = timespec(attr.crtime);
+        (*stat).result_mask |= bindings::STATX_BTIME;
+    }
+    Ok(())
+}
+
+pub(super) unsafe extern "C" fn getattr(
+    idmap: *mut bindings::mnt_idmap,
+    path: *const bindings::path,
+    stat: *mut bindings::kstat,
+    mask: u32,
+    _flags: c_uint,
+) -> c_int {
+    // SAFETY: as the VFS calls it.
+    code(unsafe { getattr_of(idmap, path, stat, mask) })
+}
+
+/// What is to be set, but for the size.
+///
+/// # Safety
+///
+/// `attr` is valid.
+unsafe fn wanted(attr: *const bindings::iattr) -> SetAttr {
+    // SAFETY: by the contract. Which member of the unions is meant does not matter: they are the same numbers.
+    unsafe {
+        let valid = (*attr).ia_valid;
+        let when = |what: u32| valid & what != 0;
+        let time = |given: u32, t: bindings::timespec64| {
+            if when(given) {
+                SetTime::At(Timespec { sec: t.tv_sec, nsec: t.tv_nsec as u32 })
+            } else {
+                SetTime::Now
+            }
+        };
+        SetAttr {
+            mode: when(bindings::ATTR_MODE).then(|| (*attr).ia_mode.into()),
+            uid: when(bindings::ATTR_UID).then(|| (*attr).__bindgen_anon_1.ia_uid.val),
+            gid: when(bindings::ATTR_GID).then(|| (*attr).__bindgen_anon_2.ia_gid.val),
+            atime: when(bindings::ATTR_ATIME).then(|| time(bindings::ATTR_ATIME_SET, (*attr).ia_atime)),
+            mtime: when(bindings::ATTR_MTIME).then(|| time(bindings::ATTR_MTIME_SET, (*attr).ia_mtime)),
+            ..SetAttr::default()
+        }
+    }
+}
+
+/// Zeros what a page in the cache holds behind the end of the file, which is about to grow: a program may have written there by a
+/// mapping to memory.
+///
+/// # Safety
+///
+/// The inode is one of ours, with a reference, and locked; pages are not made dirty.
+pub(super) unsafe fn zero_tail(inode: *mut bindings::inode, size: u64) {
+    // SAFETY: by the contract.
+    unsafe {
+        if size % PAGE != 0 {
+            if let Some(folio) = LockedFolio::find((*inode).i_mapping, size / PAGE) {
+                folio.zero_from(size);
+            }
+        }
+    }
+}
+
+/// Sets attributes and the size.
+///
+/// # Safety
+///
+/// The inode is one of ours, with a reference, and locked.
+unsafe fn set_with_size(inode: *mut bindings::inode, set: &SetAttr, new: u64) -> Result<Attr> {
+    // SAFETY: by the contract.
+    unsafe {
+        let old = size(inode);
+        let mapping = (*inode).i_mapping;
+        let invalidation = Invalidation::enter(mapping);
+        // Nothing may be written behind the new end once the core has set it. Should the core refuse, nothing is lost.
+        invalidation.write_back(old.min(new) / PAGE * PAGE, u64::MAX)?;
+        if new < old {
+            set_size(inode, new);
+            bindings::truncate_pagecache(inode, offset(new));
+        } else {
+            zero_tail(inode, old);
+        }
+        let done = with(inode, |fs, ino| fs.setattr(ino, &SetAttr { size: Some(new), ..*set }));
+        match &done {
+            Ok(attr) => set_size(inode, attr.size),
+            Err(_) => {
+                set_size(inode, old);
+                // The last page was zeroed in part.
+                invalidation.drop_pages(old.min(new), old.min(new))?;
+            }
+        }
+        done
+    }
+}
+
+pub(super) unsafe extern "C" fn setattr(
+    idmap: *mut bindings::mnt_idmap,
+    dentry: *mut bindings::dentry,
+    attr: *mut bindings::iattr,
+) -> c_int {
+    let set = || {
+        // SAFETY: the VFS gives a dentry of ours whose inode is locked, and what is to be set.
+        unsafe {
+            check(bindings::setattr_prepare(idmap, dentry, attr))?;
+            let inode = (*dentry).d_inode;
+            let set = wanted(attr);
+            let new = if (*attr).ia_valid & bindings::ATTR_SIZE != 0 {
+                set_with_size(inode, &set, position((*attr).ia_size)?)?
+            } else {
+                if set.mtime.is_some()
+                    && (*inode).i_mode & bindings::S_IFMT as u16 == bindings::S_IFREG as u16
+                {
+                    // What was written by a mapping before must not change the time afterwards.
+                    check(bindings::filemap_write_and_wait_range((*inode).i_mapping, 0, i64::MAX))?;
+                }
+                with(inode, |fs, ino| fs.setattr(ino, &set))?
+            };
+            copy(inode, &new);
+            if set.mode.is_some() {
+                // A list follows the mode.
+                ffi::forget_all_cached_acls(inode);
+            }
+        }
+        Ok(())
+    };
+    code(set())
+}
+
+unsafe extern "C" fn get_link(
+    dentry: *mut bindings::dentry,
+    inode: *mut bindings::inode,
+    done: *mut bindings::delayed_call,
+) -> *const c_char {
+    if dentry.is_null() {
+        // The VFS may not wait now; it comes again.
+        return Errno::CHILD.pointer();
+    }
+    let link = || {
+        // SAFETY: the VFS gives an inode of ours.
+        let target = unsafe { with(inode, |fs, ino| fs.readlink(ino)) }?;
+        let layout = Layout::array::<u8>(target.len() + 1).map_err(|_| Errno::NOMEM)?;
+        let memory = Kmalloc::alloc(layout, GFP_KERNEL, NumaNode::NO_NODE).map_err(|_| Errno::NOMEM)?;
+        let text = memory.as_ptr().cast::<u8>();
+        // SAFETY: room for the target and a zero; `done` is the VFS's to be filled.
+        unsafe {
+            text.copy_from_nonoverlapping(target.as_ptr(), target.len());
+            text.add(target.len()).write(0);
+            (*done).fn_ = Some(bindings::kfree_link);
+            (*done).arg = text.cast();
+        }
+        Ok(text)
+    };
+    link().map_or_else(|e: Errno| e.pointer(), |text| text.cast::<c_char>())
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The VFS's operation tables. Each callback translates, calls `scoutfs_fs`, and translates back.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | this | the filesystem type, [`Volume`], and the way into the core |
+//! | `options` | mount options |
+//! | `mount` | super blocks: mounting, remounting, syncing, unmounting |
+//! | `inode` | inodes: getting them, attributes, symbolic links |
+//! | `dir` | names: looking up, making, linking, removing, renaming, listing |
+//! | `file` | open files: reading, writing, seeking, syncing, allocating |
+//! | `pages` | the page cache: filling, writing back, mapping to memory |
+//! | `xattr` | extended attributes and access control lists |
+//! | `ioctl` | ioctls, and the memory and rights of who calls |
+//!
+//! # What must hold
+//!
+//! - An inode of the VFS holds one reference of the core's inode, which its eviction gives back.
+//! - Attributes in an inode of the VFS are copies for permission checks; what programs are told comes from the core each time. Only
+//!   the size of a regular file is used for more: it changes under the inode's lock, together with the core's.
+//! - A file's pages are never newer than the core's data but while they are dirty, and they become dirty only by a mapping to memory.
+
+mod dir;
+mod file;
+mod inode;
+mod ioctl;
+mod mount;
+mod options;
+mod pages;
+mod xattr;
+
+use core::cell::UnsafeCell;
+use core::mem::zeroed;
+
+use kernel::bindings;
+use kernel::prelude::*;
+use scoutfs_fs::{Fs, Mount};
+
+use crate::host::process::Identity;
+use crate::kobj::error::Errno;
+use crate::kobj::nofs::NoFs;
+use options::Options;
+
+/// A mounted volume: what a super block points to.
+struct Volume {
+    mount: Mount,
+    options: Options,
+    /// Alive as long as this is.
+    _identity: Identity,
+}
+
+/// The volume of a super block.
+///
+/// # Safety
+///
+/// The super block is one of ours, between the end of its mounting and its unmounting.
+unsafe fn volume<'a>(sb: *mut bindings::super_block) -> &'a Volume {
+    // SAFETY: by the contract it points to a volume, which lives until `put_super`.
+    unsafe { &*(*sb).s_fs_info.cast::<Volume>() }
+}
+
+/// Calls the core for an inode.
+///
+/// # Safety
+///
+/// The inode is one of ours, with a reference.
+unsafe fn with<T>(
+    inode: *mut bindings::inode,
+    call: impl FnOnce(&Fs, u64) -> scoutfs_fs::Result<T>,
+) -> core::result::Result<T, Errno> {
+    // SAFETY: by the contract.
+    let (volume, ino) = unsafe { (volume((*inode).i_sb), (*inode).i_ino) };
+    let _nofs = NoFs::enter();
+    call(volume.mount.fs(), ino).map_err(Errno::from)
+}
+
+/// A table of callbacks, or a list of tables, that the kernel only reads.
+#[repr(transparent)]
+struct Table<T>(T);
+
+// SAFETY: nobody writes it.
+unsafe impl<T> Sync for Table<T> {}
+
+/// The filesystem type; the kernel links it into its list.
+struct Type(UnsafeCell<bindings::file_system_type>);
+
+// SAFETY: changed by the kernel alone, under its own locks, and before it is registered.
+unsafe impl Sync for Type {}
+
+static TYPE: Type = Type(UnsafeCell::new(bindings::file_system_type {
+    name: c"scoutfs".as_ptr().cast(),
+    fs_flags: bindings::FS_REQUIRES_DEV as i32,
+    init_fs_context: Some(mount::init_fs_context),
+    kill_sb: Some(bindings::kill_block_super),
+    // SAFETY: zero is valid for all members: numbers, pointers, options of functions, and lists that are not in use.
+    ..unsafe { zeroed() }
+}));
+
+/// As long as it lives, `mount -t scoutfs` finds this module.
+pub(crate) struct Registration(());
+
+impl Registration {
+    pub(crate) fn new(module: &'static ThisModule) -> Result<Self> {
+        // SAFETY: nobody else uses the type yet; it lives as long as the module.
+        kernel::error::to_result(unsafe {
+            (*TYPE.0.get()).owner = module.as_ptr();
+            bindings::register_filesystem(TYPE.0.get())
+        })?;
+        Ok(Registration(()))
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        // SAFETY: registered in `new`. No super block is left, since each holds the module.
+        unsafe { bindings::unregister_filesystem(TYPE.0.get()) };
+    }
+}

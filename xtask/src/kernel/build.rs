@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Building the kernel and the module.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::machine::Machine;
+use super::{Arch, cache, sources};
+use crate::setup;
+
+/// A kernel that was built.
+pub struct Kernel {
+    /// What for.
+    pub arch: Arch,
+    /// Its build tree.
+    pub tree: PathBuf,
+}
+
+impl Kernel {
+    /// The program that is a User-Mode Linux.
+    pub fn program(&self) -> PathBuf {
+        self.tree.join("linux")
+    }
+}
+
+impl Arch {
+    fn name(self) -> &'static str {
+        match self {
+            Arch::Um => "um",
+            Arch::X86 => "x86",
+        }
+    }
+
+    /// What is built, and the arguments that say for which architecture.
+    fn targets(self) -> &'static [&'static str] {
+        match self {
+            Arch::Um => &["ARCH=um", "linux", "modules"],
+            Arch::X86 => &["bzImage", "modules"],
+        }
+    }
+
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Arch::Um => &["ARCH=um"],
+            Arch::X86 => &[],
+        }
+    }
+}
+
+/// The search path for the kernel's build: its own compilers, not the project's toolchain.
+fn search_path(machine: &Machine) -> String {
+    format!("{}:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin", machine.bindgen.display())
+}
+
+fn make(machine: &Machine, dir: &Path) -> Command {
+    let mut make = Command::new("make");
+    make.current_dir(dir).arg("LLVM=-19").env("PATH", search_path(machine)).stdin(Stdio::null());
+    // Of the cargo and rustup that run this.
+    for name in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN", "RUSTFLAGS", "MAKEFLAGS", "MFLAGS"] {
+        make.env_remove(name);
+    }
+    make
+}
+
+fn finish(what: &str, command: &mut Command) -> Result<(), String> {
+    println!("kernel: {what}");
+    let status = command.status().map_err(|e| format!("{what}: {e}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{what} failed: {status}")) }
+}
+
+/// FNV-1a: tells configurations apart.
+fn hash(texts: &[&[u8]]) -> u64 {
+    let bytes = texts.iter().flat_map(|text| text.iter().copied().chain([0]));
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Builds a kernel, if it was not. Takes 20 minutes of a processor, once.
+pub fn kernel(machine: &Machine, arch: Arch) -> Result<Kernel, String> {
+    let parts =
+        [sources().join("config/common.config"), sources().join(format!("config/{}.config", arch.name()))];
+    let texts: Vec<_> = parts
+        .iter()
+        .map(|part| fs::read(part).map_err(|e| format!("{}: {e}", part.display())))
+        .collect::<Result<_, _>>()?;
+    let key = hash(&[machine.version.as_bytes(), &texts[0], &texts[1]]);
+    let tree = cache()?.join(format!("{}-{}-{key:016x}", arch.name(), machine.version));
+    let kernel = Kernel { arch, tree };
+    let done = kernel.tree.join("scoutfs-built");
+    if done.is_file() {
+        return Ok(kernel);
+    }
+    fs::create_dir_all(&kernel.tree).map_err(|e| format!("{}: {e}", kernel.tree.display()))?;
+    let out = format!("O={}", kernel.tree.display());
+    let config = kernel.tree.join(".config");
+    let from_source = |what: &str, targets: &[&str]| {
+        let mut make = make(machine, &machine.source);
+        finish(what, make.arg(&out).args(arch.arguments()).args(targets))
+    };
+    from_source("an empty configuration", &["-s", "allnoconfig"])?;
+    let mut merge = Command::new("./scripts/kconfig/merge_config.sh");
+    merge.current_dir(&machine.source).env("PATH", search_path(machine)).env("KCONFIG_CONFIG", &config);
+    merge.args(["-m", "-Q", "-O"]).arg(&kernel.tree).arg(&config).args(&parts).stdout(Stdio::null());
+    finish("with ours", &mut merge)?;
+    from_source("complete", &["-s", "olddefconfig"])?;
+    check_config(&config, &texts)?;
+    let jobs = format!("-j{}", std::thread::available_parallelism().map_or(1, usize::from));
+    let targets: Vec<_> = ["-s", &jobs].into_iter().chain(arch.targets().iter().copied()).collect();
+    from_source("building, which takes long the first time", &targets)?;
+    fs::write(&done, "").map_err(|e| format!("{}: {e}", done.display()))?;
+    Ok(kernel)
+}
+
+/// Fails when the kernel does not take an option that is wanted: it was renamed, or needs another.
+fn check_config(config: &Path, texts: &[Vec<u8>]) -> Result<(), String> {
+    let got = fs::read_to_string(config).map_err(|e| format!("{}: {e}", config.display()))?;
+    let got: Vec<_> = got.lines().collect();
+    let wanted = texts.iter().map(|text| String::from_utf8_lossy(text).into_owned()).collect::<Vec<_>>();
+    let missing: Vec<_> = wanted
+        .iter()
+        .flat_map(|text| text.lines())
+        .filter(|line| line.starts_with("CONFIG_") && !line.ends_with("=n") && !got.contains(line))
+        .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("this kernel's configuration does not take {}", missing.join(", ")))
+    }
+}
+
+/// Builds the module for a kernel, and returns where it is.
+pub fn module(machine: &Machine, kernel: &Kernel) -> Result<PathBuf, String> {
+    let out = setup::root().join("target").join(format!("kmod-{}", kernel.arch.name()));
+    let arguments: Vec<_> = ["-s", "LLVM=-19"].iter().chain(kernel.arch.arguments()).copied().collect();
+    let own = format!("{} CARGO={} RUSTC=/usr/bin/rustc", arguments.join(" "), setup::cargo());
+    let mut make = make(machine, &sources());
+    make.arg(format!("KDIR={}", kernel.tree.display()))
+        .arg(format!("MO={}", out.display()))
+        .arg(format!("KARGS={own}"));
+    finish("the module", make.arg("-s"))?;
+    Ok(out.join("scoutfs.ko"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_version_or_configuration_is_another_kernel() {
+        let all = [&[b"7.3".as_slice(), b"a"][..], &[b"7.4", b"a"], &[b"7.3", b"b"], &[b"7.3a", b""]];
+        for (i, one) in all.iter().enumerate() {
+            for (j, other) in all.iter().enumerate() {
+                assert_eq!(hash(one) == hash(other), i == j);
+            }
+        }
+    }
+}

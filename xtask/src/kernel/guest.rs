@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Running a script in a guest: User-Mode Linux with the machine's own root over hostfs.
+//!
+//! The guest is a process that is ended after a time, whatever happens in it. Its root is the machine's, with all rights: scripts
+//! write to nothing but their own folder, the disks that they were given, and the guest's own `/tmp`, `/dev` and `/mnt`.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::build::Kernel;
+use super::sources;
+use crate::setup;
+
+/// What a guest runs with.
+pub struct Guest<'a> {
+    kernel: &'a Kernel,
+    /// A folder for scripts, logs and results, which the guest sees under the same name.
+    dir: PathBuf,
+    disks: Vec<PathBuf>,
+    /// Longest life of a guest.
+    seconds: u32,
+    memory: &'static str,
+    /// It is killed when it prints a line that ends in this.
+    last_words: Option<&'static str>,
+}
+
+/// The end of a guest.
+pub struct Ended {
+    /// The script's exit code; `None` when the guest did not come so far.
+    pub code: Option<i32>,
+    /// What it printed, the kernel's messages among it.
+    pub log: String,
+}
+
+impl<'a> Guest<'a> {
+    /// A guest with a folder of its own, which is made.
+    pub fn new(kernel: &'a Kernel, dir: &Path) -> Result<Self, String> {
+        fs::create_dir_all(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+        Ok(Guest {
+            kernel,
+            dir: dir.into(),
+            disks: Vec::new(),
+            seconds: 300,
+            memory: "768M",
+            last_words: None,
+        })
+    }
+
+    /// Gives it a disk: /dev/ubda, then /dev/ubdb.
+    pub fn disk(mut self, image: &Path) -> Self {
+        self.disks.push(image.into());
+        self
+    }
+
+    /// Lets it live so long at most.
+    pub fn seconds(mut self, seconds: u32) -> Self {
+        self.seconds = seconds;
+        self
+    }
+
+    /// Gives it so much memory, as the kernel understands it.
+    pub fn memory(mut self, memory: &'static str) -> Self {
+        self.memory = memory;
+        self
+    }
+
+    /// Kills it when it prints a line that ends in this.
+    pub fn killed_at(mut self, words: &'static str) -> Self {
+        self.last_words = Some(words);
+        self
+    }
+
+    /// Runs a script's text by `sh`, and waits for the guest's end.
+    pub fn run(&self, name: &str, script: &str) -> Result<Ended, String> {
+        let write =
+            |path: &Path, text: &str| fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()));
+        let (file, result) = (self.dir.join(format!("{name}.sh")), self.dir.join(format!("{name}.result")));
+        write(&file, script)?;
+        write(&result, "")?;
+        let mut command = Command::new("timeout");
+        // On one processor: it has one, and is slower when it wanders.
+        // A guest that hangs does not hear anything else.
+        command.args(["--signal=KILL", &self.seconds.to_string(), "taskset", "-c", "0"]);
+        command.arg(self.kernel.program());
+        command.arg(format!("mem={}", self.memory));
+        command.args(["seccomp=on", "rootfstype=hostfs", "rootflags=/", "rw", "panic=-1"]);
+        // `mount -o loop` has the loop device open for writing while it is mounted.
+        command.args(["con=null", "con0=fd:0,fd:1", "bdev_allow_write_mounted=1"]);
+        command.arg(format!("init={}", sources().join("guest/init.sh").display()));
+        command.arg(format!("run={}", file.display())).arg(format!("result={}", result.display()));
+        for (letter, disk) in ('a'..='z').zip(&self.disks) {
+            command.arg(format!("ubd{letter}={}", disk.display()));
+        }
+        let log = self.follow(&mut command).map_err(|e| format!("the guest: {e}"))?;
+        write(&self.dir.join(format!("{name}.log")), &log)?;
+        let code = fs::read_to_string(&result).ok().and_then(|code| code.trim().parse().ok());
+        Ok(Ended { code, log })
+    }
+}
+
+impl Guest<'_> {
+    /// Runs it to its end, and returns what it printed.
+    fn follow(&self, command: &mut Command) -> std::io::Result<String> {
+        // A group of its own: what `timeout` runs is to be killed with it.
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()?;
+        let mut log = String::new();
+        if let Some(out) = child.stdout.take() {
+            for line in BufReader::new(out).split(b'\n') {
+                let line = String::from_utf8_lossy(&line?).into_owned();
+                let last = self.last_words.is_some_and(|words| line.trim_end().ends_with(words));
+                log.push_str(&line);
+                log.push('\n');
+                if last {
+                    let group = format!("-{}", child.id());
+                    Command::new("kill").args(["-KILL", "--", &group]).status()?;
+                }
+            }
+        }
+        child.wait()?;
+        Ok(log)
+    }
+}
+
+impl Ended {
+    /// Fails unless the script succeeded and the kernel had nothing to complain of.
+    pub fn check(&self, what: &str) -> Result<(), String> {
+        match (self.code, self.complaint()) {
+            (Some(0), None) => Ok(()),
+            (_, Some(line)) => Err(format!("{what}: the kernel says: {line}\n{}", self.tail())),
+            (Some(code), None) => Err(format!("{what}: ended with {code}\n{}", self.tail())),
+            (None, None) => Err(format!("{what}: the guest did not reach its end\n{}", self.tail())),
+        }
+    }
+
+    /// Fails unless a guest that was to be killed said all this before, and nothing went wrong.
+    pub fn check_killed(&self, what: &str, said: &[&str]) -> Result<(), String> {
+        let unsaid =
+            said.iter().find(|words| !self.log.lines().any(|line| line.trim_end().ends_with(*words)));
+        match (self.complaint(), unsaid) {
+            (None, None) if self.code.is_none() => Ok(()),
+            (Some(line), _) => Err(format!("{what}: the kernel says: {line}\n{}", self.tail())),
+            (None, Some(words)) => Err(format!("{what}: it did not come to '{words}'\n{}", self.tail())),
+            (None, None) => Err(format!("{what}: it ended by itself\n{}", self.tail())),
+        }
+    }
+
+    /// What the kernel complains of.
+    fn complaint(&self) -> Option<&str> {
+        const COMPLAINTS: &[&str] = &[
+            "BUG:",
+            "WARNING:",
+            "Kernel panic",
+            "rust_kernel: panicked",
+            "Call Trace",
+            "blocked for more than",
+            "bad stack",
+            "list_add corruption",
+            "list_del corruption",
+            "sleeping function called",
+        ];
+        self.log.lines().find(|line| COMPLAINTS.iter().any(|complaint| line.contains(complaint)))
+    }
+
+    /// The last lines of what it printed.
+    fn tail(&self) -> String {
+        let lines: Vec<_> = self.log.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+}
+
+/// `cargo xtask kernel run`.
+pub fn run_command(kernel: &Kernel, module: &Path, disk: Option<&Path>, command: &str) -> Result<(), String> {
+    setup::need_root()?;
+    let dir = setup::root().join("target/kernel-run");
+    let mut guest = Guest::new(kernel, &dir)?;
+    if let Some(disk) = disk {
+        guest = guest.disk(&disk.canonicalize().map_err(|e| format!("{}: {e}", disk.display()))?);
+    }
+    let ended = guest.run("run", &format!("insmod {}\n{command}\n", module.display()))?;
+    print!("{}", ended.log);
+    match ended.code {
+        Some(0) => Ok(()),
+        Some(code) => Err(format!("the command ended with {code}")),
+        None => Err("the guest did not reach its end".into()),
+    }
+}

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `cargo xtask kernel`: a Linux kernel with Rust, the module in it, and guests that run both.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | this | the commands, and where things are kept |
+//! | `machine` | packages, bindgen, the kernel's source, from the package sources that the machine uses |
+//! | `build` | the kernel, from the configurations in `scoutfs-kmod/config`, and the module |
+//! | `guest` | running a script in a guest |
+//! | `test` | what is done in guests, and with the volume before and after |
+//!
+//! What is expensive is kept outside the project, in `scoutfs/kernel` of the user's cache folder: each kernel under a name made of its
+//! source's version and its configuration, so that a change of either makes another.
+
+mod build;
+mod guest;
+mod machine;
+mod test;
+
+use std::path::PathBuf;
+
+use clap::{Subcommand, ValueEnum};
+
+use crate::setup;
+
+/// Which kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Arch {
+    /// User-Mode Linux: a kernel that is a process.
+    Um,
+    /// x86-64, for QEMU. Built only.
+    X86,
+}
+
+/// What to do with kernels.
+#[derive(Subcommand)]
+pub enum Action {
+    /// Install packages and bindgen, get the kernel's source. Needs root where packages are missing.
+    Setup,
+    /// Build the kernel, if it was not, and the module.
+    Build {
+        /// Which kernel.
+        #[arg(long, value_enum, default_value = "um")]
+        arch: Arch,
+    },
+    /// Build, and test the module in guests. Needs root.
+    Test,
+    /// Build, and run a command in a guest with the module loaded, as root, with the machine's own files.
+    Run {
+        /// A block device of the guest, /dev/ubda: an image file.
+        #[arg(long)]
+        disk: Option<PathBuf>,
+        /// The command, for a shell.
+        #[arg(required = true)]
+        command: Vec<String>,
+    },
+}
+
+/// Runs one.
+pub fn run(action: &Action) -> Result<(), String> {
+    match action {
+        Action::Setup => machine::set_up().map(drop),
+        Action::Build { arch } => {
+            let machine = machine::set_up()?;
+            let kernel = build::kernel(&machine, *arch)?;
+            build::module(&machine, &kernel).map(drop)
+        }
+        Action::Test => {
+            let (kernel, module) = built()?;
+            test::run(&kernel, &module)
+        }
+        Action::Run { disk, command } => {
+            let (kernel, module) = built()?;
+            guest::run_command(&kernel, &module, disk.as_deref(), &command.join(" "))
+        }
+    }
+}
+
+fn built() -> Result<(build::Kernel, PathBuf), String> {
+    let machine = machine::set_up()?;
+    let kernel = build::kernel(&machine, Arch::Um)?;
+    let module = build::module(&machine, &kernel)?;
+    Ok((kernel, module))
+}
+
+/// Where the module's sources are.
+fn sources() -> PathBuf {
+    setup::root().join("scoutfs-kmod")
+}
+
+/// Where expensive things are kept.
+fn cache() -> Result<PathBuf, String> {
+    let base = match std::env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty()) {
+        Some(path) => PathBuf::from(path),
+        None => PathBuf::from(std::env::var_os("HOME").ok_or("neither XDG_CACHE_HOME nor HOME is set")?)
+            .join(".cache"),
+    };
+    let cache = base.join("scoutfs/kernel");
+    std::fs::create_dir_all(&cache).map_err(|e| format!("{}: {e}", cache.display()))?;
+    Ok(cache)
+}

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What is done in guests, and with the volume before and after.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::build::Kernel;
+use super::guest::Guest;
+use super::sources;
+use crate::setup;
+
+/// Where a guest mounts.
+const GUEST_MOUNT: &str = "/mnt/scoutfs";
+
+/// All tests.
+pub fn run(kernel: &Kernel, module: &Path) -> Result<(), String> {
+    setup::need_root()?;
+    setup::install()?;
+    setup::run(setup::cargo(), &["build", "--release", "--package", "scoutfs-utils"])?;
+    let bench = Bench::new(kernel, module)?;
+    bench.exchange()?;
+    bench.deaths()?;
+    bench.mounted()
+}
+
+/// Which of the mounted tests a guest runs: those that need one mount, which does not die, and no other programs.
+const MOUNTED: &[&str] =
+    &["acls::", "data::", "deadlocks::", "ioctl", "limits::", "posix::", "sharing::", "xattrs::"];
+
+/// Those among them that need what the module does not have, each with what that is.
+const NOT_YET: &[&str] = &[
+    // A daemon that is killed.
+    "posix::an_unlinked_open_file_is_gone_after_a_crash",
+    // Mount by the `scoutfs` command.
+    "acls::noacl_switches_lists_off_for_one_mount",
+    "ioctl::a_read_only_mount_tells_everything_and_sets_nothing",
+    // A thousand searches, each of which waits for several threads: minutes in a guest.
+    "xattrs::the_search_ioctl_goes_on_and_says_when_it_is_at_the_end",
+];
+
+/// What the tests work with.
+struct Bench<'a> {
+    kernel: &'a Kernel,
+    module: &'a Path,
+    dir: PathBuf,
+    image: PathBuf,
+    /// Files to copy: the core's own sources.
+    tree: PathBuf,
+}
+
+impl<'a> Bench<'a> {
+    fn new(kernel: &'a Kernel, module: &'a Path) -> Result<Self, String> {
+        let dir = setup::root().join("target/kernel-test");
+        let text = |e: std::io::Error| format!("{}: {e}", dir.display());
+        std::fs::create_dir_all(dir.join("fuse")).map_err(text)?;
+        let image = dir.join("image");
+        Ok(Bench { kernel, module, image, tree: setup::root().join("scoutfs-fs/src"), dir })
+    }
+
+    fn scoutfs(&self) -> PathBuf {
+        setup::root().join("target/release/scoutfs")
+    }
+
+    /// A fresh volume.
+    fn make_volume(&self, mib: u64) -> Result<(), String> {
+        let text = |e: std::io::Error| format!("{}: {e}", self.image.display());
+        let _ = std::fs::remove_file(&self.image);
+        File::create(&self.image).and_then(|file| file.set_len(mib << 20)).map_err(text)?;
+        self.host("mkfs", Command::new(self.scoutfs()).args(["mkfs", "-Q", "1"]).arg(&self.image))
+    }
+
+    /// Runs a program of the machine, for a time.
+    fn host(&self, what: &str, command: &mut Command) -> Result<(), String> {
+        println!("kernel: {what}");
+        let mut timed = Command::new("timeout");
+        timed.arg("300").arg(command.get_program()).args(command.get_args());
+        let output = timed.stdin(Stdio::null()).output().map_err(|e| format!("{what}: {e}"))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = [output.stdout, output.stderr].concat();
+        Err(format!("{what}: {}\n{}", output.status, String::from_utf8_lossy(&said)))
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.host("check", Command::new(self.scoutfs()).arg("check").arg(&self.image))
+    }
+
+    /// Mounts by FUSE, runs something with the directory, and unmounts, also when that failed.
+    fn on_fuse(&self, run: impl FnOnce(&Path) -> Result<(), String>) -> Result<(), String> {
+        let directory = self.dir.join("fuse");
+        let mut mount = Command::new(self.scoutfs());
+        mount.args(["mount", "-o", "server_addr=127.0.0.1"]).arg(&self.image).arg(&directory);
+        self.host("mounting by FUSE", &mut mount)?;
+        let done = run(&directory);
+        self.host("unmounting", Command::new("umount").arg(&directory)).and(done)
+    }
+
+    /// Runs a script in a guest with the module loaded and the volume mounted; it is unmounted and the module unloaded afterwards.
+    fn in_guest(&self, name: &str, script: &str) -> Result<(), String> {
+        println!("kernel: a guest: {name}");
+        let text = format!(
+            "set -e\ninsmod {module}\nmount -i -t scoutfs -o server_addr=127.0.0.1 /dev/ubda {GUEST_MOUNT}\n\
+             {script}\numount {GUEST_MOUNT}\nrmmod scoutfs\n",
+            module = self.module.display()
+        );
+        Guest::new(self.kernel, &self.dir)?.disk(&self.image).run(name, &text)?.check(name)
+    }
+
+    /// A guest that is killed while it works: what it had synced is there in the next, and the volume is sound.
+    fn deaths(&self) -> Result<(), String> {
+        const ROUNDS: u32 = 3;
+        self.make_volume(256)?;
+        let acknowledged = self.dir.join("acknowledged");
+        let _ = std::fs::remove_file(&acknowledged);
+        for round in 0..ROUNDS {
+            println!("kernel: a guest that is killed: {round}");
+            let options = format!("server_addr=127.0.0.1,machine={:032x},boot={round:032x}", 1);
+            let module = self.module.display();
+            // Names are told to be there only after they were synced; those of the rounds before must still be.
+            let script = format!(
+                "set -e\ninsmod {module}\nmount -i -t scoutfs -o {options} /dev/ubda {GUEST_MOUNT}\ncd {GUEST_MOUNT}\n\
+                 touch {list}\nwhile read -r name; do [ \"$(cat \"$name\")\" = \"$name\" ]; done < {list}\n\
+                 echo verified\ni=0\nwhile :; do\nname={round}-$i\necho $name > $name\nsync $name\necho $name >> {list}\n\
+                 i=$((i + 1))\n[ $i -lt 30 ] || echo killable\ndone\n",
+                list = acknowledged.display()
+            );
+            let ended = Guest::new(self.kernel, &self.dir)?
+                .disk(&self.image)
+                .killed_at("killable")
+                .run(&format!("death-{round}"), &script)?;
+            ended.check_killed("a guest that is killed", &["verified", "killable"])?;
+            self.check()?;
+        }
+        let names = std::fs::read_to_string(&acknowledged).map_err(|e| e.to_string())?;
+        let wanted = 30 * ROUNDS as usize;
+        if names.lines().count() < wanted {
+            return Err(format!("only {} names were synced", names.lines().count()));
+        }
+        Ok(())
+    }
+
+    /// The tests of mounted volumes, which know nothing of how it is mounted.
+    fn mounted(&self) -> Result<(), String> {
+        let program = mounted_tests()?;
+        let quoted = |words: &[&str], before: &str| {
+            words.iter().map(|word| format!("{before}{word}")).collect::<Vec<_>>().join(" ")
+        };
+        let script = format!(
+            "insmod {module}\nmount -t tmpfs -o size=1200M tests {tmp}\nexport SCOUTFS_TEST_KERNEL=1\ncd {here}\n\
+             {program} --test-threads=1 {names} {skipped}\n",
+            module = self.module.display(),
+            tmp = setup::root().join("target/tmp").display(),
+            here = setup::root().join("scoutfs-utils").display(),
+            program = program.display(),
+            names = quoted(MOUNTED, ""),
+            skipped = quoted(NOT_YET, "--skip "),
+        );
+        println!("kernel: a guest: mounted tests");
+        let guest = Guest::new(self.kernel, &self.dir)?.memory("2G").seconds(1500);
+        guest.run("mounted", &script)?.check("mounted tests")
+    }
+
+    /// What FUSE writes the module reads, and the reverse; between them all operations; and the volume is sound after each.
+    fn exchange(&self) -> Result<(), String> {
+        self.make_volume(512)?;
+        let differ = |one: &Path, other: &Path| {
+            self.host("comparing", Command::new("diff").arg("-r").arg(one).arg(other))
+        };
+        self.on_fuse(|directory| {
+            let copy = directory.join("from-fuse");
+            self.host("copying a tree", Command::new("cp").arg("-a").arg(&self.tree).arg(&copy))
+        })?;
+        self.check()?;
+        let (tree, script) = (self.tree.display(), sources().join("guest/operations.sh"));
+        self.in_guest(
+            "operations",
+            &format!(
+                "diff -r {tree} {GUEST_MOUNT}/from-fuse\nsh {} {GUEST_MOUNT} {tree}\n\
+                 {} walk-inodes meta_seq 0 -1 {GUEST_MOUNT} | grep -q . ",
+                script.display(),
+                self.scoutfs().display()
+            ),
+        )?;
+        self.check()?;
+        self.on_fuse(|directory| {
+            differ(&self.tree, &directory.join("tree"))?;
+            differ(&self.tree, &directory.join("from-fuse"))?;
+            self.host("removing", Command::new("rm").arg("-r").arg(directory.join("tree")))
+        })?;
+        self.check()?;
+        self.in_guest(
+            "again",
+            &format!("diff -r {tree} {GUEST_MOUNT}/from-fuse\n[ ! -e {GUEST_MOUNT}/tree ]"),
+        )?;
+        self.check()
+    }
+}
+
+/// Builds the program of the mounted tests, and returns where it is.
+fn mounted_tests() -> Result<PathBuf, String> {
+    let arguments =
+        ["test", "--package", "scoutfs-utils", "--test", "mounted", "--no-run", "--message-format=json"];
+    println!("kernel: building the mounted tests");
+    let output = Command::new(setup::cargo())
+        .args(arguments)
+        .current_dir(setup::root())
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|e| format!("cargo: {e}"))?;
+    if !output.status.success() {
+        return Err(format!("cargo {} ended with {}", arguments.join(" "), output.status));
+    }
+    let messages = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut programs = messages.lines().filter_map(|line| {
+        let (_, rest) = line.split_once("\"executable\":\"")?;
+        rest.split('"').next()
+    });
+    let found = programs.rfind(|program| program.contains("/deps/mounted-"));
+    found.map(PathBuf::from).ok_or_else(|| "cargo does not say where the mounted tests are".into())
+}
