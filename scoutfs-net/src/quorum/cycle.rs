@@ -139,8 +139,10 @@ impl Voter {
         let mut next = own.block;
         next.connected_term = self.connected_term;
         let at_once = self.step(now, since, own, &mut next);
-        let beat_due = since >= own.beat_at.saturating_add(self.config.timing.beat());
-        if at_once || beat_due || next != own.block {
+        // Who claimed late shows nothing but the claim until he knows that it stands.
+        let watching = matches!(self.phase, Phase::Settling { careful: true, .. });
+        let beat_due = !watching && since >= own.beat_at.saturating_add(self.config.timing.beat());
+        if at_once || beat_due || (!watching && next != own.block) {
             self.write(since, next, own, &seen);
         }
     }

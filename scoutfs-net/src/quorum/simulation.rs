@@ -440,6 +440,12 @@ fn torture(seed: u64, weather: Weather, quorum: u32) {
     assert_eq!(world.changes, changes, "leaders come and go");
 }
 
+/// A claim that was on its way for long hid one copy of a leader's slot while its beat over the other was torn.
+#[test]
+fn a_late_claim_and_a_torn_beat_do_not_hide_a_leader() {
+    torture(10_143_987_238_828_104_475, Weather::Heavy, 3);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 

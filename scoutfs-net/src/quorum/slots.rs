@@ -22,6 +22,10 @@ pub(super) struct Slot {
     unchanged_since: Option<Mono>,
     /// The claim whose owner is confirmed dead.
     confirmed: Option<u64>,
+    /// Nonce and number of the first block of the newest claim that was seen.
+    first: (u64, u64),
+    /// Since when the slot shows another's block that is older than what was seen.
+    doubted_since: Option<Mono>,
 }
 
 impl Slot {
@@ -63,7 +67,26 @@ impl Slot {
     /// not beaten for a lease and its margin, or for `confirmed` and is dead for certain.
     pub fn is_without_lease(&self, since: Mono, lease_and_margin: Duration, confirmed: Duration) -> bool {
         let over = if self.is_confirmed_dead() { confirmed.min(lease_and_margin) } else { lease_and_margin };
-        self.current().is_some_and(|b| b.leader_term == 0 || self.silence(since).is_some_and(|s| s >= over))
+        let is_none = |b: &VoterBlock| b.leader_term == 0 && (!b.owned || self.has_beaten());
+        self.current().is_some_and(|b| is_none(b) || self.silence(since).is_some_and(|s| s >= over))
+    }
+
+    /// Whether its owner has written again since the claim. A claim that was on its way for long may be over a leader, whose beat over
+    /// the other copy is torn just now; but who claims late watches for a dead time before he writes again.
+    fn has_beaten(&self) -> bool {
+        self.last.as_ref().is_some_and(|b| self.first.0 == b.nonce && self.first.1 < b.write_nr)
+    }
+
+    /// Whether a block is what an earlier claim wrote, which was late and has hidden newer ones. Numbers only grow, so such a block
+    /// says nothing; but nothing is doubted for longer than `dead`, lest a slot is of no use for ever.
+    fn is_late(&mut self, now: Mono, block: &VoterBlock, dead: Duration) -> bool {
+        let late = self.last.as_ref().is_some_and(|l| l.nonce != block.nonce && l.write_nr > block.write_nr);
+        if !late {
+            self.doubted_since = None;
+            return false;
+        }
+        let since = *self.doubted_since.get_or_insert(now);
+        now.saturating_duration_since(since) < dead
     }
 
     /// Whether the death of the owner is confirmed.
@@ -71,8 +94,8 @@ impl Slot {
         self.last.as_ref().is_some_and(|b| b.owned && self.confirmed == Some(b.nonce))
     }
 
-    fn observe(&mut self, now: Mono, block: Option<&VoterBlock>) {
-        let Some(block) = block else {
+    fn observe(&mut self, now: Mono, block: Option<&VoterBlock>, dead: Duration) {
+        let Some(block) = block.filter(|block| !self.is_late(now, block, dead)) else {
             self.readable = false;
             self.unchanged_since = None;
             return;
@@ -83,6 +106,10 @@ impl Slot {
         if self.confirmed != Some(block.nonce) {
             self.confirmed = None;
         }
+        if self.first.0 != block.nonce {
+            self.first = (block.nonce, block.write_nr);
+        }
+        self.doubted_since = None;
         self.unchanged_since.get_or_insert(now);
         self.last = Some(*block);
         self.readable = true;
@@ -102,19 +129,19 @@ impl Slots {
         Ok(Slots(slots))
     }
 
-    /// All slots were read, and the reading ended at `now`.
-    pub fn observe(&mut self, now: Mono, blocks: &[Option<VoterBlock>]) {
+    /// All slots were read, and the reading ended at `now`. Within `dead` each write that is on its way lands.
+    pub fn observe(&mut self, now: Mono, blocks: &[Option<VoterBlock>], dead: Duration) {
         for (i, slot) in self.0.iter_mut().enumerate() {
             // A block in the wrong place is none.
             let block = blocks.get(i).and_then(|b| b.as_ref());
-            slot.observe(now, block.filter(|b| b.voter as usize == i));
+            slot.observe(now, block.filter(|b| b.voter as usize == i), dead);
         }
     }
 
     /// A reading has failed.
     pub fn observe_nothing(&mut self) {
         for slot in &mut self.0 {
-            slot.observe(Mono::ZERO, None);
+            slot.observe(Mono::ZERO, None, Duration::ZERO);
         }
     }
 
@@ -146,5 +173,54 @@ impl Slots {
     /// All slots but one.
     pub fn others(&self, voter: u32) -> impl Iterator<Item = &Slot> {
         self.0.iter().enumerate().filter(move |(i, _)| *i != voter as usize).map(|(_, s)| s)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEAD: Duration = Duration::from_secs(3);
+
+    fn at(ms: u64) -> Mono {
+        Mono::from_ns(ms * 1_000_000)
+    }
+
+    fn block(nonce: u64, write_nr: u64, leader_term: u64) -> VoterBlock {
+        VoterBlock { owned: true, nonce, leader_term, ..VoterBlock::free(0, write_nr) }
+    }
+
+    #[test]
+    fn an_older_block_of_another_claim_is_not_believed_for_the_dead_time() {
+        let mut slot = Slot::default();
+        slot.observe(at(0), Some(&block(1, 10, 5)), DEAD);
+        // The owner's own older block is what the leader showed just before.
+        slot.observe(at(10), Some(&block(1, 9, 5)), DEAD);
+        assert!(slot.current().is_some());
+        slot.observe(at(20), Some(&block(1, 10, 5)), DEAD);
+        for ms in [30, 3029] {
+            slot.observe(at(ms), Some(&block(2, 7, 0)), DEAD);
+            assert!(slot.current().is_none() && slot.last().unwrap().leader_term == 5, "{ms}");
+        }
+        slot.observe(at(3030), Some(&block(2, 7, 0)), DEAD);
+        assert_eq!(slot.current().unwrap().nonce, 2);
+        // One that is newer is believed at once.
+        slot.observe(at(3040), Some(&block(3, 8, 0)), DEAD);
+        assert_eq!(slot.current().unwrap().nonce, 3);
+    }
+
+    #[test]
+    fn a_claim_alone_does_not_show_that_nobody_leads() {
+        let without = |slot: &Slot, ms| {
+            slot.is_without_lease(at(ms), Duration::from_millis(2500), Duration::from_millis(600))
+        };
+        let mut slot = Slot::default();
+        slot.observe(at(0), Some(&block(1, 7, 0)), DEAD);
+        assert!(!without(&slot, 100));
+        assert!(without(&slot, 2500), "a leader would have beaten again, or its lease is over");
+        slot.observe(at(200), Some(&block(1, 8, 0)), DEAD);
+        assert!(without(&slot, 300));
+        slot.observe(at(400), Some(&VoterBlock::free(0, 9)), DEAD);
+        assert!(without(&slot, 500));
     }
 }

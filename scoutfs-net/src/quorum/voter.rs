@@ -387,7 +387,7 @@ impl Voter {
         if matches!(self.phase, Phase::Done) {
             return;
         }
-        self.slots.observe(now, blocks);
+        self.slots.observe(now, blocks, self.config.timing.dead());
         self.next_read = since.saturating_add(self.config.timing.beat());
         match self.own {
             None => self.look(since),

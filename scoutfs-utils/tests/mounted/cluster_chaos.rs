@@ -336,13 +336,16 @@ fn nothing_acknowledged_is_lost_whatever_happens_to_nodes() {
             let first = random.below(NODES as u64) as usize;
             // Sometimes two at once.
             let second = (random.below(4) == 0).then(|| (first + 1) % NODES);
-            let blows: Vec<(usize, Blow)> = [Some(first), second]
+            let mut blows: Vec<(usize, Blow)> = [Some(first), second]
                 .into_iter()
                 .flatten()
                 .map(|node| {
                     (node, [Blow::Kill, Blow::Sleep, Blow::Cut, Blow::Leave][random.below(4) as usize])
                 })
                 .collect();
+            // While a daemon sleeps no program is started: a child that is about to begin closes what it has of our files, and the daemon
+            // would have to answer. So nodes fall asleep last and wake up first.
+            blows.sort_by_key(|(_, blow)| matches!(blow, Blow::Sleep));
             // A lease is 6 s: some of them are fenced.
             let while_ = Duration::from_millis(300 + random.below(12_000));
             eprintln!(
@@ -354,7 +357,7 @@ fn nothing_acknowledged_is_lost_whatever_happens_to_nodes() {
                 controller.begin(*node, *blow);
             }
             sleep(while_);
-            for (node, blow) in &blows {
+            for (node, blow) in blows.iter().rev() {
                 controller.end(*node, *blow);
                 match blow {
                     Blow::Leave => {
