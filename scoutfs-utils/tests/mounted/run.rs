@@ -8,8 +8,8 @@ use std::io::{Read, Seek};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, PoisonError};
-use std::thread::sleep;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{ThreadId, current, sleep};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create, openat};
@@ -46,9 +46,36 @@ pub fn program<S: AsRef<OsStr>>(name: &str, arguments: impl IntoIterator<Item = 
 /// Between fork and exec a child holds all files of this process, those of the other tests too, whose `umount` would
 /// find the target busy. One at a time: a test that starts `umount` has closed its files before, and no child of others has them.
 pub fn spawn(command: &mut Command) -> Child {
-    static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _one = wait_for_turn();
     command.spawn().unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"))
+}
+
+/// The thread that has daemons asleep, and how many.
+static ASLEEP: Mutex<Option<(ThreadId, usize)>> = Mutex::new(None);
+static WOKEN: Condvar = Condvar::new();
+
+/// Waits until no other thread has a daemon asleep. Nobody starts a program or puts a daemon to sleep while the result is kept.
+fn wait_for_turn() -> MutexGuard<'static, Option<(ThreadId, usize)>> {
+    let mut asleep = ASLEEP.lock().unwrap_or_else(PoisonError::into_inner);
+    while asleep.is_some_and(|(thread, _)| thread != current().id()) {
+        asleep = WOKEN.wait(asleep).unwrap_or_else(PoisonError::into_inner);
+    }
+    asleep
+}
+
+/// A daemon is about to be put to sleep by this thread: until it wakes up other tests start no programs. A child that is about to
+/// begin closes what it has of all our files, and the daemon would have to answer; two tests could wait for each other for ever.
+pub fn falls_asleep() {
+    let mut asleep = wait_for_turn();
+    let count = asleep.map_or(0, |(_, count)| count);
+    *asleep = Some((current().id(), count + 1));
+}
+
+/// A daemon that slept goes on, or is dead.
+pub fn woke_up() {
+    let mut asleep = ASLEEP.lock().unwrap_or_else(PoisonError::into_inner);
+    *asleep = asleep.and_then(|(thread, count)| (count > 1).then_some((thread, count - 1)));
+    WOKEN.notify_all();
 }
 
 /// As `openat`, but programs that another test starts meanwhile do not get the file.

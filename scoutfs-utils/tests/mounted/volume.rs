@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
@@ -15,7 +15,9 @@ use scoutfs_format::geometry::super_offset;
 use scoutfs_format::voter::{MAGIC_SUPER, SUPER_CLEAN, SuperBlock};
 use zerocopy::FromBytes;
 
-use crate::run::{SOON, program, run, run_for, run_well_for, scoutfs, spawn, wait_until};
+use crate::run::{
+    SOON, falls_asleep, program, run, run_for, run_well_for, scoutfs, spawn, wait_until, woke_up,
+};
 
 /// A daemon that serves for longer is killed, which turns a hanging test into a failing one.
 const LONGEST_MOUNT: Duration = Duration::from_secs(300);
@@ -191,6 +193,8 @@ pub struct Mounted<'v> {
     image: PathBuf,
     directory: PathBuf,
     child: Option<Child>,
+    /// The daemon is stopped.
+    asleep: AtomicBool,
     /// When it goes away, the watchdog ends.
     _watched: mpsc::Sender<()>,
 }
@@ -205,7 +209,7 @@ impl<'v> Mounted<'v> {
                 kill_daemons(&daemons_image);
             }
         });
-        Mounted { volume, image, directory, child, _watched: watched }
+        Mounted { volume, image, directory, child, asleep: AtomicBool::new(false), _watched: watched }
     }
 
     /// Where it is mounted.
@@ -256,7 +260,20 @@ impl<'v> Mounted<'v> {
     pub fn signal_daemon(&self, signal: Signal) {
         let daemons = daemons_of(&self.image);
         assert_eq!(daemons.len(), 1);
+        if signal == Signal::STOP && !self.asleep.swap(true, Relaxed) {
+            falls_asleep();
+        }
         kill_process(daemons[0], signal).unwrap();
+        if signal == Signal::CONT {
+            self.awake();
+        }
+    }
+
+    /// The daemon goes on, or is dead.
+    fn awake(&self) {
+        if self.asleep.swap(false, Relaxed) {
+            woke_up();
+        }
     }
 
     /// Removes the mount point of a node whose daemon was killed; others may go on.
@@ -268,6 +285,7 @@ impl<'v> Mounted<'v> {
     /// Kills the daemon, with all that it had only in memory.
     pub fn kill_daemon(&mut self) {
         kill_daemons(&self.image);
+        self.awake();
         if let Some(mut child) = self.child.take() {
             child.wait().unwrap();
         }
@@ -287,6 +305,7 @@ impl Drop for Mounted<'_> {
         if thread::panicking() {
             // It may be stopped; then `umount` would wait for it.
             kill_daemons(&image);
+            self.awake();
         }
         for arguments in [&[][..], &["-l"]] {
             if is_mount_point(&self.directory) {
