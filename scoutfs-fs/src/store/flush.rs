@@ -9,6 +9,9 @@
 /// Ranges that are remembered apart; more are joined with the last.
 const MAX_AGAIN: usize = 8;
 
+/// A kernel locks and drops pages in naturally aligned folios of at most this many bytes: a request for one page keeps others locked.
+const MAX_FOLIO: u64 = 2 << 20;
+
 /// A range of bytes: first, and behind the last.
 pub(crate) type ByteRange = (u64, u64);
 
@@ -32,7 +35,12 @@ impl Flush {
 
     /// A request for pages: whether it may come in.
     pub fn admit(&mut self, ino: u64, (first, end): ByteRange) -> bool {
-        let wanted = self.now.is_some_and(|(now, range)| now == ino && first < range.1 && range.0 < end);
+        let folio_of = |byte: u64| byte / MAX_FOLIO;
+        let shares_folio = |range: ByteRange| {
+            folio_of(first) <= folio_of(range.1.saturating_sub(1))
+                && folio_of(range.0) <= folio_of(end.saturating_sub(1))
+        };
+        let wanted = self.now.is_some_and(|(now, range)| now == ino && shares_folio(range));
         if wanted {
             self.guests += 1;
             self.note((first, end));
@@ -80,23 +88,26 @@ mod tests {
 
     #[test]
     fn only_requests_for_what_is_being_dropped_come_in_and_are_dropped_again() {
+        const F: u64 = MAX_FOLIO;
         let mut flush = Flush::default();
-        assert!(!flush.admit(5, (0, 100)));
-        flush.begin(5, (100, 200));
-        for range in [(0, 100), (200, 300)] {
+        assert!(!flush.admit(5, (0, F)));
+        // A part of the second folio, and of the third.
+        flush.begin(5, (F + 100, 2 * F + 100));
+        for range in [(0, F), (3 * F, 4 * F)] {
             assert!(!flush.admit(5, range));
         }
-        assert!(!flush.admit(6, (100, 200)) && flush.is_quiet());
-        assert!(flush.admit(5, (199, 300)) && flush.admit(5, (0, 101)));
+        assert!(!flush.admit(6, (F, 2 * F)) && flush.is_quiet());
+        // Other bytes of the same folios.
+        assert!(flush.admit(5, (3 * F - 1, 4 * F)) && flush.admit(5, (0, F + 1)));
         flush.leave();
         assert!(!flush.is_quiet());
         flush.close();
-        assert!(!flush.admit(5, (100, 200)));
+        assert!(!flush.admit(5, (F, 2 * F)));
         flush.leave();
         assert!(flush.is_quiet());
         assert_eq!(
             [flush.pop_again(), flush.pop_again(), flush.pop_again()],
-            [Some((0, 101)), Some((199, 300)), None]
+            [Some((0, F + 1)), Some((3 * F - 1, 4 * F)), None]
         );
     }
 
