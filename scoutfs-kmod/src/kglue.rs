@@ -4,6 +4,7 @@
 //! The second is needed by name only: `alloc` is built without infallible allocation, so nothing calls it.
 #![no_std]
 #![feature(rustc_attrs)]
+// Only by the attribute can these two be named; nobody reads them.
 #![allow(internal_features, missing_docs)]
 
 #[rustc_std_internal_symbol]

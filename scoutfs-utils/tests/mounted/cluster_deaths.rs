@@ -16,10 +16,10 @@ use crate::volume::{Mounted, Volume};
 
 const SERVER: &str = "server_addr=127.0.0.1";
 /// What a takeover may take on a machine that does many other things.
-const TAKEOVER: Duration = Duration::from_secs(90);
+pub const TAKEOVER: Duration = Duration::from_secs(90);
 
 /// Three nodes of a volume that works when two are there.
-fn three(volume: &Volume) -> Vec<Mounted<'_>> {
+pub fn three(volume: &Volume) -> Vec<Mounted<'_>> {
     thread::scope(|scope| {
         let mounting: Vec<_> =
             (0..3).map(|n| scope.spawn(move || volume.mount_node(&format!("node{n}"), SERVER))).collect();

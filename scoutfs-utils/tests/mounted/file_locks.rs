@@ -3,28 +3,16 @@
 
 use std::fs;
 use std::thread;
-use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::cluster::{leave, nodes};
+use crate::cluster_deaths::{TAKEOVER, three};
 use crate::locker::Locker;
 use crate::run::{SOON, program, run, run_for, wait_until};
 use crate::volume::{Mounted, Volume};
 
 const SERVER: &str = "server_addr=127.0.0.1";
-/// What a takeover may take on a machine that does many other things.
-const TAKEOVER: Duration = Duration::from_secs(90);
-
-/// Three nodes of a volume that works when two are there.
-fn three(volume: &Volume) -> Vec<Mounted<'_>> {
-    thread::scope(|scope| {
-        let mounting: Vec<_> =
-            (0..3).map(|n| scope.spawn(move || volume.mount_node(&format!("node{n}"), SERVER))).collect();
-        mounting.into_iter().map(|node| node.join().unwrap()).collect()
-    })
-}
-
 /// A process on each of these nodes, with the same file open.
 fn lockers(nodes: &[&Mounted<'_>], name: &str) -> Vec<Locker> {
     nodes.iter().map(|node| Locker::new(&node.join(name))).collect()
