@@ -17,7 +17,7 @@ use scoutfs_format::le::{U32, U64};
 use scoutfs_format::msg::{
     CommitBelow, CommitNumber, JoinReply, MSG_COMMIT_BELOW, MSG_FILE_LOCK, MSG_FILE_LOCK_REPORT,
     MSG_FINALIZE, MSG_JOIN, MSG_LOCK, MSG_LOCK_REPORT, MSG_MERGED, MSG_OPENS_REPORT, MSG_RECOVERED,
-    STATUS_INVALID, STATUS_OK,
+    STATUS_INVALID, STATUS_NOT_MEMBER, STATUS_OK,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -115,6 +115,9 @@ pub(super) fn dispatch(store: &Store, order: &mut Option<Order>) -> Result<()> {
             of: OrderOf::Answer(STATUS_OK),
             ..
         }) => Ok(()),
+        // It was told for a mount that was only just joining, and had been asked to join again later: a full volume first takes
+        // back what others have left. Whether the mount is a member, the answer to the request to join says.
+        Some(Order { kind: MSG_RECOVERED, of: OrderOf::Answer(STATUS_NOT_MEMBER), .. }) => Ok(()),
         Some(Order { of: OrderOf::Answer(status), .. }) => Err(Error::Server(*status)),
         Some(Order { kind: MSG_LOCK, of: OrderOf::Request(id), payload }) => {
             store.lock_table.revoked(store, *id, payload)
@@ -258,3 +261,6 @@ impl Clock {
         store.refill()
     }
 }
+
+#[cfg(test)]
+mod tests;
