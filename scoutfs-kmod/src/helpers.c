@@ -27,6 +27,11 @@ bool scoutfs_inode_is_new(struct inode *inode)
 	return inode_state_read_once(inode) & I_NEW;
 }
 
+bool scoutfs_dentry_in_lookup(struct dentry *dentry)
+{
+	return d_in_lookup(dentry);
+}
+
 void scoutfs_mapping_set_large_folios(struct address_space *mapping)
 {
 	mapping_set_large_folios(mapping);
@@ -47,6 +52,51 @@ void scoutfs_sb_end_pagefault(struct super_block *sb)
 	sb_end_pagefault(sb);
 }
 
+/* Neither new nor being freed. */
+bool scoutfs_inode_is_in_use(struct inode *inode)
+{
+	guard(spinlock)(&inode->i_lock);
+	return !(inode_state_read(inode) & (I_NEW | I_FREEING | I_WILL_FREE));
+}
+
+struct net *scoutfs_get_net(struct net *net)
+{
+	return get_net(net);
+}
+
+void scoutfs_put_net(struct net *net)
+{
+	put_net(net);
+}
+
+int scoutfs_socket_create(struct net *net, int family, struct socket **sock)
+{
+	return sock_create_kern(net, family, SOCK_STREAM, IPPROTO_TCP, sock);
+}
+
+void scoutfs_socket_tune(struct socket *sock, int idle_secs, int interval_secs, int probes, int user_timeout_ms)
+{
+	sock->sk->sk_allocation = GFP_NOFS;
+	sock->sk->sk_use_task_frag = false;
+	tcp_sock_set_nodelay(sock->sk);
+	tcp_sock_set_keepidle(sock->sk, idle_secs);
+	tcp_sock_set_keepintvl(sock->sk, interval_secs);
+	tcp_sock_set_keepcnt(sock->sk, probes);
+	tcp_sock_set_user_timeout(sock->sk, user_timeout_ms);
+	sock_set_keepalive(sock->sk);
+}
+
+void scoutfs_socket_reuse_address(struct socket *sock)
+{
+	sock_set_reuseaddr(sock->sk);
+}
+
+/* 0: none. */
+void scoutfs_socket_send_timeout(struct socket *sock, unsigned int ms)
+{
+	sock->sk->sk_sndtimeo = ms ? msecs_to_jiffies(ms) : MAX_SCHEDULE_TIMEOUT;
+}
+
 struct page *scoutfs_virt_to_page(const void *address)
 {
 	return virt_to_page(address);
@@ -60,6 +110,11 @@ loff_t scoutfs_bdev_bytes(struct block_device *bdev)
 bool scoutfs_bdev_read_only(struct block_device *bdev)
 {
 	return bdev_read_only(bdev);
+}
+
+fgf_t scoutfs_fgp_write(size_t bytes)
+{
+	return FGP_LOCK | FGP_CREAT | FGP_ACCESSED | fgf_set_order(bytes);
 }
 
 void *scoutfs_folio_address(struct folio *folio)

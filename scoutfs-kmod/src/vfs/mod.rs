@@ -6,6 +6,7 @@
 //! | this | the filesystem type, [`Volume`], and the way into the core |
 //! | `options` | mount options |
 //! | `mount` | super blocks: mounting, remounting, syncing, unmounting |
+//! | `caches` | what this kernel keeps, dropped when the cluster's locks go back |
 //! | `inode` | inodes: getting them, attributes, symbolic links |
 //! | `dir` | names: looking up, making, linking, removing, renaming, listing |
 //! | `file` | open files: reading, writing, seeking, syncing, allocating |
@@ -17,9 +18,13 @@
 //!
 //! - An inode of the VFS holds one reference of the core's inode, which its eviction gives back.
 //! - Attributes in an inode of the VFS are copies for permission checks; what programs are told comes from the core each time. Only
-//!   the size of a regular file is used for more: it changes under the inode's lock, together with the core's.
+//!   the size of a regular file is used for more: it changes under the lock against filling pages (`kobj::folio::Invalidation`).
+//! - Nothing that is kept is used after the cluster's lock for it went back, nor without a lease: names are checked on each use
+//!   (`dir::revalidate`), attributes and sizes before each operation that needs them (`inode::renew`).
 //! - A file's pages are never newer than the core's data but while they are dirty, and they become dirty only by a mapping to memory.
+//!   They agree with what the core has when the cluster's lock goes back: who reads or writes through the core holds the folios meanwhile.
 
+mod caches;
 mod dir;
 mod file;
 mod inode;
@@ -34,17 +39,20 @@ use core::mem::zeroed;
 
 use kernel::bindings;
 use kernel::prelude::*;
+use scoutfs_env::Arc;
 use scoutfs_fs::{Fs, Mount};
 
 use crate::host::process::Identity;
 use crate::kobj::error::Errno;
 use crate::kobj::nofs::NoFs;
+use caches::Caches;
 use options::Options;
 
 /// A mounted volume: what a super block points to.
 struct Volume {
     mount: Mount,
     options: Options,
+    caches: Arc<Caches>,
     /// Alive as long as this is.
     _identity: Identity,
 }

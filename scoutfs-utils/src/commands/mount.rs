@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `scoutfs mount`: a volume on a directory.
+//! `scoutfs mount`: a volume on a directory, by the running kernel if it has scoutfs, else by FUSE.
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::FileTypeExt;
@@ -18,7 +18,7 @@ use crate::fuse::daemon::{self, Ready, Started};
 use crate::fuse::loopdev::{LoopDevice, LoopOptions};
 use crate::fuse::{self, MountKind, Session, SessionOptions};
 use crate::mount::options::Options;
-use crate::mount::{Adapter, EndSignals, FenceAgent, LocalProcesses, log, this_process};
+use crate::mount::{Adapter, EndSignals, FenceAgent, LocalProcesses, kernel, log, this_process};
 
 /// The type that `/proc/mounts` shows is `fuseblk.` and this.
 const SUBTYPE: &str = "scoutfs";
@@ -34,6 +34,9 @@ pub fn run(arguments: &Mount) -> Result<(), String> {
     if arguments.fake {
         return Ok(());
     }
+    if !arguments.foreground && kernel::can_mount(&options) {
+        return mount_in_kernel(&device, &directory, &options);
+    }
     if arguments.foreground {
         return serve(&device, &directory, &options, None).map(drop);
     }
@@ -45,6 +48,14 @@ pub fn run(arguments: &Mount) -> Result<(), String> {
         Started::Serving => Ok(()),
         Started::Failed { message, .. } => Err(message),
     }
+}
+
+/// Has the kernel mount it.
+fn mount_in_kernel(path: &Path, directory: &Path, options: &Options) -> Result<(), String> {
+    // The mount holds the loop device from then on; it goes with it.
+    let (device, _loop_device) = block_device(path, options)?;
+    kernel::mount(&device, directory, options)
+        .map_err(|e| format!("{}: {e}; the kernel's log says more", path.display()))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, String> {

@@ -6,6 +6,8 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -23,6 +25,10 @@ pub struct Guest<'a> {
     /// Longest life of a guest.
     seconds: u32,
     memory: &'static str,
+    /// Which of the machine's processors it runs on.
+    processor: u32,
+    /// Its network card, vec0: a socket of datagrams, one for each frame.
+    wire: Option<UnixDatagram>,
     /// It is killed when it prints a line that ends in this.
     last_words: Option<&'static str>,
 }
@@ -45,11 +51,13 @@ impl<'a> Guest<'a> {
             disks: Vec::new(),
             seconds: 300,
             memory: "768M",
+            processor: 0,
+            wire: None,
             last_words: None,
         })
     }
 
-    /// Gives it a disk: /dev/ubda, then /dev/ubdb.
+    /// Gives it a disk: /dev/ubda, then /dev/ubdb. Others may have the same.
     pub fn disk(mut self, image: &Path) -> Self {
         self.disks.push(image.into());
         self
@@ -64,6 +72,18 @@ impl<'a> Guest<'a> {
     /// Gives it so much memory, as the kernel understands it.
     pub fn memory(mut self, memory: &'static str) -> Self {
         self.memory = memory;
+        self
+    }
+
+    /// Runs it on another processor than the first.
+    pub fn processor(mut self, processor: u32) -> Self {
+        self.processor = processor;
+        self
+    }
+
+    /// Gives it a network card.
+    pub fn wire(mut self, wire: UnixDatagram) -> Self {
+        self.wire = Some(wire);
         self
     }
 
@@ -83,16 +103,24 @@ impl<'a> Guest<'a> {
         let mut command = Command::new("timeout");
         // On one processor: it has one, and is slower when it wanders.
         // A guest that hangs does not hear anything else.
-        command.args(["--signal=KILL", &self.seconds.to_string(), "taskset", "-c", "0"]);
+        let (seconds, processor) = (self.seconds.to_string(), self.processor.to_string());
+        command.args(["--signal=KILL", &seconds, "taskset", "-c", &processor]);
         command.arg(self.kernel.program());
         command.arg(format!("mem={}", self.memory));
         command.args(["seccomp=on", "rootfstype=hostfs", "rootflags=/", "rw", "panic=-1"]);
         // `mount -o loop` has the loop device open for writing while it is mounted.
-        command.args(["con=null", "con0=fd:0,fd:1", "bdev_allow_write_mounted=1"]);
+        command.args(["con=null", "con0=null,fd:1", "bdev_allow_write_mounted=1"]);
+        if let Some(wire) = &self.wire {
+            let wire = wire.try_clone().map_err(|e| format!("the guest's wire: {e}"))?;
+            command.arg("vec0:transport=fd,fd=0").stdin(Stdio::from(OwnedFd::from(wire)));
+        } else {
+            command.stdin(Stdio::null());
+        }
         command.arg(format!("init={}", sources().join("guest/init.sh").display()));
         command.arg(format!("run={}", file.display())).arg(format!("result={}", result.display()));
         for (letter, disk) in ('a'..='z').zip(&self.disks) {
-            command.arg(format!("ubd{letter}={}", disk.display()));
+            // Without a lock: nodes share it.
+            command.arg(format!("ubd{letter}c={}", disk.display()));
         }
         let log = self.follow(&mut command).map_err(|e| format!("the guest: {e}"))?;
         write(&self.dir.join(format!("{name}.log")), &log)?;
@@ -105,12 +133,7 @@ impl Guest<'_> {
     /// Runs it to its end, and returns what it printed.
     fn follow(&self, command: &mut Command) -> std::io::Result<String> {
         // A group of its own: what `timeout` runs is to be killed with it.
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()?;
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0).spawn()?;
         let mut log = String::new();
         if let Some(out) = child.stdout.take() {
             for line in BufReader::new(out).split(b'\n') {
