@@ -22,6 +22,11 @@ int scoutfs_current_umask(void)
 	return current_umask();
 }
 
+bool scoutfs_signal_pending(void)
+{
+	return signal_pending(current);
+}
+
 bool scoutfs_inode_is_new(struct inode *inode)
 {
 	return inode_state_read_once(inode) & I_NEW;
@@ -57,6 +62,44 @@ bool scoutfs_inode_is_in_use(struct inode *inode)
 {
 	guard(spinlock)(&inode->i_lock);
 	return !(inode_state_read(inode) & (I_NEW | I_FREEING | I_WILL_FREE));
+}
+
+/* In vfs/handles.rs. */
+int scoutfs_encode_fh(struct inode *inode, __u32 *fh, int *max_len, struct inode *parent);
+struct dentry *scoutfs_fh_to_dentry(struct super_block *sb, struct fid *fid, int fh_len, int fh_type);
+struct dentry *scoutfs_fh_to_parent(struct super_block *sb, struct fid *fid, int fh_len, int fh_type);
+struct dentry *scoutfs_get_parent(struct dentry *child);
+
+static const struct export_operations scoutfs_export_operations = {
+	.encode_fh = scoutfs_encode_fh,
+	.fh_to_dentry = scoutfs_fh_to_dentry,
+	.fh_to_parent = scoutfs_fh_to_parent,
+	.get_parent = scoutfs_get_parent,
+};
+
+void scoutfs_set_export_operations(struct super_block *sb)
+{
+	sb->s_export_op = &scoutfs_export_operations;
+}
+
+struct scoutfs_file_lock scoutfs_file_lock(const struct file_lock *lock)
+{
+	return (struct scoutfs_file_lock) {
+		.owner = lock->c.flc_owner,
+		.start = lock->fl_start,
+		.end = lock->fl_end,
+		.flags = lock->c.flc_flags,
+		.pid = lock->c.flc_pid,
+		.type = lock->c.flc_type,
+	};
+}
+
+void scoutfs_set_file_lock(struct file_lock *lock, const struct scoutfs_file_lock *to)
+{
+	lock->fl_start = to->start;
+	lock->fl_end = to->end;
+	lock->c.flc_pid = to->pid;
+	lock->c.flc_type = to->type;
 }
 
 struct net *scoutfs_get_net(struct net *net)

@@ -8,7 +8,9 @@
 
 #include <linux/blkdev.h>
 #include <linux/crc32.h>
+#include <linux/exportfs.h>
 #include <linux/falloc.h>
+#include <linux/filelock.h>
 #include <linux/fs.h>
 #include <linux/fs_context.h>
 #include <linux/fs_struct.h>
@@ -17,6 +19,7 @@
 #include <linux/posix_acl.h>
 #include <linux/posix_acl_xattr.h>
 #include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
 #include <linux/statfs.h>
 #include <linux/tcp.h>
 #include <linux/uio.h>
@@ -31,6 +34,9 @@ static const fmode_t SCOUTFS_FMODE_WRITE = FMODE_WRITE;
 static const fmode_t SCOUTFS_FMODE_READ = FMODE_READ;
 static const fmode_t SCOUTFS_FMODE_CREATED = FMODE_CREATED;
 static const fmode_t SCOUTFS_FMODE_CAN_ODIRECT = FMODE_CAN_ODIRECT;
+static const unsigned int SCOUTFS_FL_SLEEP = FL_SLEEP;
+static const int SCOUTFS_F_GETLK = F_GETLK;
+static const int SCOUTFS_F_CANCELLK = F_CANCELLK;
 static const unsigned int SCOUTFS_LOOKUP_RCU = LOOKUP_RCU;
 static const int SCOUTFS_IOCB_APPEND = (__force int)IOCB_APPEND;
 static const int SCOUTFS_IOCB_DSYNC = (__force int)IOCB_DSYNC;
@@ -45,6 +51,7 @@ void scoutfs_nofs_restore(unsigned int flags);
 
 size_t scoutfs_iov_iter_count(const struct iov_iter *iter);
 int scoutfs_current_umask(void);
+bool scoutfs_signal_pending(void);
 bool scoutfs_inode_is_new(struct inode *inode);
 bool scoutfs_dentry_in_lookup(struct dentry *dentry);
 void scoutfs_mapping_set_large_folios(struct address_space *mapping);
@@ -53,6 +60,20 @@ void scoutfs_sb_start_pagefault(struct super_block *sb);
 void scoutfs_sb_end_pagefault(struct super_block *sb);
 
 bool scoutfs_inode_is_in_use(struct inode *inode);
+
+void scoutfs_set_export_operations(struct super_block *sb);
+
+/* What is of interest in a struct file_lock. */
+struct scoutfs_file_lock {
+	const void *owner;
+	loff_t start;
+	loff_t end;
+	unsigned int flags;
+	pid_t pid;
+	unsigned char type;
+};
+struct scoutfs_file_lock scoutfs_file_lock(const struct file_lock *lock);
+void scoutfs_set_file_lock(struct file_lock *lock, const struct scoutfs_file_lock *to);
 
 struct net *scoutfs_get_net(struct net *net);
 void scoutfs_put_net(struct net *net);

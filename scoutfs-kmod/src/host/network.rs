@@ -32,6 +32,8 @@ const BACKLOG: c_int = 64;
 const EIO: i32 = 5;
 const EINTR: i32 = 4;
 const ENOMEM: i32 = 12;
+const ETIMEDOUT: i32 = 110;
+const EINPROGRESS: i32 = 115;
 /// The kernel's own: a system call that a signal ended is to be made again.
 const ERESTARTSYS: i32 = 512;
 
@@ -272,7 +274,12 @@ impl Listener for Listening {
 }
 
 fn failed(op: NetOp, e: Errno) -> NetError {
-    NetError { op, errno: -e.negative() }
+    let errno = match -e.negative() {
+        // How a connection ends that is not there in time.
+        EINPROGRESS => ETIMEDOUT,
+        errno => errno,
+    };
+    NetError { op, errno }
 }
 
 impl Network for Tcp {

@@ -56,6 +56,9 @@ pub(super) static FILE_OPS: super::Table<bindings::file_operations> =
         open: Some(super::file::open),
         release: Some(super::file::release),
         fsync: Some(super::file::fsync_dir),
+        lock: Some(super::locks::lock),
+        flock: Some(super::locks::flock),
+        flush: Some(super::locks::flush),
         unlocked_ioctl: Some(super::ioctl::ioctl),
         compat_ioctl: bindings::compat_ptr_ioctl,
         // SAFETY: every member is an option of a function, a pointer or a number.

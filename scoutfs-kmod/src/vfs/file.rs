@@ -21,7 +21,7 @@ use kernel::ffi::{c_int, c_long};
 use scoutfs_env::{IoBuf, Vec};
 use scoutfs_fs::data::AllocateMode;
 
-use super::{inode, ioctl, pages, with, Table};
+use super::{inode, ioctl, locks, pages, with, Table};
 use crate::ffi;
 use crate::kobj::error::{check, check_long, code, count, Errno, Result};
 use crate::kobj::folio::{offset, position, InodeLock, Invalidation, LockedFolio, PAGE};
@@ -38,6 +38,9 @@ pub(super) static OPS: Table<bindings::file_operations> = Table(bindings::file_o
     release: Some(release),
     fsync: Some(fsync),
     fallocate: Some(fallocate),
+    lock: Some(locks::lock),
+    flock: Some(locks::flock),
+    flush: Some(locks::flush),
     splice_read: Some(bindings::filemap_splice_read),
     splice_write: Some(bindings::iter_file_splice_write),
     unlocked_ioctl: Some(ioctl::ioctl),
@@ -78,8 +81,9 @@ pub(super) unsafe extern "C" fn release(inode: *mut bindings::inode, file: *mut 
             bindings::filemap_write_and_wait_range((*inode).i_mapping, 0, i64::MAX);
         }
         let released = with(inode, |fs, ino| {
+            let dropped = locks::drop_locks_of(fs, ino, file);
             fs.release(ino, writes);
-            Ok(())
+            dropped
         });
         code(released)
     }

@@ -11,6 +11,8 @@
 //! | `dir` | names: looking up, making, linking, removing, renaming, listing |
 //! | `file` | open files: reading, writing, seeking, syncing, allocating |
 //! | `pages` | the page cache: filling, writing back, mapping to memory |
+//! | `locks` | locks of files |
+//! | `handles` | file handles, for NFS |
 //! | `xattr` | extended attributes and access control lists |
 //! | `ioctl` | ioctls, and the memory and rights of who calls |
 //!
@@ -27,8 +29,10 @@
 mod caches;
 mod dir;
 mod file;
+mod handles;
 mod inode;
 mod ioctl;
+mod locks;
 mod mount;
 mod options;
 mod pages;
@@ -99,7 +103,7 @@ static TYPE: Type = Type(UnsafeCell::new(bindings::file_system_type {
     name: c"scoutfs".as_ptr().cast(),
     fs_flags: bindings::FS_REQUIRES_DEV as i32,
     init_fs_context: Some(mount::init_fs_context),
-    kill_sb: Some(bindings::kill_block_super),
+    kill_sb: Some(mount::kill_sb),
     // SAFETY: zero is valid for all members: numbers, pointers, options of functions, and lists that are not in use.
     ..unsafe { zeroed() }
 }));

@@ -45,6 +45,7 @@ static CONTEXT_OPS: ffi::fs_context_operations = ffi::fs_context_operations {
 static SUPER_OPS: bindings::super_operations = bindings::super_operations {
     evict_inode: Some(inode::evict),
     put_super: Some(put_super),
+    umount_begin: Some(umount_begin),
     sync_fs: Some(sync_fs),
     statfs: Some(statfs),
     show_options: Some(show_options),
@@ -177,6 +178,7 @@ unsafe fn fill(sb: *mut bindings::super_block, fc: *mut ffi::fs_context) -> Resu
         (*sb).s_maxbytes = i64::MAX;
         (*sb).s_time_gran = 1;
         (*sb).s_op = &SUPER_OPS;
+        ffi::scoutfs_set_export_operations(sb);
         bindings::set_default_d_op(sb, &dir::DENTRY_OPS);
         (*sb).s_xattr = xattr::HANDLERS.0.as_ptr().cast();
         if options.acl {
@@ -262,6 +264,24 @@ fn open_here(wanted: Wanted) -> scoutfs_fs::Result<Box<Volume>> {
     let dropper: Box<dyn KernelCaches> = try_box(Dropper(caches.clone()))?;
     mount.fs().set_kernel_caches(Arc::new(dropper)?);
     Ok(try_box(Volume { mount, options, caches, _identity: identity })?)
+}
+
+/// A forced unmount begins, which may still find the mount in use: nobody waits long any more for a server, if there is none.
+unsafe extern "C" fn umount_begin(sb: *mut bindings::super_block) {
+    let _nofs = NoFs::enter();
+    // SAFETY: the VFS gives a mounted super block of ours.
+    unsafe { volume(sb) }.mount.begin_unmount();
+}
+
+/// The last use of a super block is gone.
+pub(super) unsafe extern "C" fn kill_sb(sb: *mut bindings::super_block) {
+    // SAFETY: the VFS gives a super block of ours, whose volume is there unless mounting failed. Inodes go first, which takes locks.
+    unsafe {
+        if !(*sb).s_fs_info.is_null() {
+            umount_begin(sb);
+        }
+        bindings::kill_block_super(sb);
+    }
 }
 
 /// Leaves the volume. All inodes are gone.

@@ -54,8 +54,7 @@ pub fn run(arguments: &Mount) -> Result<(), String> {
 fn mount_in_kernel(path: &Path, directory: &Path, options: &Options) -> Result<(), String> {
     // The mount holds the loop device from then on; it goes with it.
     let (device, _loop_device) = block_device(path, options)?;
-    kernel::mount(&device, directory, options)
-        .map_err(|e| format!("{}: {e}; the kernel's log says more", path.display()))
+    kernel::mount(&device, directory, options).map_err(|e| format!("{}: {e}", path.display()))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, String> {

@@ -4,10 +4,15 @@
 //! The kernel does not know by which names userspace calls the machine and its boot; without them no other node would ever be told that
 //! a mount of a crashed kernel is dead. So they are given as mount options.
 
-use std::ffi::CString;
 use std::fs;
-use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
+
+use rustix::fs::CWD;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
+};
 
 use super::options::Options;
 use super::process::{boot_id, machine_id};
@@ -30,26 +35,76 @@ fn knows(filesystems: &str) -> bool {
 ///
 /// # Errors
 ///
-/// The kernel's; the kernel's log says more.
-pub fn mount(device: &Path, directory: &Path, options: &Options) -> io::Result<()> {
-    let data = CString::new(data(options, machine_id(), boot_id()))?;
-    Ok(rustix::mount::mount(device, directory, TYPE, options.flags, Some(data.as_c_str()))?)
+/// What the kernel says: the module's words where it has any, else those of the error number.
+pub fn mount(device: &Path, directory: &Path, options: &Options) -> Result<(), String> {
+    let fs = fsopen(TYPE, FsOpenFlags::FSOPEN_CLOEXEC).map_err(|e| e.to_string())?;
+    let created = fsconfig_set_string(&fs, "source", device).and_then(|()| {
+        for (name, value) in settings(options, machine_id(), boot_id()) {
+            match value {
+                Some(value) => fsconfig_set_string(&fs, name, value)?,
+                None => fsconfig_set_flag(&fs, name)?,
+            }
+        }
+        fsconfig_create(&fs)
+    });
+    created.map_err(|e| complaint(&fs).unwrap_or_else(|| e.to_string()))?;
+    let flags = attributes(options.flags);
+    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, flags)
+        .and_then(|mount| move_mount(mount, "", CWD, directory, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH))
+        .map_err(|e| e.to_string())
 }
 
-/// The options that are not flags, as the module understands them.
-fn data(options: &Options, machine: [u8; 16], boot: [u8; 16]) -> String {
-    let (machine, boot) = (u128::from_be_bytes(machine), u128::from_be_bytes(boot));
-    let mut data = format!("machine={machine:032x},boot={boot:032x}");
+/// The last error message of the kernel about a mount.
+fn complaint(fs: &OwnedFd) -> Option<String> {
+    let mut last = None;
+    let mut buffer = [0; 1024];
+    // Each read gives one message, with its kind before it.
+    while let Ok(len) = rustix::io::read(fs, &mut buffer) {
+        let message = String::from_utf8_lossy(&buffer[..len]).into_owned();
+        if let Some(text) = message.strip_prefix("e ") {
+            last = Some(text.strip_prefix("scoutfs: ").unwrap_or(text).trim_end().to_owned());
+        }
+    }
+    last
+}
+
+/// What the filesystem is told, as the module and the kernel understand it.
+fn settings(options: &Options, machine: [u8; 16], boot: [u8; 16]) -> Vec<(&'static str, Option<String>)> {
+    let id = |id| Some(format!("{:032x}", u128::from_be_bytes(id)));
+    let mut settings = vec![("machine", id(machine)), ("boot", id(boot))];
     if let Some(address) = options.server_addr {
-        data += &format!(",server_addr={address}");
+        settings.push(("server_addr", Some(address.to_string())));
     }
     if let Some(interval) = options.commit_interval {
-        data += &format!(",commit_interval_ms={}", interval.as_millis());
+        settings.push(("commit_interval_ms", Some(interval.as_millis().to_string())));
     }
-    if !options.acl {
-        data += ",noacl";
+    let flag = |flag| options.flags.contains(flag);
+    for (set, name) in [
+        (!options.acl, "noacl"),
+        (flag(MountFlags::RDONLY), "ro"),
+        (flag(MountFlags::SYNCHRONOUS), "sync"),
+        (flag(MountFlags::DIRSYNC), "dirsync"),
+    ] {
+        if set {
+            settings.push((name, None));
+        }
     }
-    data
+    settings
+}
+
+/// What the place is told.
+fn attributes(flags: MountFlags) -> MountAttrFlags {
+    let mut attributes = MountAttrFlags::empty();
+    for (flag, attribute) in [
+        (MountFlags::RDONLY, MountAttrFlags::MOUNT_ATTR_RDONLY),
+        (MountFlags::NOSUID, MountAttrFlags::MOUNT_ATTR_NOSUID),
+        (MountFlags::NODEV, MountAttrFlags::MOUNT_ATTR_NODEV),
+        (MountFlags::NOEXEC, MountAttrFlags::MOUNT_ATTR_NOEXEC),
+        (MountFlags::NOATIME, MountAttrFlags::MOUNT_ATTR_NOATIME),
+    ] {
+        attributes.set(attribute, flags.contains(flag));
+    }
+    attributes
 }
 
 #[cfg(test)]
@@ -68,15 +123,30 @@ mod tests {
     }
 
     #[test]
-    fn the_module_is_told_all_that_is_not_a_flag() {
-        let options = ["noacl,noatime,ro", "commit_interval_ms=250,server_addr=[fd00::1]:77"];
-        let options = Options::parse(&options).unwrap();
+    fn the_module_is_told_all_that_it_must_know() {
+        let told = |options: &[&str]| {
+            let options = Options::parse(options).unwrap();
+            let settings = settings(&options, [0x12; 16], [0; 16]);
+            let texts = settings.into_iter().map(|(name, value)| match value {
+                Some(value) => format!("{name}={value}"),
+                None => name.to_owned(),
+            });
+            (texts.collect::<Vec<_>>().join(","), attributes(options.flags))
+        };
+        let ids = "machine=12121212121212121212121212121212,boot=00000000000000000000000000000000";
         assert_eq!(
-            data(&options, [0x12; 16], [0; 16]),
-            "machine=12121212121212121212121212121212,boot=00000000000000000000000000000000,\
-             server_addr=[fd00::1]:77,commit_interval_ms=250,noacl"
+            told(&["noacl,noatime,ro,nodev", "commit_interval_ms=250,server_addr=[fd00::1]:77"]),
+            (
+                format!("{ids},server_addr=[fd00::1]:77,commit_interval_ms=250,noacl,ro"),
+                MountAttrFlags::MOUNT_ATTR_RDONLY
+                    | MountAttrFlags::MOUNT_ATTR_NODEV
+                    | MountAttrFlags::MOUNT_ATTR_NOATIME
+            )
         );
-        let plain = Options::parse(&["server_addr=10.0.0.1"]).unwrap();
-        assert!(data(&plain, [1; 16], [2; 16]).ends_with("02,server_addr=10.0.0.1:0"));
+        assert_eq!(
+            told(&["server_addr=10.0.0.1,sync"]),
+            (format!("{ids},server_addr=10.0.0.1:0,sync"), MountAttrFlags::empty())
+        );
+        assert_eq!(told(&["rw"]), (ids.to_owned(), MountAttrFlags::empty()));
     }
 }
