@@ -52,8 +52,8 @@ pub fn run(arguments: &Mount) -> Result<(), String> {
 
 /// Has the kernel mount it.
 fn mount_in_kernel(path: &Path, directory: &Path, options: &Options) -> Result<(), String> {
-    // The mount holds the loop device from then on; it goes with it.
-    let (device, _loop_device) = block_device(path, options)?;
+    // The mount holds the loop device from then on; it goes with it. One that changes nothing votes and leads all the same.
+    let (device, _loop_device) = block_device(path, false)?;
     kernel::mount(&device, directory, options).map_err(|e| format!("{}: {e}", path.display()))
 }
 
@@ -92,7 +92,7 @@ fn serve(path: &Path, directory: &Path, options: &Options, ready: Option<Ready>)
     let adapter = StdArc::new(Adapter::new(node, options.acl));
 
     // The mount holds the loop device from then on; it goes with it.
-    let (block_device, loop_device) = block_device(path, options)?;
+    let (block_device, loop_device) = block_device(path, options.read_only)?;
     let kind = MountKind::Block { device: block_device, block_size: 4096 };
     let mut session = SessionOptions::new(fuse::MountOptions {
         flags: options.flags,
@@ -129,12 +129,12 @@ fn own_address(address: SocketAddr) -> Result<SocketAddr, String> {
 }
 
 /// The block device to mount: the volume's own, or a loop device when the volume is a file.
-fn block_device(path: &Path, options: &Options) -> Result<(PathBuf, Option<LoopDevice>), String> {
+fn block_device(path: &Path, read_only: bool) -> Result<(PathBuf, Option<LoopDevice>), String> {
     let file_type = path.metadata().map_err(|e| format!("{}: {e}", path.display()))?.file_type();
     if file_type.is_block_device() {
         return Ok((path.to_owned(), None));
     }
-    let how = LoopOptions { read_only: options.read_only, ..LoopOptions::default() };
+    let how = LoopOptions { read_only, ..LoopOptions::default() };
     let device = LoopDevice::attach(path, how).map_err(|e| format!("{}: {e}", path.display()))?;
     Ok((device.path().to_owned(), Some(device)))
 }
