@@ -77,8 +77,6 @@ impl Fs {
         mut offset: u64,
         mut data: &[u8],
     ) -> Result<Option<IoBuf>> {
-        // What the file had there before, old or new.
-        let overwritten = extent.is_written() && offset.saturating_add(data.len() as u64) <= inode.size();
         // Taken away in any case: what the device holds changes, whether the rest succeeds or not.
         let mut known = state.take_tail(offset / DATA_BLOCK_BYTES, inode.item.data_version.get());
         let mut bounce: Option<IoBuf> = None;
@@ -124,7 +122,7 @@ impl Fs {
             offset += len as u64;
             data = &data[len..];
         }
-        self.store().note_data_written(overwritten);
+        self.store().note_data_written();
         Ok(tail)
     }
 
@@ -166,7 +164,7 @@ impl Fs {
         let start = in_block(from);
         buf[start..start + (to - from) as usize].fill(0);
         self.store().device().write(extent.blkno_of(block) * DATA_BLOCK_BYTES, &buf)?;
-        self.store().note_data_written(false);
+        self.store().note_data_written();
         Ok(())
     }
 }

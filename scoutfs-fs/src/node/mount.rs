@@ -44,7 +44,7 @@ use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::store::{
     FileLocks, Identity, LockTable, News, Numbers, OpenInodes, Reader, RootsCell, Slot, SpaceCell, Store,
-    Trans, Tuning, Unflushed, Wish,
+    Trans, Tuning, Wish,
 };
 
 /// The times of the election. The lease outlasts a disk that is busy for some seconds; a claim is prompt on a disk
@@ -531,7 +531,7 @@ impl Joined {
             commit_waits: AtomicBool::new(false),
             identity,
             tuning,
-            unflushed: Unflushed::default(),
+            data_written: AtomicBool::new(false),
             commit_nr: AtomicU64::new(commit_nr),
             numbers: Numbers::new(reply.down_given.get(), reply.lease_ms.get(), asked, leadership),
             inode_delta: Mutex::new(0),

@@ -179,7 +179,7 @@ impl Store {
                 return Ok(());
             }
             let tail = || self.reader.roots.own_tail();
-            slot.write(self.device(), &self.reader.cache, &self.space, batch, &self.unflushed, tail)?;
+            slot.write(self.device(), &self.reader.cache, &self.space, batch, &self.data_written, tail)?;
             self.count_commit(slot, batch);
         }
         slot.note_blocks(batch);

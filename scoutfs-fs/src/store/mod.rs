@@ -22,7 +22,6 @@
 //! | `trans` | the open transaction: who is in it |
 //! | `commit` | closing a transaction and making it durable |
 //! | `slot` | this mount's ring and log trees: records and checkpoints |
-//! | `unflushed` | data that the next commit has to flush |
 //! | `runs` | which log trees a checkpoint writes anew |
 //! | `space` | this mount's free space, as operations use it |
 //! | `news` | what other mounts have committed, as far as this one must see it |
@@ -54,9 +53,8 @@ mod slot;
 mod space;
 mod supply;
 mod trans;
-mod unflushed;
 
-use core::sync::atomic::{AtomicBool, AtomicU64};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 
 use scoutfs_env::Arc;
@@ -81,7 +79,6 @@ pub(crate) use roots::RootsCell;
 pub(crate) use slot::{Identity, Slot};
 pub(crate) use space::SpaceCell;
 pub(crate) use trans::Trans;
-pub(crate) use unflushed::Unflushed;
 
 use crate::counters::Counters;
 use crate::error::Result;
@@ -133,8 +130,8 @@ pub struct Store {
     pub(crate) checkpoint_need: AtomicU64,
     /// The slot's [`Slot::unmerged_bytes`], to be read without the commit lock.
     pub(crate) unmerged_bytes: AtomicU64,
-    /// Data that were written since the last flush.
-    pub(crate) unflushed: Unflushed,
+    /// Data were written since the last flush.
+    pub(crate) data_written: AtomicBool,
     /// Number of the newest durable record.
     pub(crate) commit_nr: AtomicU64,
     /// The seq for the next transaction and the inode numbers that were fetched ahead.
@@ -216,9 +213,9 @@ impl Store {
         time::real_now()
     }
 
-    /// Data were written to the device, over some that the file had or not: the next commit makes them durable.
-    pub(crate) fn note_data_written(&self, overwritten: bool) {
-        self.unflushed.note(overwritten);
+    /// Data were written to the device: the next commit flushes before it.
+    pub fn note_data_written(&self) {
+        self.data_written.store(true, Ordering::Release);
     }
 
     /// Nothing can go on; everybody who waits learns it.

@@ -3,14 +3,15 @@
 //!
 //! What must hold:
 //!
-//! - Everything that a record refers to is durable before it: new data, log blocks, list blocks. One device
-//!   flush before the record orders them; the record itself is written durably. Data that were overwritten in place are durable with
-//!   it (see `unflushed`).
+//! - Everything that a record refers to is durable before it: written data, log blocks, list blocks. One device
+//!   flush before the record orders them; the record itself is written durably.
 //! - Record n + 1 is never written before record n is durable.
 //! - A write error is repeated with the same bytes at the same place, and when that does not help the mount shuts down:
 //!   what follows it could not be ordered behind it.
 //!
 //! A slot is owned by the commit lock of the store.
+
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use scoutfs_btree::forest::Union;
 use scoutfs_btree::ring::{CHECKPOINT_FRAMES, RecordBuilder, RecordItem, RingError, RingWriter};
@@ -36,7 +37,6 @@ use super::commit::Wish;
 use super::runs::to_join;
 use super::space::SpaceCell;
 use super::trans::Closed;
-use super::unflushed::{Flush, Unflushed};
 use crate::error::{Error, Result};
 
 /// Space entries that a checkpoint's record takes itself; more go into blocks of their own.
@@ -296,18 +296,18 @@ impl Slot {
         cache: &BlockCache,
         space: &SpaceCell,
         batch: &mut Batch,
-        unflushed: &Unflushed,
+        data_written: &AtomicBool,
         tail: impl Fn() -> Result<Arc<Tail>>,
     ) -> Result<()> {
         let must_checkpoint = self.finalizes(batch) || batch.wish.leave || self.has_merged();
-        if !must_checkpoint && self.write_inline(device, space, batch, unflushed)? {
+        if !must_checkpoint && self.write_inline(device, space, batch, data_written)? {
             return Ok(());
         }
         let mut attempt = 1;
         loop {
             let written = match self.build_checkpoint(cache, space, batch, &tail) {
                 // An error of the device is final from here on.
-                Ok(checkpoint) => self.write_checkpoint(device, checkpoint, batch, unflushed),
+                Ok(checkpoint) => self.write_checkpoint(device, checkpoint, batch, data_written),
                 Err(Error::Io(e)) if attempt < WRITE_ATTEMPTS => {
                     scoutfs_env::warn!("writing a checkpoint: {e}; trying again");
                     attempt += 1;
@@ -344,7 +344,7 @@ impl Slot {
         device: &dyn BlockDevice,
         space: &SpaceCell,
         batch: &mut Batch,
-        unflushed: &Unflushed,
+        data_written: &AtomicBool,
     ) -> Result<bool> {
         let inode_delta = self.inode_delta.saturating_add(batch.inode_delta);
         let mut record = RecordBuilder::new(self.header(batch, 0, inode_delta));
@@ -367,7 +367,7 @@ impl Slot {
             Err(Failure::Ring(RingError::RecordFull)) => return Ok(false),
             Err(e) => return Err(e.into()),
         }
-        match self.write_record(device, &record, 0, unflushed) {
+        match self.write_record(device, &record, 0, data_written) {
             Ok(()) => {}
             Err(Failure::Ring(RingError::NeedCheckpoint { .. })) => return Ok(false),
             Err(e) => return Err(e.into()),
@@ -485,10 +485,10 @@ impl Slot {
         device: &dyn BlockDevice,
         checkpoint: Checkpoint,
         batch: &mut Batch,
-        unflushed: &Unflushed,
+        data_written: &AtomicBool,
     ) -> Result<()> {
-        unflushed.note(false);
-        self.write_record(device, &checkpoint.record, checkpoint.flags, unflushed).map_err(Error::from)?;
+        data_written.store(true, Ordering::Relaxed);
+        self.write_record(device, &checkpoint.record, checkpoint.flags, data_written).map_err(Error::from)?;
         self.logs = checkpoint.logs;
         self.tail_bytes = 0;
         self.space_list = checkpoint.space_list;
@@ -523,7 +523,7 @@ impl Slot {
         device: &dyn BlockDevice,
         record: &RecordBuilder,
         flags: u32,
-        unflushed: &Unflushed,
+        data_written: &AtomicBool,
     ) -> core::result::Result<(), Failure> {
         let place = self.ring.place(record.frames(), flags)?;
         let bytes = match record.encode(&place) {
@@ -538,24 +538,19 @@ impl Slot {
         loop {
             // What the record refers to must not be lost with it staying. Data of operations that are not in this
             // transaction may be flushed along; those that are have been written before it closed.
-            let flush = unflushed.take();
-            let before = flush == Flush::New && !planted(Fault::SkipDataFlush);
-            let flushed = if before { device.flush() } else { Ok(()) };
+            let flush = data_written.swap(false, Ordering::AcqRel) && !planted(Fault::SkipDataFlush);
+            let flushed = if flush { device.flush() } else { Ok(()) };
             let write = |()| {
                 if planted(Fault::VolatileRecord) {
                     return device.write(offset, &bytes);
                 }
-                if flush != Flush::Overwritten {
-                    return device.write_durable(offset, &bytes);
-                }
-                device.write(offset, &bytes)?;
-                device.flush()
+                device.write_durable(offset, &bytes)
             };
             match flushed.and_then(write) {
                 Ok(()) => break,
                 Err(e) if attempt < WRITE_ATTEMPTS => {
                     scoutfs_env::warn!("writing commit record {}: {e}; trying again", place.commit_nr());
-                    unflushed.put_back(flush);
+                    data_written.store(true, Ordering::Release);
                     attempt += 1;
                 }
                 Err(e) => return Err(Failure::Other(Error::Io(e))),
