@@ -27,6 +27,7 @@ use super::caches::FuseCaches;
 use super::caller::Credentials;
 use super::convert::{attr, errno, found_lock, rdev_in, set_attr, wanted_lock};
 use super::ioctl;
+use super::lost::Told;
 use crate::fuse::{
     AttrReply, Context, CopyFileRange, Create, DirPlusSink, DirSink, Entry, Errno, Fallocate, FileLock,
     Filesystem, Forgets, InitFlags, Ioctl, IoctlReply, LockRequest, Negotiated, Notifier, OpenReplyFlags,
@@ -39,6 +40,9 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// The protocol's minor version that brought the notification to look names up again.
 const EPOCHS_MINOR: u32 = 44;
+
+/// Writes of fewer bytes are answered when they are done: to go on meanwhile would save less than waking another thread costs.
+const MIN_BEHIND: usize = 32 << 10;
 
 /// A mounted volume as a FUSE filesystem.
 pub struct Adapter {
@@ -54,6 +58,8 @@ pub struct Adapter {
     notifier: OnceLock<Notifier>,
     /// Counts open files.
     last_handle: AtomicU64,
+    /// Which of them know of data that are lost.
+    told: Told,
 }
 
 impl Adapter {
@@ -66,6 +72,7 @@ impl Adapter {
             has_epochs: AtomicBool::new(false),
             notifier: OnceLock::new(),
             last_handle: AtomicU64::new(0),
+            told: Told::default(),
         }
     }
 
@@ -143,6 +150,11 @@ fn new_inode(ctx: &Context<'_>, mode: u32, umask: u32, rdev: u32) -> NewInode {
 /// Whether a file that is open with these `O_*` flags can be changed.
 fn writes(flags: u32) -> bool {
     flags & libc::O_ACCMODE as u32 != libc::O_RDONLY as u32
+}
+
+/// Whether who writes is told when the device has the data: he asked for that, or is the kernel, which keeps track of it.
+fn waits_for_device(write: &Write) -> bool {
+    write.from_cache || write.flags & (libc::O_DIRECT | libc::O_DSYNC | libc::O_SYNC) as u32 != 0
 }
 
 /// Whether writes go to the end of a file that is open with these `O_*` flags.
@@ -296,18 +308,23 @@ impl Filesystem for Adapter {
 
     fn open(&self, _: &Context<'_>, ino: u64, flags: u32, _: bool) -> Result<Opened> {
         self.fs().open(ino, writes(flags)).map_err(errno)?;
-        Ok(self.opened(flags))
+        let opened = self.opened(flags);
+        self.told.opened(opened.fh, self.fs().lost_writes(ino));
+        Ok(opened)
     }
 
     fn release(&self, _: &Context<'_>, ino: u64, release: &Release) -> Result<()> {
         // The kernel does not say when an open file description with fcntl locks is gone, but that it is.
         let dropped = self.fs().drop_locks_of_file(ino, release.fh, release.flock_owner);
+        self.told.released(release.fh, self.fs().lost_writes(ino));
         self.fs().release(ino, writes(release.flags));
         dropped.map_err(errno)
     }
 
-    fn flush(&self, _: &Context<'_>, ino: u64, _: u64, lock_owner: u64) -> Result<()> {
-        self.fs().drop_fcntl_locks(ino, lock_owner).map_err(errno)
+    fn flush(&self, _: &Context<'_>, ino: u64, fh: u64, lock_owner: u64) -> Result<()> {
+        let lost = self.fs().lost_writes_when_done(ino);
+        self.fs().drop_fcntl_locks(ino, lock_owner).map_err(errno)?;
+        self.told.check(fh, lost)
     }
 
     fn getlk(&self, _: &Context<'_>, ino: u64, request: &LockRequest) -> Result<FileLock> {
@@ -345,15 +362,30 @@ impl Filesystem for Adapter {
         Ok(())
     }
 
-    fn write(&self, _: &Context<'_>, ino: u64, write: &Write, data: &[u8]) -> Result<usize> {
-        if appends(write.flags) && !write.from_cache {
-            return self.fs().append(ino, data).map(|(_, len)| len).map_err(errno);
+    fn write(
+        &self,
+        _: &Context<'_>,
+        ino: u64,
+        write: &Write,
+        data: &[u8],
+        answer: &mut dyn FnMut(usize),
+    ) -> Result<usize> {
+        let fs = self.fs();
+        let offset = (!appends(write.flags) || write.from_cache).then_some(write.offset);
+        if waits_for_device(write) || data.len() < MIN_BEHIND {
+            return match offset {
+                Some(offset) => fs.write(ino, offset, data),
+                None => fs.append(ino, data).map(|(_, len)| len),
+            }
+            .map_err(errno);
         }
-        self.fs().write(ino, write.offset, data).map_err(errno)
+        fs.write_behind(ino, offset, data, answer).map_err(errno)
     }
 
-    fn fsync(&self, _: &Context<'_>, ino: u64, _: u64, _: bool) -> Result<()> {
-        self.fs().fsync(ino).map_err(errno)
+    fn fsync(&self, _: &Context<'_>, ino: u64, fh: u64, _: bool) -> Result<()> {
+        let done = self.fs().fsync(ino).map_err(errno);
+        // What was lost before is told in any case.
+        self.told.tell(fh, self.fs().lost_writes(ino)).and(done)
     }
 
     fn fsyncdir(&self, _: &Context<'_>, ino: u64, _: u64, _: bool) -> Result<()> {

@@ -12,6 +12,7 @@
 //! | `convert` | attributes, times and errors between the two |
 //! | `kernel` | mounting by the running kernel, if it has scoutfs |
 //! | `log` | where the log of a mount in the background goes |
+//! | `lost` | which open files know of data that are lost |
 //! | `signals` | unmounting when the process is asked to end |
 //! | `ioctl` | the ioctls of a mounted volume |
 //! | `user_memory` | the memory of who called an ioctl |
@@ -24,6 +25,7 @@ mod fence;
 mod ioctl;
 pub mod kernel;
 pub mod log;
+mod lost;
 pub mod options;
 mod process;
 mod signals;
