@@ -177,7 +177,7 @@ pub struct Rig {
     pub dev: TestDevice,
     pub cache: Arc<BlockCache>,
     pub geometry: Geometry,
-    pub server: Server,
+    pub server: Box<Server>,
     pub now: Mono,
     /// Requests of the server to mounts that were not looked at.
     pub inbox: Vec<(u64, u8, Vec<u8>)>,
