@@ -13,6 +13,7 @@
 //! | `pages` | the page cache: filling, writing back, mapping to memory |
 //! | `locks` | locks of files |
 //! | `handles` | file handles, for NFS |
+//! | `sysfs` | a folder in `/sys/fs/scoutfs` for each mount |
 //! | `xattr` | extended attributes and access control lists |
 //! | `ioctl` | ioctls, and the memory and rights of who calls |
 //!
@@ -36,13 +37,16 @@ mod locks;
 mod mount;
 mod options;
 mod pages;
+mod sysfs;
 mod xattr;
 
 use core::cell::UnsafeCell;
 use core::mem::zeroed;
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 use kernel::bindings;
 use kernel::prelude::*;
+use scoutfs_env::sync::Mutex;
 use scoutfs_env::Arc;
 use scoutfs_fs::{Fs, Mount};
 
@@ -51,9 +55,12 @@ use crate::kobj::error::Errno;
 use crate::kobj::nofs::NoFs;
 use caches::Caches;
 use options::Options;
+use sysfs::{Folder, Root};
 
 /// A mounted volume: what a super block points to.
 struct Volume {
+    /// Removed first.
+    folder: Mutex<Option<Folder>>,
     mount: Mount,
     options: Options,
     caches: Arc<Caches>,
@@ -108,17 +115,25 @@ static TYPE: Type = Type(UnsafeCell::new(bindings::file_system_type {
     ..unsafe { zeroed() }
 }));
 
+/// `/sys/fs/scoutfs` while the module is registered.
+static ROOT: AtomicPtr<bindings::kobject> = AtomicPtr::new(core::ptr::null_mut());
+
 /// As long as it lives, `mount -t scoutfs` finds this module.
-pub(crate) struct Registration(());
+pub(crate) struct Registration {
+    /// Goes after the type.
+    _root: Root,
+}
 
 impl Registration {
     pub(crate) fn new(module: &'static ThisModule) -> Result<Self> {
+        let root = Root::new()?;
+        ROOT.store(root.as_ptr(), Ordering::Release);
         // SAFETY: nobody else uses the type yet; it lives as long as the module.
         kernel::error::to_result(unsafe {
             (*TYPE.0.get()).owner = module.as_ptr();
             bindings::register_filesystem(TYPE.0.get())
         })?;
-        Ok(Registration(()))
+        Ok(Registration { _root: root })
     }
 }
 

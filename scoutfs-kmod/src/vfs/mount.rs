@@ -4,6 +4,7 @@
 use core::ffi::{c_int, c_void, CStr};
 use core::mem::zeroed;
 use core::ptr::null_mut;
+use core::sync::atomic::Ordering;
 
 use kernel::bindings;
 use scoutfs_env::device::BlockDevice;
@@ -18,7 +19,8 @@ use scoutfs_server::DeathOracle;
 
 use super::caches::{Caches, Dropper};
 use super::options::{Options, Parsed};
-use super::{dir, inode, volume, xattr, Volume};
+use super::sysfs::Folder;
+use super::{dir, inode, volume, xattr, Volume, ROOT};
 use crate::ffi;
 use crate::host::device::Device;
 use crate::host::network::{Namespace, Tcp};
@@ -174,6 +176,11 @@ unsafe fn fill(sb: *mut bindings::super_block, fc: *mut ffi::fs_context) -> Resu
                 return Err(e.into());
             }
         };
+        // A mount works without.
+        match Folder::new(ROOT.load(Ordering::Acquire), &raw const *volume) {
+            Ok(folder) => *volume.folder.lock() = Some(folder),
+            Err(e) => scoutfs_env::warn!("no folder in /sys/fs/scoutfs: errno {}", -e.negative()),
+        }
         (*sb).s_magic = MAGIC;
         (*sb).s_maxbytes = i64::MAX;
         (*sb).s_time_gran = 1;
@@ -263,7 +270,8 @@ fn open_here(wanted: Wanted) -> scoutfs_fs::Result<Box<Volume>> {
     let mount = Mount::open_in(Arc::new(device)?, Arc::new(network)?, &how, Arc::new(oracle)?)?;
     let dropper: Box<dyn KernelCaches> = try_box(Dropper(caches.clone()))?;
     mount.fs().set_kernel_caches(Arc::new(dropper)?);
-    Ok(try_box(Volume { mount, options, caches, _identity: identity })?)
+    let folder = Mutex::new(None);
+    Ok(try_box(Volume { folder, mount, options, caches, _identity: identity })?)
 }
 
 /// A forced unmount begins, which may still find the mount in use: nobody waits long any more for a server, if there is none.
@@ -293,6 +301,7 @@ unsafe extern "C" fn put_super(sb: *mut bindings::super_block) {
         let info = core::mem::replace(&mut (*sb).s_fs_info, null_mut());
         Box::from_raw(info.cast::<Volume>())
     };
+    drop(volume.folder.lock().take());
     if let Err(e) = volume.mount.unmount() {
         scoutfs_env::error!("unmounting: {e}");
     }

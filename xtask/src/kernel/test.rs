@@ -129,7 +129,7 @@ impl<'a> Bench<'a> {
         println!("kernel: a guest: {name}");
         let text = format!(
             "set -e\ninsmod {module}\n{scoutfs} mount -o server_addr=127.0.0.1 /dev/ubda {GUEST_MOUNT}\n\
-             grep -q ' {GUEST_MOUNT} scoutfs ' /proc/mounts\n{script}\numount {GUEST_MOUNT}\nrmmod scoutfs\n",
+             grep -q ' {GUEST_MOUNT} scoutfs ' /proc/mounts\n{script}\numount {GUEST_MOUNT}\nrmmod scoutfs\n[ ! -e /sys/fs/scoutfs ]\n",
             module = self.module.display(),
             scoutfs = self.scoutfs().display(),
         );
