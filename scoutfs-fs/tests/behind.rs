@@ -13,6 +13,7 @@ use std::time::Duration;
 use common::{Own, Volume, WRITER, file};
 use scoutfs_format::item::ROOT_INO;
 use scoutfs_fs::Fs;
+use scoutfs_fs::inode::Drops;
 
 const LEN: usize = 1 << 20;
 
@@ -30,6 +31,16 @@ fn start<'scope, R: Send + 'scope>(
 
 fn is_waiting<R>(result: &Receiver<R>) -> bool {
     matches!(result.recv_timeout(Duration::from_millis(50)), Err(RecvTimeoutError::Timeout))
+}
+
+fn write_behind(
+    fs: &Fs,
+    ino: u64,
+    offset: Option<u64>,
+    data: &[u8],
+    answer: &mut dyn FnMut(usize),
+) -> scoutfs_fs::Result<usize> {
+    fs.write_for_kernel(ino, offset, data, Drops::Capability, Some(answer))
 }
 
 /// The size that a listing of the root with attributes shows.
@@ -56,7 +67,7 @@ fn who_looks_waits_for_what_was_answered() {
         let hung = volume.hang();
         let written = start(scope, || {
             let answer = &mut |len| answered.send(len).unwrap();
-            fs.write_behind(ino, Some(0), &data, answer).unwrap()
+            write_behind(fs, ino, Some(0), &data, answer).unwrap()
         });
         assert_eq!(answer.recv(), Ok(LEN));
         let read = start(scope, || {
@@ -110,7 +121,7 @@ fn a_write_that_is_lost_after_it_was_answered_is_told_of() {
     thread::scope(|scope| {
         let lost = start(scope, || {
             let mut answered = 0;
-            let written = fs.write_behind(ino, Some(4096), &data, &mut |len| answered = len);
+            let written = write_behind(fs, ino, Some(4096), &data, &mut |len| answered = len);
             (answered, written.map_err(|e| e.errno()))
         });
         assert_eq!(lost.recv().unwrap(), (LEN, Err(5)));
@@ -123,7 +134,7 @@ fn a_write_that_is_lost_after_it_was_answered_is_told_of() {
     assert_eq!(fs.getattr(ino).unwrap().size, 4096);
     own.no_data.store(false, Ordering::Relaxed);
     let mut answered = 0;
-    assert_eq!(fs.write_behind(ino, None, &data, &mut |len| answered = len).unwrap(), LEN);
+    assert_eq!(write_behind(fs, ino, None, &data, &mut |len| answered = len).unwrap(), LEN);
     assert_eq!((answered, fs.lost_writes(ino)), (LEN, (1, 5)));
     fs.sync().unwrap();
     assert_eq!(fs.getattr(ino).unwrap().size, 4096 + LEN as u64);
@@ -143,7 +154,7 @@ fn nothing_that_the_volume_has_no_room_for_is_answered() {
     let mut size = 0u64;
     let full = loop {
         let mut answered = None;
-        match fs.write_behind(ino, Some(size), &data, &mut |len| answered = Some(len)) {
+        match write_behind(fs, ino, Some(size), &data, &mut |len| answered = Some(len)) {
             Ok(written) => {
                 assert!(answered.is_none_or(|len| len == written), "{answered:?} of {written}");
                 size += written as u64;

@@ -37,8 +37,8 @@ struct State {
 }
 
 /// A write that may be answered early: the front end's kernel is told how much was written.
-pub(crate) struct Answer<'a> {
-    answer: &'a mut dyn FnMut(usize),
+pub(crate) struct Answer<'a, 'f> {
+    answer: &'f mut dyn FnMut(usize),
     /// Once that is done.
     answered: Option<Answered<'a>>,
 }
@@ -88,8 +88,8 @@ impl Behind {
     }
 }
 
-impl<'a> Answer<'a> {
-    pub fn new(answer: &'a mut dyn FnMut(usize)) -> Self {
+impl<'a, 'f> Answer<'a, 'f> {
+    pub fn new(answer: &'f mut dyn FnMut(usize)) -> Self {
         Answer { answer, answered: None }
     }
 

@@ -9,6 +9,7 @@ use crate::data::extent::{Extent, remap_need};
 use crate::data::state::DataState;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
+use crate::inode::Drops;
 use crate::inode::change::{Change, Touch};
 use crate::inode::record::{DATA_BLOCK_BYTES, Inode};
 use crate::inode::table::Pin;
@@ -26,27 +27,29 @@ impl Fs {
     ///
     /// [`Error::FileTooBig`] at or past the largest file's end.
     pub fn write(&self, ino: u64, offset: u64, data: &[u8]) -> Result<usize> {
-        self.write_at(ino, Some(offset), data, None).map(|(_, len)| len)
+        self.write_at(ino, Some(offset), data, Drops::Nothing, None).map(|(_, len)| len)
     }
 
-    /// As [`Fs::write`], or as [`Fs::append`] without an offset, and calls `answer` as soon as it is certain that all is written
-    /// unless the device fails: with the number of bytes, at most once. What is returned after that is not to be answered. See
-    /// [`behind`](crate::data::behind).
-    pub fn write_behind(
+    /// As [`Fs::write`], or as [`Fs::append`] without an offset, for a kernel that leaves it to the filesystem to take `drops` away.
+    ///
+    /// Calls `answer`, if there is one, as soon as it is certain that all is written unless the device fails: with the number of bytes, at
+    /// most once. What is returned after that is not to be answered. See [`behind`](crate::data::behind).
+    pub fn write_for_kernel(
         &self,
         ino: u64,
         offset: Option<u64>,
         data: &[u8],
-        answer: &mut dyn FnMut(usize),
+        drops: Drops,
+        answer: Option<&mut dyn FnMut(usize)>,
     ) -> Result<usize> {
-        let mut answer = Answer::new(answer);
-        let written = self.write_at(ino, offset, data, Some(&mut answer));
+        let mut answer = answer.map(Answer::new);
+        let written = self.write_at(ino, offset, data, drops, answer.as_mut());
         written.map(|(_, len)| len)
     }
 
     /// Writes `data` at the end of the file, wherever that is now. Returns the offset and how much was written.
     pub fn append(&self, ino: u64, data: &[u8]) -> Result<(u64, usize)> {
-        self.write_at(ino, None, data, None)
+        self.write_at(ino, None, data, Drops::Nothing, None)
     }
 
     fn write_at<'a>(
@@ -54,7 +57,8 @@ impl Fs {
         ino: u64,
         offset: Option<u64>,
         data: &[u8],
-        mut answer: Option<&mut Answer<'a>>,
+        drops: Drops,
+        mut answer: Option<&mut Answer<'a, '_>>,
     ) -> Result<(u64, usize)> {
         self.writable()?;
         let pin = self.pin(ino)?;
@@ -81,6 +85,7 @@ impl Fs {
             return Err(Error::FileTooBig);
         }
         let len = usize::try_from(room).unwrap_or(usize::MAX).min(data.len());
+        self.drop_privileges(&locks, &mut inode, drops)?;
         self.finish_truncate_locked(&locks, &mut inode)?;
         // In the same block, the write itself does it.
         if offset / DATA_BLOCK_BYTES > inode.size() / DATA_BLOCK_BYTES {

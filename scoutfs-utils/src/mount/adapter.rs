@@ -18,7 +18,7 @@ use std::time::Duration;
 use scoutfs_fs::data::AllocateMode;
 use scoutfs_fs::dir::{NewInode, RenameFlags as FsRenameFlags};
 use scoutfs_fs::fs::KernelCaches;
-use scoutfs_fs::inode::Attr as FsAttr;
+use scoutfs_fs::inode::{Attr as FsAttr, Drops, SetAttr as FsSetAttr, without_set_ids};
 use scoutfs_fs::ioctl::Capability;
 use scoutfs_fs::xattr::{SetXattr as FsSetXattr, SetXattrMode};
 use scoutfs_fs::{Error, Fs, Mount};
@@ -52,6 +52,9 @@ pub struct Adapter {
     /// The kernel says with an access control list whether set-group-ID goes. Where it does not say (before Linux 5.12)
     /// it always goes.
     tells_acl_kill_sgid: AtomicBool,
+    /// The kernel leaves it to us to take privileges away from files that change (since Linux 5.12). Otherwise it asks for an attribute before
+    /// each write.
+    drops_privileges: AtomicBool,
     /// The kernel can be told to look names up again (since Linux 6.16).
     has_epochs: AtomicBool,
     /// Set when the mount begins to serve.
@@ -69,6 +72,7 @@ impl Adapter {
             mount,
             acls,
             tells_acl_kill_sgid: AtomicBool::new(false),
+            drops_privileges: AtomicBool::new(false),
             has_epochs: AtomicBool::new(false),
             notifier: OnceLock::new(),
             last_handle: AtomicU64::new(0),
@@ -85,7 +89,8 @@ impl Adapter {
         // Truncation comes as SETATTR, whether by an open or not.
         let without = InitFlags::ATOMIC_O_TRUNC | InitFlags::NO_OPENDIR_SUPPORT;
         let locks = InitFlags::POSIX_LOCKS | InitFlags::FLOCK_LOCKS;
-        let more = InitFlags::DONT_MASK | InitFlags::DIRECT_IO_ALLOW_MMAP | locks;
+        let more =
+            InitFlags::DONT_MASK | InitFlags::DIRECT_IO_ALLOW_MMAP | InitFlags::HANDLE_KILLPRIV_V2 | locks;
         let mut want = (InitFlags::DEFAULT - without) | more;
         want.set(InitFlags::POSIX_ACL, self.acls);
         want
@@ -138,6 +143,36 @@ impl Adapter {
         Opened { fh: self.last_handle.fetch_add(1, Relaxed) + 1, flags: reply }
     }
 
+    /// The mode of a file whose owner changes, or which is cut: without the set-ID bits, if it has some.
+    fn mode_without_privileges(&self, ctx: &Context<'_>, ino: u64) -> Result<Option<u32>> {
+        let FsAttr { mode, gid, .. } = self.fs().getattr(ino).map_err(errno)?;
+        let (is_file, set_ids) =
+            (mode & libc::S_IFMT != libc::S_IFDIR, mode & (libc::S_ISUID | libc::S_ISGID));
+        if !is_file || set_ids == 0 {
+            return Ok(None);
+        }
+        let mut left = without_set_ids(mode);
+        if left & libc::S_ISGID != 0 && !Credentials::of(ctx).may_set_group_id(gid) {
+            left &= !libc::S_ISGID;
+        }
+        Ok((left != mode).then_some(left))
+    }
+
+    /// Before a file's contents change otherwise than by a write.
+    fn drop_privileges(&self, ctx: &Context<'_>, ino: u64) -> Result<()> {
+        match self.fs().removexattr(ino, b"security.capability", true) {
+            Ok(()) | Err(Error::NoAttribute) => {}
+            Err(e) => return Err(errno(e)),
+        }
+        let mode = self.fs().getattr(ino).map_err(errno)?.mode;
+        let left = without_set_ids(mode);
+        if left != mode && !Credentials::of(ctx).keeps_set_ids() {
+            let set = FsSetAttr { mode: Some(left), ..FsSetAttr::default() };
+            self.fs().setattr(ino, &set).map_err(errno)?;
+        }
+        Ok(())
+    }
+
     fn attr_reply(&self, a: &FsAttr) -> AttrReply {
         AttrReply { attr: attr(a), timeout: self.timeout() }
     }
@@ -176,6 +211,7 @@ impl Filesystem for Adapter {
             return Err(Errno::PROTO);
         }
         self.tells_acl_kill_sgid.store(negotiated.flags.contains(InitFlags::SETXATTR_EXT), Relaxed);
+        self.drops_privileges.store(negotiated.flags.contains(InitFlags::HANDLE_KILLPRIV_V2), Relaxed);
         self.has_epochs.store(negotiated.kernel_minor >= EPOCHS_MINOR, Relaxed);
         let no_memory = |_| Errno::NOMEM;
         let caches: scoutfs_env::Box<dyn KernelCaches> =
@@ -214,8 +250,13 @@ impl Filesystem for Adapter {
         Ok(self.attr_reply(&self.fs().getattr(ino).map_err(errno)?))
     }
 
-    fn setattr(&self, _: &Context<'_>, ino: u64, set: &SetAttr) -> Result<AttrReply> {
-        Ok(self.attr_reply(&self.fs().setattr(ino, &set_attr(set)).map_err(errno)?))
+    fn setattr(&self, ctx: &Context<'_>, ino: u64, set: &SetAttr) -> Result<AttrReply> {
+        let mut wanted = set_attr(set);
+        let changes_owner = set.uid.is_some() || set.gid.is_some();
+        if self.drops_privileges.load(Relaxed) && set.mode.is_none() && (changes_owner || set.kill_suidgid) {
+            wanted.mode = self.mode_without_privileges(ctx, ino)?;
+        }
+        Ok(self.attr_reply(&self.fs().setattr(ino, &wanted).map_err(errno)?))
     }
 
     fn statx(&self, _: &Context<'_>, ino: u64, _: Option<u64>, _: u32, _: u32) -> Result<StatxReply> {
@@ -370,16 +411,16 @@ impl Filesystem for Adapter {
         data: &[u8],
         answer: &mut dyn FnMut(usize),
     ) -> Result<usize> {
-        let fs = self.fs();
         let offset = (!appends(write.flags) || write.from_cache).then_some(write.offset);
-        if waits_for_device(write) || data.len() < MIN_BEHIND {
-            return match offset {
-                Some(offset) => fs.write(ino, offset, data),
-                None => fs.append(ino, data).map(|(_, len)| len),
-            }
-            .map_err(errno);
-        }
-        fs.write_behind(ino, offset, data, answer).map_err(errno)
+        let drops = match write {
+            Write { from_cache: true, .. } => Drops::Nothing,
+            Write { kill_suidgid: true, .. } => Drops::SetIdsToo,
+            _ if !self.drops_privileges.load(Relaxed) => Drops::Nothing,
+            _ => Drops::Capability,
+        };
+        let is_behind = data.len() >= MIN_BEHIND && !waits_for_device(write);
+        let answer = is_behind.then_some(answer);
+        self.fs().write_for_kernel(ino, offset, data, drops, answer).map_err(errno)
     }
 
     fn fsync(&self, _: &Context<'_>, ino: u64, fh: u64, _: bool) -> Result<()> {
@@ -392,7 +433,7 @@ impl Filesystem for Adapter {
         self.fs().fsync(ino).map_err(errno)
     }
 
-    fn fallocate(&self, _: &Context<'_>, ino: u64, f: &Fallocate) -> Result<()> {
+    fn fallocate(&self, ctx: &Context<'_>, ino: u64, f: &Fallocate) -> Result<()> {
         let flags = f.mode as i32;
         let keep_size = flags & libc::FALLOC_FL_KEEP_SIZE != 0;
         let mode = match flags & !libc::FALLOC_FL_KEEP_SIZE {
@@ -401,6 +442,9 @@ impl Filesystem for Adapter {
             libc::FALLOC_FL_ZERO_RANGE => AllocateMode::ZeroRange,
             _ => return Err(Errno::OPNOTSUPP),
         };
+        if self.drops_privileges.load(Relaxed) {
+            self.drop_privileges(ctx, ino)?;
+        }
         self.fs().fallocate(ino, mode, keep_size, f.offset, f.length).map_err(errno)
     }
 
