@@ -44,6 +44,7 @@ static const fgf_t SCOUTFS_FGP_LOCK = FGP_LOCK;
 static const gfp_t SCOUTFS_GFP_PAGE = GFP_NOFS | __GFP_NOWARN;
 static const unsigned long SCOUTFS_SB_POSIXACL = SB_POSIXACL;
 static const unsigned long SCOUTFS_SB_RDONLY = SB_RDONLY;
+static const unsigned long SCOUTFS_SB_NOSEC = SB_NOSEC;
 static const unsigned int SCOUTFS_WQ_FLAG_EXCLUSIVE = WQ_FLAG_EXCLUSIVE;
 
 unsigned int scoutfs_nofs_save(void);

@@ -188,6 +188,8 @@ unsafe fn fill(sb: *mut bindings::super_block, fc: *mut ffi::fs_context) -> Resu
         ffi::scoutfs_set_export_operations(sb);
         bindings::set_default_d_op(sb, &dir::DENTRY_OPS);
         (*sb).s_xattr = xattr::HANDLERS.0.as_ptr().cast();
+        // Another node may give a file capabilities at any time: that it had none once says nothing.
+        (*sb).s_flags &= !ffi::SCOUTFS_SB_NOSEC;
         if options.acl {
             (*sb).s_flags |= ffi::SCOUTFS_SB_POSIXACL;
         }
