@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use scoutfs_env::fault::Fault;
 
 use super::lock;
+use super::nemesis::Weather;
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct Batch<'a> {
     pub count: u64,
     /// Hosts of each; by the seed when not given.
     pub nodes: Option<usize>,
+    /// What mostly goes wrong; by the seed when not given.
+    pub weather: Option<Weather>,
     /// What is planted.
     pub fault: Fault,
     /// Begin no more after so many have failed.
@@ -67,6 +70,9 @@ impl Batch<'_> {
         if let Some(nodes) = self.nodes {
             command.args(["--nodes", &nodes.to_string()]);
         }
+        if let Some(weather) = self.weather {
+            command.args(["--weather", &format!("{weather:?}")]);
+        }
         let Output { status, stdout, stderr } = command.output().map_err(|e| e.to_string())?;
         if status.success() {
             return Ok(());
@@ -77,10 +83,13 @@ impl Batch<'_> {
 }
 
 /// The command that repeats a seed.
-pub fn repeat(seed: u64, nodes: Option<usize>, fault: Fault) -> String {
+pub fn repeat(seed: u64, nodes: Option<usize>, weather: Option<Weather>, fault: Fault) -> String {
     let mut command = format!("cargo xtask sim {seed}");
     if let Some(nodes) = nodes {
         command += &format!(" --nodes {nodes}");
+    }
+    if let Some(weather) = weather {
+        command += &format!(" --weather {weather:?}");
     }
     if fault != Fault::None {
         command += &format!(" --fault {fault:?}");
