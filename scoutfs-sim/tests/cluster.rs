@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use scoutfs_env::fault::Fault;
-use scoutfs_sim::cluster::{Batch, PLANTED, Planted, Weather, repeat};
+use scoutfs_sim::cluster::{Batch, Chosen, PLANTED, Planted, Weather, repeat};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_cluster");
 
@@ -19,13 +19,15 @@ fn number(name: &str, default: u64) -> u64 {
 
 fn batch(first: u64, count: u64, weather: Option<Weather>, fault: Fault) -> Batch<'static> {
     let longest = Duration::from_secs(3600);
-    Batch { program: Path::new(PROGRAM), first, count, nodes: None, weather, fault, enough: 1, longest }
+    let chosen = Chosen { weather, fault, ..Chosen::default() };
+    Batch { program: Path::new(PROGRAM), first, count, chosen, enough: 1, longest }
 }
 
 fn run_well(first: u64, count: u64, weather: Option<Weather>) {
-    let (done, failed) = batch(first, count, weather, Fault::None).run();
+    let batch = batch(first, count, weather, Fault::None);
+    let (done, failed) = batch.run();
     for (seed, why) in &failed {
-        eprintln!("{why}\n    to repeat it: {}", repeat(*seed, None, weather, Fault::None));
+        eprintln!("{why}\n    to repeat it: {}", repeat(*seed, &batch.chosen));
     }
     assert!(failed.is_empty(), "seeds failed: see above");
     assert_eq!(done, count);

@@ -38,7 +38,7 @@ mod rules;
 mod run;
 mod work;
 
-pub use batch::{Batch, Failed, repeat};
+pub use batch::{Batch, Chosen, Failed, repeat};
 pub use faults::{PLANTED, Planted};
 pub use nemesis::Weather;
 pub use run::{Options, Verdict, run};
