@@ -150,6 +150,12 @@ pub enum Error {
     /// The device does nothing but fail during an election (EIO).
     #[error("cannot read or write the voter slots: {0}")]
     Election(scoutfs_env::device::IoError),
+    /// Data that a program had written were lost since it was told so.
+    #[error("data that were written are lost: errno {errno}")]
+    LostWrite {
+        /// Why.
+        errno: i32,
+    },
     /// The server refused (EIO).
     #[error("the server answered with status {0}")]
     Server(u16),
@@ -201,6 +207,7 @@ impl Error {
             Error::NotSupported => 95,
             Error::NoServer => 107,
             Error::Network { why, .. } => why.errno,
+            Error::LostWrite { errno } => *errno,
             Error::StaleHandle => 116,
         }
     }

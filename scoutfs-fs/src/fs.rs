@@ -8,6 +8,7 @@ use scoutfs_env::sync::Mutex;
 use scoutfs_env::{Arc, Box};
 
 use crate::counters::Counter;
+use crate::data::behind::Behind;
 use crate::error::{Error, Result};
 use crate::inode::record::Inode;
 use crate::inode::table::InodeTable;
@@ -28,6 +29,8 @@ pub struct Fs {
     /// Directories change their parents one at a time: this mount's part of the rename lock, taken after its
     /// cluster lock and before those of inodes.
     pub(crate) rename: Mutex<()>,
+    /// Writes that were answered before they are done.
+    pub(crate) behind: Behind,
     /// Access control lists are on.
     acls: bool,
     /// What the front end's kernel keeps.
@@ -40,7 +43,8 @@ impl Fs {
 
     /// A filesystem on a mounted store; `acls` as in [`MountOptions::acl`](crate::MountOptions::acl).
     pub fn new(store: Arc<Store>, acls: bool) -> Fs {
-        Fs { store, table: InodeTable::new(), rename: Mutex::new(()), acls, caches: Mutex::new(None) }
+        let (table, behind) = (InodeTable::new(), Behind::new());
+        Fs { store, table, rename: Mutex::new(()), behind, acls, caches: Mutex::new(None) }
     }
 
     /// Whether access control lists are on.
@@ -64,14 +68,22 @@ impl Fs {
     }
 
     /// Makes durable all that was done before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LostWrite`], once, when a write was lost since it was answered; all else is durable.
     pub fn sync(&self) -> Result<()> {
         self.count(Counter::Sync);
-        self.store.sync()
+        let lost = self.behind.wait_for_all();
+        self.store.sync()?;
+        lost
     }
 
-    /// Makes durable what was done to an inode before: its data, attributes and entries. No IO if it is already.
+    /// Makes durable what was done to an inode before: its data, attributes and entries. No IO if it is already. Whether a write
+    /// was lost before, [`Fs::lost_writes`] tells.
     pub fn fsync(&self, ino: u64) -> Result<()> {
         self.count(Counter::Fsync);
+        self.settle(ino);
         // Every change of an inode notes its version there, and that is never below its transaction's seq.
         let seq = {
             let locks = self.store.lock(&[(ino, LockMode::Read)])?;

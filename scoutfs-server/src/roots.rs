@@ -13,7 +13,7 @@
 //!
 //! Blocks of the server's tree may be freed and reused while they are read; [`read_roots`] then begins again.
 
-use scoutfs_btree::ring::{RING_BYTES, RingError, RingState, parse_ring};
+use scoutfs_btree::ring::{Follower, RING_BYTES, Record, RingError, RingState, parse_ring};
 use scoutfs_btree::{BlockCache, Cursor, ForestRoots, Item, LogSource, Tail};
 use scoutfs_env::device::BlockDevice;
 use scoutfs_env::fault::{Fault, planted};
@@ -44,8 +44,8 @@ pub struct SlotState {
     pub slot: u32,
     /// Its newest record and those that it builds on.
     pub ring: Arc<RingState>,
-    /// The items of these records, if there are any; they belong to the last log tree.
-    pub tail: Option<Arc<Tail>>,
+    /// The items of these records, oldest first; they belong to the last log tree. One tail unless the ring was followed.
+    pub tails: Arc<Vec<Arc<Tail>>>,
 }
 
 impl SlotState {
@@ -133,6 +133,9 @@ impl Roots {
     }
 }
 
+/// Tails of a slot that readers look through, at most: then they are joined.
+const MAX_TAILS: usize = 8;
+
 /// How often a slot that looks torn is read again before it counts as damaged.
 const RING_TRIES: u32 = 10;
 
@@ -149,7 +152,14 @@ fn read_some(
         let early = if planted(Fault::SuperBeforeSlots) { Some(read_super(dev)?) } else { None };
         // Rings first: see the module.
         let mut rings = Vec::with_capacity(slots.len())?;
+        let mut followed: Vec<SlotState> = Vec::with_capacity(slots.len())?;
         for &slot in slots {
+            if let Some(old) = known.iter().find(|s| s.slot == slot)
+                && let Some(state) = follow_ring(dev, geometry, fsid, old)?
+            {
+                followed.push(state)?;
+                continue;
+            }
             if let Some(bytes) = read_ring(dev, geometry, fsid, slot)? {
                 rings.push((slot, bytes))?;
             }
@@ -177,6 +187,14 @@ fn read_some(
         for member in &members {
             let state = match rings.iter_mut().find(|(slot, _)| *slot == member.slot) {
                 Some((slot, bytes)) => parse_or_read_again(dev, geometry, fsid, *slot, bytes, member)?,
+                None if let Some(state) = followed.iter().find(|s| s.slot == member.slot) => {
+                    let lives = member.item.state.get() == MEMBER_LIVE;
+                    if lives && still_counts(state, &member.item) {
+                        Some(state.clone())
+                    } else {
+                        read_slot(dev, geometry, fsid, member)?
+                    }
+                }
                 None if slots.contains(&member.slot) => None,
                 None => match known.iter().find(|s| s.slot == member.slot) {
                     Some(old) if still_counts(old, &member.item) => Some(old.clone()),
@@ -198,6 +216,58 @@ fn still_counts(state: &SlotState, member: &MemberItem) -> bool {
     state.epoch() == member.epoch.get()
         && (member.state.get() == MEMBER_LIVE
             || (member.state.get() != MEMBER_FREE && state.commit_nr() == member.frozen_commit_nr.get()))
+}
+
+/// What came in a slot's ring after a state that is known, read with few frames. None when nothing was found there: then the whole
+/// ring tells.
+fn follow_ring(
+    dev: &dyn BlockDevice,
+    geometry: &Geometry,
+    fsid: u64,
+    known: &SlotState,
+) -> Result<Option<SlotState>, ServerError> {
+    let slot = known.slot;
+    let problem = |e| match e {
+        RingError::NoMemory => ServerError::NoMemory,
+        e => ServerError::Slot { slot, what: SlotProblem::Ring(e) },
+    };
+    let mut follower = Follower::new(&known.ring, fsid, u16::try_from(slot).unwrap_or(u16::MAX));
+    while let Some((first, count)) = follower.wants() {
+        let mut bytes = IoBuf::zeroed(count as usize * SECTOR_SIZE)?;
+        dev.read(geometry.slot_offset(slot) + u64::from(first) * SECTOR_SIZE as u64, &mut bytes)?;
+        follower.give(&bytes).map_err(problem)?;
+    }
+    let Some(ring) = follower.finish().map_err(problem)? else { return Ok(None) };
+    let newer = |record: &&Arc<Record>| record.commit_nr() > known.commit_nr();
+    let goes_on = ring.records().first().is_some_and(|first| !newer(&first));
+    let mut tails = Vec::new();
+    let tail = if goes_on && known.tails.len() < MAX_TAILS {
+        tails.extend_from_slice(&known.tails)?;
+        tail_of(ring.records().iter().filter(newer))?
+    } else {
+        tail_of(ring.records().iter())?
+    };
+    if let Some(tail) = tail {
+        tails.push(tail)?;
+    }
+    if !tails.is_empty() && ring.logs().next().is_none() {
+        return Ok(None);
+    }
+    Ok(Some(SlotState { slot, ring: Arc::new(ring)?, tails: Arc::new(tails)? }))
+}
+
+/// The items of records, if there are any.
+fn tail_of<'a>(records: impl Iterator<Item = &'a Arc<Record>>) -> Result<Option<Arc<Tail>>, ServerError> {
+    let mut tail = Tail::new();
+    for record in records {
+        tail.merge_in(record.items().map(|item| Item {
+            key: item.key,
+            version: item.version,
+            deletion: item.deletion,
+            value: item.value,
+        }))?;
+    }
+    Ok(if tail.is_empty() { None } else { Some(Arc::new(tail)?) })
 }
 
 /// The bytes of a slot's ring, or `None` when no frame of the volume is in it.
@@ -287,20 +357,14 @@ fn parse_slot(
     if ring.epoch() < epoch {
         return Ok(None);
     }
-    let mut tail = Tail::new();
-    for record in ring.records() {
-        tail.merge_in(record.items().map(|item| Item {
-            key: item.key,
-            version: item.version,
-            deletion: item.deletion,
-            value: item.value,
-        }))?;
+    let mut tails = Vec::new();
+    if let Some(tail) = tail_of(ring.records().iter())? {
+        tails.push(tail)?;
     }
-    let tail = if tail.is_empty() { None } else { Some(Arc::new(tail)?) };
-    if tail.is_some() && ring.logs().next().is_none() {
+    if !tails.is_empty() && ring.logs().next().is_none() {
         return Err(problem(SlotProblem::NoLog { commit_nr: ring.commit_nr() }));
     }
-    Ok(Some(SlotState { slot, ring: Arc::new(ring)?, tail }))
+    Ok(Some(SlotState { slot, ring: Arc::new(ring)?, tails: Arc::new(tails)? }))
 }
 
 /// The members in a server tree.
@@ -357,10 +421,8 @@ fn forest(
                 logs.push(LogSource { slot: state.slot, nr, root: log.root })?;
             }
         }
-        if let Some(tail) = &state.tail
-            && state.last_log_nr() > merged_through
-        {
-            tails.push(tail.clone())?;
+        if state.last_log_nr() > merged_through {
+            tails.extend_from_slice(&state.tails)?;
         }
     }
     Ok(ForestRoots { fs_root: *fs_root, logs, tails })

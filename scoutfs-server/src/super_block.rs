@@ -122,12 +122,20 @@ pub enum SuperError {
 pub fn read_super(dev: &dyn BlockDevice) -> Result<ValidSuper, SuperError> {
     let mut newest: Option<ValidSuper> = None;
     let mut error = SuperError::NotScoutfs;
+    // Both copies of a voter slot lie behind each other.
+    let mut pair = IoBuf::zeroed(2 * SECTOR_SIZE)?;
     for voter in 0..MAX_VOTERS {
         if newest.is_some_and(|newest| voter >= newest.geometry.nr_voters()) {
             break;
         }
-        for copy in 0..2 {
-            match read_copy(dev, voter, copy) {
+        let readable = dev.read(super_offset(voter, 0), &mut pair).is_ok();
+        for (copy, bytes) in (0..2).zip(pair.chunks_exact(SECTOR_SIZE)) {
+            let found = match bytes.first_chunk::<SECTOR_SIZE>().filter(|_| readable) {
+                Some(bytes) => parse_copy(bytes, voter, copy, dev.size_bytes()),
+                // One of them may be.
+                None => read_copy(dev, voter, copy),
+            };
+            match found {
                 Ok(found) => {
                     let order = |v: &ValidSuper| (v.sb.term.get(), v.sb.seq.get());
                     if newest.as_ref().is_none_or(|n| order(&found) > order(n)) {
@@ -141,6 +149,8 @@ pub fn read_super(dev: &dyn BlockDevice) -> Result<ValidSuper, SuperError> {
     }
     newest.ok_or(error)
 }
+
+const _: () = assert!(super_offset(0, 1) == super_offset(0, 0) + SECTOR_SIZE as u64);
 
 /// Reads and checks one copy (0 or 1) of a voter slot.
 pub fn read_copy(dev: &dyn BlockDevice, voter: u32, copy: u32) -> Result<ValidSuper, SuperError> {

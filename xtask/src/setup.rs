@@ -12,12 +12,17 @@ pub fn root() -> PathBuf {
 
 /// Runs a program in the project's root, shows the call, and fails when it does.
 pub fn run(program: impl AsRef<OsStr>, arguments: &[&str]) -> Result<(), String> {
+    run_in(&root(), program, arguments)
+}
+
+/// As [`run`], in a folder.
+fn run_in(folder: &Path, program: impl AsRef<OsStr>, arguments: &[&str]) -> Result<(), String> {
     let program = program.as_ref();
     let shown = Path::new(program).file_name().unwrap_or(program).to_string_lossy();
     println!("$ {shown} {}", arguments.join(" "));
     let status = Command::new(program)
         .args(arguments)
-        .current_dir(root())
+        .current_dir(folder)
         .stdin(Stdio::null())
         .status()
         .map_err(|e| format!("{shown}: {e}"))?;
@@ -52,11 +57,45 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("setfattr", "attr"),
     ("setfacl", "acl"),
     ("unshare", "util-linux"),
+    ("sqlite3", "sqlite3"),
+    ("dpkg-deb", "dpkg"),
 ];
+
+/// A program, the Debian package that holds it, and where in there. Of a package that would bring a service along nothing else is
+/// taken.
+const TAKEN_OUT: &[(&str, &str, &str)] = &[("ping_pong", "ctdb", "usr/bin/ping_pong")];
 
 /// Installs what is missing of what the tests use, by apt.
 pub fn install() -> Result<(), String> {
-    install_programs(PROGRAMS)
+    install_programs(PROGRAMS)?;
+    TAKEN_OUT.iter().try_for_each(|(program, package, path)| take_out(program, package, path))
+}
+
+/// Puts one program of a package into `target/programs`, if it is not there.
+fn take_out(program: &str, package: &str, path: &str) -> Result<(), String> {
+    let programs = root().join("target/programs");
+    if programs.join(program).is_file() {
+        return Ok(());
+    }
+    need_root()?;
+    let unpacked = programs.join(format!("{package}.unpacked"));
+    let shown = |e: std::io::Error| format!("{}: {e}", unpacked.display());
+    if unpacked.exists() {
+        std::fs::remove_dir_all(&unpacked).map_err(shown)?;
+    }
+    std::fs::create_dir_all(&unpacked).map_err(shown)?;
+    run("apt-get", &["update", "-qq"])?;
+    // As root: the user that apt downloads with may have no way to this folder.
+    let settings = ["-o", "APT::Sandbox::User=root"];
+    run_in(&unpacked, "apt-get", &[&settings[..], &["download", "-qq", package]].concat())?;
+    let archive = std::fs::read_dir(&unpacked)
+        .map_err(shown)?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .find(|name| name.ends_with(".deb"))
+        .ok_or(format!("apt-get downloaded no package {package}"))?;
+    run_in(&unpacked, "dpkg-deb", &["-x", &archive, "."])?;
+    std::fs::rename(unpacked.join(path), programs.join(program)).map_err(shown)?;
+    std::fs::remove_dir_all(&unpacked).map_err(shown)
 }
 
 /// Installs what is missing of these programs, each with the Debian package that holds it.

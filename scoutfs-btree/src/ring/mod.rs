@@ -2,7 +2,7 @@
 //! A mount's slot: the ring of commit records.
 //!
 //! A commit is one record in the ring; the newest valid record is the mount's state. The bytes are described in
-//! [`scoutfs_format::ring`]; this folder makes and reads them. It does no IO: callers read and write whole rings and
+//! [`scoutfs_format::ring`]; this folder makes and reads them. It does no IO: callers read and write rings and
 //! placed records.
 //!
 //! | module | what |
@@ -12,6 +12,7 @@
 //! | `builder` | [`RecordBuilder`]: gathers a record and encodes it |
 //! | `record` | [`Record`]: a record that was read and checked; its logs, space entries and items |
 //! | `state` | [`parse_ring`]: the newest record of a ring and all that it builds on |
+//! | `follow` | [`Follower`]: what came after a state that is known |
 //! | `writer` | [`RingWriter`]: where the next record goes |
 //!
 //! # What must hold
@@ -36,6 +37,7 @@
 
 mod builder;
 mod error;
+mod follow;
 mod frame;
 mod record;
 mod state;
@@ -45,6 +47,7 @@ mod writer;
 
 pub use builder::RecordBuilder;
 pub use error::RingError;
+pub use follow::Follower;
 pub use record::{Record, RecordItem};
 pub use state::{RingState, parse_ring};
 pub use writer::{CHECKPOINT_FRAMES, Placement, RingWriter};

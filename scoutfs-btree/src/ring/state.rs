@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Reading a ring.
 
-use scoutfs_env::Vec;
+use scoutfs_env::{Arc, Vec};
 use scoutfs_format::SECTOR_SIZE;
 use scoutfs_format::geometry::RING_FRAMES;
 use scoutfs_format::ring::LogTree;
@@ -13,11 +13,17 @@ use super::{RING_BYTES, Record, RingError};
 #[derive(Debug)]
 pub struct RingState {
     epoch: u64,
-    records: Vec<Record>,
+    records: Vec<Arc<Record>>,
     newest: usize,
 }
 
 impl RingState {
+    /// A checkpoint and the records after it: at least one.
+    pub(super) fn new(epoch: u64, records: Vec<Arc<Record>>) -> RingState {
+        let newest = records.len().saturating_sub(1);
+        RingState { epoch, records, newest }
+    }
+
     /// Epoch of its owner.
     pub fn epoch(&self) -> u64 {
         self.epoch
@@ -35,11 +41,11 @@ impl RingState {
 
     /// The mount's log trees, oldest first, as the newest checkpoint names them.
     pub fn logs(&self) -> impl Iterator<Item = LogTree> + '_ {
-        self.records.iter().take(1).flat_map(Record::logs)
+        self.records.iter().take(1).flat_map(|record| record.logs())
     }
 
     /// The newest checkpoint and all records after it, oldest first, the newest record included.
-    pub fn records(&self) -> &[Record] {
+    pub fn records(&self) -> &[Arc<Record>] {
         &self.records
     }
 }
@@ -112,11 +118,10 @@ impl<'a> Scan<'a> {
             if record.is_clean() {
                 return Err(RingError::AfterClean { commit_nr: nr });
             }
-            records.push(record)?;
+            records.push(Arc::new(record)?)?;
         }
-        let newest_at = records.len();
-        records.push(newest)?;
-        Ok(Some(RingState { epoch, records, newest: newest_at }))
+        records.push(Arc::new(newest)?)?;
+        Ok(Some(RingState::new(epoch, records)))
     }
 }
 

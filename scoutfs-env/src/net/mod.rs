@@ -75,6 +75,12 @@ pub trait Stream: Send + Sync {
     /// Sends all bytes; waits while the other side does not take them. After an error some may have been sent.
     fn send(&self, bytes: &[u8]) -> Result<(), NetError>;
 
+    /// Sends as many of the bytes as the other side takes without waiting; 0 says no more than that it would wait now.
+    fn try_send(&self, bytes: &[u8]) -> Result<usize, NetError> {
+        let _ = bytes;
+        Ok(0)
+    }
+
     /// Ends both directions.
     fn shutdown(&self);
 }

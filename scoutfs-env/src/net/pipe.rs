@@ -18,6 +18,23 @@ struct Ring {
     ended: bool,
 }
 
+impl Ring {
+    /// Takes what there is room for.
+    fn put(&mut self, bytes: &[u8]) -> Result<usize, NetError> {
+        if self.ended {
+            return Err(NetError { op: NetOp::Send, errno: 0 });
+        }
+        let ring_len = self.bytes.len();
+        let count = bytes.len().min(ring_len - self.len);
+        let at = (self.first + self.len) % ring_len;
+        let straight = count.min(ring_len - at);
+        self.bytes[at..at + straight].copy_from_slice(&bytes[..straight]);
+        self.bytes[..count - straight].copy_from_slice(&bytes[straight..count]);
+        self.len += count;
+        Ok(count)
+    }
+}
+
 struct Direction {
     ring: Mutex<Ring>,
     changed: Condvar,
@@ -75,24 +92,21 @@ impl Stream for Pipe {
         let mut rest = bytes;
         while !rest.is_empty() {
             let mut ring = self.to.ring.lock();
-            let ring_len = ring.bytes.len();
-            while ring.len == ring_len && !ring.ended {
+            while ring.len == ring.bytes.len() && !ring.ended {
                 ring = self.to.changed.wait(ring);
             }
-            if ring.ended {
-                return Err(NetError { op: NetOp::Send, errno: 0 });
-            }
-            let count = rest.len().min(ring_len - ring.len);
-            let at = (ring.first + ring.len) % ring_len;
-            let straight = count.min(ring_len - at);
-            ring.bytes[at..at + straight].copy_from_slice(&rest[..straight]);
-            ring.bytes[..count - straight].copy_from_slice(&rest[straight..count]);
-            ring.len += count;
+            let count = ring.put(rest)?;
             drop(ring);
             self.to.changed.notify_all();
             rest = &rest[count..];
         }
         Ok(())
+    }
+
+    fn try_send(&self, bytes: &[u8]) -> Result<usize, NetError> {
+        let count = self.to.ring.lock().put(bytes)?;
+        self.to.changed.notify_all();
+        Ok(count)
     }
 
     fn shutdown(&self) {
@@ -112,6 +126,25 @@ mod tests {
     use std::thread;
 
     use super::*;
+
+    #[test]
+    fn who_does_not_wait_sends_what_there_is_room_for() {
+        let (a, b) = pipe().unwrap();
+        let sent: std::vec::Vec<u8> = (0..CAPACITY + 100).map(|i| (i % 251) as u8).collect();
+        assert_eq!(a.try_send(&sent), Ok(CAPACITY));
+        assert_eq!(a.try_send(b"more"), Ok(0));
+        let mut buf = [0; 300];
+        assert_eq!(b.receive(&mut buf), Ok(300));
+        assert_eq!(buf[..], sent[..300]);
+        assert_eq!(a.try_send(&sent[CAPACITY..]), Ok(100));
+        a.shutdown();
+        assert_eq!(a.try_send(b"more"), Err(NetError { op: NetOp::Send, errno: 0 }));
+        let mut all = std::vec::Vec::from(&buf[..]);
+        while let Ok(n @ 1..) = b.receive(&mut buf) {
+            all.extend_from_slice(&buf[..n]);
+        }
+        assert_eq!(all, sent);
+    }
 
     #[test]
     fn bytes_arrive_whole_and_in_order_whatever_the_pieces() {

@@ -125,6 +125,14 @@ impl Stream for Tcp {
         (&self.0).write_all(bytes).map_err(failed(NetOp::Send))
     }
 
+    fn try_send(&self, bytes: &[u8]) -> Result<usize, NetError> {
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        match SockRef::from(&self.0).send_with_flags(bytes, flags) {
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(0),
+            sent => sent.map_err(failed(NetOp::Send)),
+        }
+    }
+
     fn shutdown(&self) {
         // It may have ended already.
         let _ = self.0.shutdown(Shutdown::Both);

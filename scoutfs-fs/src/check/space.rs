@@ -417,10 +417,10 @@ impl Checker<'_> {
         for log in state.logs().filter(|log| log.nr.get() >= back.logs_before) {
             self.check_tree(&tree(&log, log.max_version.get()))?;
         }
-        if let (Some(tail), Some(log)) = (&state.tail, state.logs().last()) {
+        if let Some(log) = state.logs().last() {
             let tree = tree(&log, u64::MAX);
             let mut events = Events::default();
-            for item in tail.range(Key::MIN, Key::MAX) {
+            for item in state.tails.iter().flat_map(|tail| tail.range(Key::MIN, Key::MAX)) {
                 self.tree_items += u64::from(tree.in_forest);
                 check_version(&tree, self.sb.seq_bound.get(), &item, &mut events);
             }

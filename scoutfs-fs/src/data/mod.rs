@@ -8,6 +8,7 @@
 //! | `block_io` | reading and writing runs of blocks, whole ones without a copy |
 //! | `read` | read, SEEK_DATA, SEEK_HOLE |
 //! | `write` | write, append |
+//! | `behind` | writes that are answered before they are done |
 //! | `truncate` | setting the size, freeing extents |
 //! | `allocate` | fallocate |
 //! | `fiemap` | where the data are |
@@ -27,6 +28,7 @@
 //! Locking: the inode's cluster lock, its local lock (shared to read), then for each step the transaction.
 
 mod allocate;
+pub(crate) mod behind;
 mod block_io;
 pub(crate) mod extent;
 mod fiemap;

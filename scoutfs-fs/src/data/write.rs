@@ -4,10 +4,12 @@
 use scoutfs_format::item::{EXTENT_UNWRITTEN, MAX_FILE_BYTES};
 
 use crate::counters::Counter;
+use crate::data::behind::Answer;
 use crate::data::extent::{Extent, remap_need};
 use crate::data::state::DataState;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
+use crate::inode::Drops;
 use crate::inode::change::{Change, Touch};
 use crate::inode::record::{DATA_BLOCK_BYTES, Inode};
 use crate::inode::table::Pin;
@@ -25,15 +27,39 @@ impl Fs {
     ///
     /// [`Error::FileTooBig`] at or past the largest file's end.
     pub fn write(&self, ino: u64, offset: u64, data: &[u8]) -> Result<usize> {
-        self.write_at(ino, Some(offset), data).map(|(_, len)| len)
+        self.write_at(ino, Some(offset), data, Drops::Nothing, None).map(|(_, len)| len)
+    }
+
+    /// As [`Fs::write`], or as [`Fs::append`] without an offset, for a kernel that leaves it to the filesystem to take `drops` away.
+    ///
+    /// Calls `answer`, if there is one, as soon as it is certain that all is written unless the device fails: with the number of bytes, at
+    /// most once. What is returned after that is not to be answered. See [`behind`](crate::data::behind).
+    pub fn write_for_kernel(
+        &self,
+        ino: u64,
+        offset: Option<u64>,
+        data: &[u8],
+        drops: Drops,
+        answer: Option<&mut dyn FnMut(usize)>,
+    ) -> Result<usize> {
+        let mut answer = answer.map(Answer::new);
+        let written = self.write_at(ino, offset, data, drops, answer.as_mut());
+        written.map(|(_, len)| len)
     }
 
     /// Writes `data` at the end of the file, wherever that is now. Returns the offset and how much was written.
     pub fn append(&self, ino: u64, data: &[u8]) -> Result<(u64, usize)> {
-        self.write_at(ino, None, data)
+        self.write_at(ino, None, data, Drops::Nothing, None)
     }
 
-    fn write_at(&self, ino: u64, offset: Option<u64>, data: &[u8]) -> Result<(u64, usize)> {
+    fn write_at<'a>(
+        &'a self,
+        ino: u64,
+        offset: Option<u64>,
+        data: &[u8],
+        drops: Drops,
+        mut answer: Option<&mut Answer<'a, '_>>,
+    ) -> Result<(u64, usize)> {
         self.writable()?;
         let pin = self.pin(ino)?;
         let locks = match offset {
@@ -59,6 +85,7 @@ impl Fs {
             return Err(Error::FileTooBig);
         }
         let len = usize::try_from(room).unwrap_or(usize::MAX).min(data.len());
+        self.drop_privileges(&locks, &mut inode, drops)?;
         self.finish_truncate_locked(&locks, &mut inode)?;
         // In the same block, the write itself does it.
         if offset / DATA_BLOCK_BYTES > inode.size() / DATA_BLOCK_BYTES {
@@ -68,10 +95,22 @@ impl Fs {
         let mut done = 0;
         while done < len {
             let at = offset + done as u64;
-            match self.write_step(&locks, &mut state, &mut inode, at, &data[done..len]) {
+            let mut ready = |step: usize| {
+                if let Some(answer) = answer.as_deref_mut().filter(|_| done + step == len) {
+                    answer.now(self, pin.shared(), len);
+                }
+            };
+            match self.write_step(&locks, &mut state, &mut inode, at, &data[done..len], &mut ready) {
                 Ok(step) => done += step,
-                Err(error) if done == 0 => return Err(error),
-                Err(_) => break,
+                Err(error) => {
+                    if let Some(answer) = &answer {
+                        answer.lost(&error);
+                    }
+                    if done == 0 {
+                        return Err(error);
+                    }
+                    break;
+                }
             }
         }
         self.count_n(Counter::WriteBytes, done as u64);
@@ -94,7 +133,7 @@ impl Fs {
         self.zero_in_block(state, inode, extent, size, end)
     }
 
-    /// Writes a part of `data`: into one extent, or one hole.
+    /// Writes a part of `data`: into one extent, or one hole. Says how much that is when nothing is wanting for it any more.
     fn write_step(
         &self,
         locks: &Locks<'_>,
@@ -102,6 +141,7 @@ impl Fs {
         inode: &mut Inode,
         offset: u64,
         data: &[u8],
+        ready: &mut dyn FnMut(usize),
     ) -> Result<usize> {
         let block = offset / DATA_BLOCK_BYTES;
         let end_block = (offset + data.len() as u64).div_ceil(DATA_BLOCK_BYTES);
@@ -112,12 +152,15 @@ impl Fs {
                 return Err(Error::NotSupported);
             }
             let part = extent.part(block, extent.end().min(end_block));
+            let data = within(&part, offset, data);
+            ready(data.len());
             return self.write_mapped(locks, state, inode, part, offset, data);
         }
         let hole_end = found.map_or(u64::MAX, |e| e.first);
         let run = self.reserve_run(locks, state, inode, block, end_block.min(hole_end) - block)?;
         let extent = Extent { first: block, len: run.len, blkno: run.start, flags: EXTENT_UNWRITTEN };
         let data = within(&extent, offset, data);
+        ready(data.len());
         self.write_hole(locks, state, inode, extent, offset, data, run)
     }
 
@@ -131,7 +174,6 @@ impl Fs {
         offset: u64,
         data: &[u8],
     ) -> Result<usize> {
-        let data = within(&part, offset, data);
         let tail = self.write_run(state, inode, &part, offset, data)?;
         let remap = if part.is_written() {
             None

@@ -57,6 +57,7 @@ impl Fs {
                 continue;
             }
             child_pin = self.pin(ino)?;
+            self.behind.wait_for(&child_pin);
             let attr = self.entry_inode(&locks, dir, ino)?.attr();
             child_pin.add_lookup();
             return Ok(attr);

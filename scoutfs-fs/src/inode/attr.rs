@@ -105,6 +105,7 @@ impl Fs {
     pub fn getattr(&self, ino: u64) -> Result<Attr> {
         self.count(Counter::Getattr);
         let locks = self.store().lock(&[(ino, LockMode::Read)])?;
+        self.settle(ino);
         Ok(self.load(&locks, ino)?.attr())
     }
 
@@ -117,6 +118,7 @@ impl Fs {
         self.count(Counter::Lookup);
         let pin = self.pin(ino)?;
         let locks = self.store().lock(&[(ino, LockMode::Read)])?;
+        self.behind.wait_for(&pin);
         let inode = self.load(&locks, ino)?;
         if inode.nlink() == 0 {
             return Err(Error::StaleHandle);

@@ -48,6 +48,7 @@ impl Fs {
         let wants = parse(x)?;
         let item = {
             let locks = self.store().lock(&[(ino, LockMode::Read)])?;
+            self.settle(ino);
             self.load(&locks, ino)?
         };
         let retained = item.is_retained();

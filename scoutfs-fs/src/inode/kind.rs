@@ -5,6 +5,10 @@ use scoutfs_format::item::{FT_BLK, FT_CHR, FT_DIR, FT_FIFO, FT_LNK, FT_REG, FT_S
 
 /// The type's bits of a mode.
 pub const S_IFMT: u32 = 0o170000;
+/// Set-user-ID of a mode.
+pub const S_ISUID: u32 = 0o4000;
+/// The group may run the file.
+pub const S_IXGRP: u32 = 0o010;
 /// Set-group-ID of a mode; on a directory, new entries inherit its group.
 pub const S_ISGID: u32 = 0o2000;
 /// The bits of a mode that `chmod` changes.

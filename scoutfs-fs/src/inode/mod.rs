@@ -9,6 +9,7 @@
 //! | `change` | changes of several items that happen as a whole, with the change index |
 //! | `attr` | getattr, setattr |
 //! | `attr_x` | chosen attributes of archive agents, retention, projects |
+//! | `privileges` | what a change of its contents takes away from a file |
 //! | `allocated` | which inode numbers are in use |
 //! | `delete` | deleting unlinked inodes, the orphan scan |
 //!
@@ -25,11 +26,13 @@ mod attr_x;
 pub(crate) mod change;
 mod delete;
 pub mod kind;
+mod privileges;
 pub(crate) mod record;
 pub(crate) mod table;
 
 pub(crate) use attr::INODE_NEED;
 pub use attr::{SetAttr, SetTime};
+pub use privileges::{Drops, without_set_ids};
 pub use record::Attr;
 
 #[cfg(test)]

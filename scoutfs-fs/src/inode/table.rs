@@ -50,6 +50,11 @@ pub(crate) struct MemInode {
     pub pages_end: AtomicU64,
     /// Open files through which the kernel can change pages without asking.
     unseen_writers: AtomicU64,
+    /// Writes that were answered and are not done, see [`Behind`](crate::data::behind::Behind). The next may be answered before the
+    /// one before is counted as done.
+    pub written_behind: AtomicU64,
+    /// Count of such writes that failed, above the errno of the last.
+    lost_writes: AtomicU64,
     /// The kernel did not know the inode when its attributes were to be forgotten.
     pub attributes_unsure: AtomicBool,
     /// [`LockTable::refresh`](crate::store::LockTable::refresh) when the inode was opened: until it changes nobody else can have
@@ -73,6 +78,19 @@ impl MemInode {
     /// The lock for giving the kernel pages.
     fn page_mode(&self) -> LockMode {
         if self.may_be_dirtied() { LockMode::Write } else { LockMode::Read }
+    }
+
+    /// A write of the inode failed after it had been answered.
+    pub fn note_lost_write(&self, errno: i32) {
+        let more = |lost: u64| Some(((lost >> 32) + 1) << 32 | u64::from(errno.unsigned_abs()));
+        let _ = self.lost_writes.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+    }
+
+    /// How many writes were lost so, and the errno of the last.
+    pub fn lost_writes(&self) -> (u32, i32) {
+        let lost = self.lost_writes.load(Ordering::Acquire);
+        // Each half is put together above.
+        ((lost >> 32) as u32, (lost as u32).cast_signed())
     }
 
     pub fn set_unlinked(&self, unlinked: bool) {
@@ -125,6 +143,11 @@ impl InodeTable {
         if let Some(entry) = self.shard(ino).lock().get_mut(&ino) {
             change(entry);
         }
+    }
+
+    /// An inode that somebody uses.
+    pub fn get(&self, ino: u64) -> Option<Arc<MemInode>> {
+        self.shard(ino).lock().get(&ino).map(|entry| entry.inode.clone())
     }
 
     /// Whether anybody uses the inode.
@@ -204,6 +227,13 @@ impl Pin<'_> {
     }
 }
 
+impl Pin<'_> {
+    /// To be kept for longer than the pin.
+    pub fn shared(&self) -> &Arc<MemInode> {
+        &self.inode
+    }
+}
+
 impl Deref for Pin<'_> {
     type Target = MemInode;
 
@@ -275,6 +305,8 @@ impl Fs {
             linkable: AtomicBool::new(false),
             pages_end: AtomicU64::new(0),
             unseen_writers: AtomicU64::new(0),
+            written_behind: AtomicU64::new(0),
+            lost_writes: AtomicU64::new(0),
             attributes_unsure: AtomicBool::new(false),
             opened_at: AtomicU64::new(0),
         })?;

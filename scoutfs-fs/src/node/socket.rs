@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The server's side of streams from mounts: their bytes become inputs of the server's thread, which never waits for a mount.
 //!
-//! Each stream has two threads: one receives, does the handshake and queues what came; one sends what the server's thread
-//! has queued. A mount that sends faster than the server works waits (its own queue is bounded); one that does not take what
+//! Each stream has two threads: one receives, does the handshake and queues what came; one sends what the stream did not take from the
+//! server's thread at once. A mount that sends faster than the server works waits (its own queue is bounded); one that does not take what
 //! is sent to it loses the stream.
 //!
-//! Locking: the inbox and each socket's outgoing bytes have a mutex of their own, leaves, never held while receiving or sending.
+//! Locking: the inbox and each socket's outgoing bytes have a mutex of their own, leaves, never held while
+//! receiving or waiting to send.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
@@ -146,6 +147,8 @@ pub(super) struct Socket {
 #[derive(Default)]
 struct Outgoing {
     bytes: Vec<u8>,
+    /// The thread that sends has taken some, which go first.
+    busy: bool,
     /// Nothing comes after that.
     last: bool,
 }
@@ -171,9 +174,24 @@ impl Socket {
         Ok(socket)
     }
 
-    /// Queues bytes to be sent. Without memory, or when the mount does not take them, the stream ends.
-    pub fn send(&self, bytes: &[u8]) {
+    /// Sends bytes, or queues what the stream does not take at once. Without memory, or when the mount does not take them, the stream
+    /// ends.
+    pub fn send(&self, mut bytes: &[u8]) {
         let mut outgoing = self.outgoing.lock();
+        if outgoing.bytes.is_empty() && !outgoing.busy {
+            // To wake the other thread would take longer.
+            match self.stream.try_send(bytes) {
+                Ok(sent) => bytes = bytes.get(sent..).unwrap_or_default(),
+                Err(_) => {
+                    drop(outgoing);
+                    self.end();
+                    return;
+                }
+            }
+            if bytes.is_empty() {
+                return;
+            }
+        }
         let fits = outgoing.bytes.len() + bytes.len() <= MAX_UNSENT;
         if !fits || outgoing.bytes.extend_from_slice(bytes).is_err() {
             drop(outgoing);
@@ -202,11 +220,13 @@ impl Socket {
         loop {
             if !outgoing.bytes.is_empty() {
                 let bytes = core::mem::take(&mut outgoing.bytes);
+                outgoing.busy = true;
                 drop(outgoing);
                 if self.stream.send(&bytes).is_err() {
                     break;
                 }
                 outgoing = self.outgoing.lock();
+                outgoing.busy = false;
             } else if outgoing.last {
                 drop(outgoing);
                 break;

@@ -34,6 +34,8 @@ const FULL_PAUSE: Duration = Duration::from_millis(25);
 const FEED_KEEP: u64 = 8;
 /// An operation gives back what the mount has of the other kind no more often: whole zones are in the first of such gifts.
 const MAX_CONVERSIONS: u32 = 8;
+/// Bytes of items, more than a write of one extent makes.
+const SMALL_CHANGE: usize = 64 << 10;
 /// Most extents that are given back at once.
 const GIVE_EXTENTS: usize = 64;
 
@@ -98,6 +100,12 @@ impl Store {
     /// Metadata blocks below which the worker gets more, so that nobody has to wait for them.
     pub(super) fn meta_ahead(&self, bytes: usize, privileged: bool) -> u64 {
         self.meta_want(bytes, privileged).saturating_add(self.meta_need(bytes) / 2)
+    }
+
+    /// Whether a small change finds its metadata blocks without waiting, and surely.
+    pub(crate) fn has_room(&self) -> bool {
+        let want = self.meta_want(SMALL_CHANGE, false);
+        self.space.lock().free_blocks(SpaceKind::Meta) >= want
     }
 
     /// Waits until the next checkpoint surely has its metadata blocks. The privileged may use the reserve.

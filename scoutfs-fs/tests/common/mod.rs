@@ -65,7 +65,12 @@ pub struct Own {
     pub no_supers: AtomicBool,
     /// Writes of commit records fail.
     pub no_records: AtomicBool,
+    /// Writes of threads that are named [`WRITER`] fail.
+    pub no_data: AtomicBool,
 }
+
+/// A thread of a test that writes data and nothing else.
+pub const WRITER: &str = "writer";
 
 impl Own {
     fn admit(&self, offset: u64, len: usize, size: u64) -> Result<(), IoError> {
@@ -76,7 +81,9 @@ impl Own {
         if is_super {
             self.leads.store(true, Ordering::Relaxed);
         }
+        let is_writer = std::thread::current().name() == Some(WRITER);
         if is_super && self.no_supers.load(Ordering::Relaxed)
+            || is_writer && self.no_data.load(Ordering::Relaxed)
             || is_record && self.no_records.load(Ordering::Relaxed)
         {
             return Err(IoError { op: IoOp::Write, offset, len, errno: EIO });

@@ -209,7 +209,8 @@ impl Server {
             for log in state.logs().filter(|log| merged < log.nr.get() && log.nr.get() <= through) {
                 logs.push(log.root)?;
             }
-            tail = state.tail.clone().filter(|_| state.last_log_nr() == through);
+            // The server reads slots as a whole: there is one at most.
+            tail = state.tails.last().cloned().filter(|_| state.last_log_nr() == through);
         }
         Ok(Work::Merge { logs, tail })
     }

@@ -19,6 +19,7 @@ pub(crate) fn dispatch(
     ino: u64,
     operation: Operation<'_>,
     out: &mut ReplyBuf,
+    early: &mut dyn FnMut(abi::WriteOut),
 ) -> Result<usize> {
     let done = |()| 0;
     match operation {
@@ -58,9 +59,8 @@ pub(crate) fn dispatch(
             Ok(buf.filled())
         }
         Operation::Write { write, data } => {
-            let size = fs.write(ctx, ino, &write, data)?.min(data.len());
-            // `data` came with a 32-bit length.
-            Ok(out.put(&abi::WriteOut { size: size as u32, padding: 0 }))
+            let size = fs.write(ctx, ino, &write, data, &mut |size| early(written(data, size)))?;
+            Ok(out.put(&written(data, size)))
         }
         Operation::Flush { fh, lock_owner } => fs.flush(ctx, ino, fh, lock_owner).map(done),
         Operation::Release(release) => fs.release(ctx, ino, &release).map(done),
@@ -131,6 +131,11 @@ fn prefix(memory: &mut [u8], size: u32) -> &mut [u8] {
 
 fn put_attr(out: &mut ReplyBuf, reply: Result<AttrReply>) -> Result<usize> {
     Ok(out.put(&reply::attr_out(&reply?)))
+}
+
+fn written(data: &[u8], size: usize) -> abi::WriteOut {
+    // `data` came with a 32-bit length.
+    abi::WriteOut { size: size.min(data.len()) as u32, padding: 0 }
 }
 
 fn put_entry(out: &mut ReplyBuf, entry: Result<Entry>) -> Result<usize> {

@@ -169,7 +169,16 @@ pub trait Filesystem: Send + Sync {
     }
 
     /// Writes `data`, which begins at an address that is a multiple of 4096, and returns how many bytes were written.
-    fn write(&self, ctx: &Context<'_>, ino: u64, write: &Write, data: &[u8]) -> Result<usize> {
+    ///
+    /// Calls `answer` with that number if the caller is to be told before all is done; what is returned then is dropped.
+    fn write(
+        &self,
+        ctx: &Context<'_>,
+        ino: u64,
+        write: &Write,
+        data: &[u8],
+        answer: &mut dyn FnMut(usize),
+    ) -> Result<usize> {
         Err(Errno::NOSYS)
     }
 

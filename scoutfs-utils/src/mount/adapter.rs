@@ -18,7 +18,7 @@ use std::time::Duration;
 use scoutfs_fs::data::AllocateMode;
 use scoutfs_fs::dir::{NewInode, RenameFlags as FsRenameFlags};
 use scoutfs_fs::fs::KernelCaches;
-use scoutfs_fs::inode::Attr as FsAttr;
+use scoutfs_fs::inode::{Attr as FsAttr, Drops, SetAttr as FsSetAttr, without_set_ids};
 use scoutfs_fs::ioctl::Capability;
 use scoutfs_fs::xattr::{SetXattr as FsSetXattr, SetXattrMode};
 use scoutfs_fs::{Error, Fs, Mount};
@@ -27,6 +27,7 @@ use super::caches::FuseCaches;
 use super::caller::Credentials;
 use super::convert::{attr, errno, found_lock, rdev_in, set_attr, wanted_lock};
 use super::ioctl;
+use super::lost::Told;
 use crate::fuse::{
     AttrReply, Context, CopyFileRange, Create, DirPlusSink, DirSink, Entry, Errno, Fallocate, FileLock,
     Filesystem, Forgets, InitFlags, Ioctl, IoctlReply, LockRequest, Negotiated, Notifier, OpenReplyFlags,
@@ -40,6 +41,9 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
 /// The protocol's minor version that brought the notification to look names up again.
 const EPOCHS_MINOR: u32 = 44;
 
+/// Writes of fewer bytes are answered when they are done: to go on meanwhile would save less than waking another thread costs.
+const MIN_BEHIND: usize = 32 << 10;
+
 /// A mounted volume as a FUSE filesystem.
 pub struct Adapter {
     mount: Mount,
@@ -48,12 +52,17 @@ pub struct Adapter {
     /// The kernel says with an access control list whether set-group-ID goes. Where it does not say (before Linux 5.12)
     /// it always goes.
     tells_acl_kill_sgid: AtomicBool,
+    /// The kernel leaves it to us to take privileges away from files that change (since Linux 5.12). Otherwise it asks for an attribute before
+    /// each write.
+    drops_privileges: AtomicBool,
     /// The kernel can be told to look names up again (since Linux 6.16).
     has_epochs: AtomicBool,
     /// Set when the mount begins to serve.
     notifier: OnceLock<Notifier>,
     /// Counts open files.
     last_handle: AtomicU64,
+    /// Which of them know of data that are lost.
+    told: Told,
 }
 
 impl Adapter {
@@ -63,9 +72,11 @@ impl Adapter {
             mount,
             acls,
             tells_acl_kill_sgid: AtomicBool::new(false),
+            drops_privileges: AtomicBool::new(false),
             has_epochs: AtomicBool::new(false),
             notifier: OnceLock::new(),
             last_handle: AtomicU64::new(0),
+            told: Told::default(),
         }
     }
 
@@ -78,7 +89,8 @@ impl Adapter {
         // Truncation comes as SETATTR, whether by an open or not.
         let without = InitFlags::ATOMIC_O_TRUNC | InitFlags::NO_OPENDIR_SUPPORT;
         let locks = InitFlags::POSIX_LOCKS | InitFlags::FLOCK_LOCKS;
-        let more = InitFlags::DONT_MASK | InitFlags::DIRECT_IO_ALLOW_MMAP | locks;
+        let more =
+            InitFlags::DONT_MASK | InitFlags::DIRECT_IO_ALLOW_MMAP | InitFlags::HANDLE_KILLPRIV_V2 | locks;
         let mut want = (InitFlags::DEFAULT - without) | more;
         want.set(InitFlags::POSIX_ACL, self.acls);
         want
@@ -131,6 +143,36 @@ impl Adapter {
         Opened { fh: self.last_handle.fetch_add(1, Relaxed) + 1, flags: reply }
     }
 
+    /// The mode of a file whose owner changes, or which is cut: without the set-ID bits, if it has some.
+    fn mode_without_privileges(&self, ctx: &Context<'_>, ino: u64) -> Result<Option<u32>> {
+        let FsAttr { mode, gid, .. } = self.fs().getattr(ino).map_err(errno)?;
+        let (is_file, set_ids) =
+            (mode & libc::S_IFMT != libc::S_IFDIR, mode & (libc::S_ISUID | libc::S_ISGID));
+        if !is_file || set_ids == 0 {
+            return Ok(None);
+        }
+        let mut left = without_set_ids(mode);
+        if left & libc::S_ISGID != 0 && !Credentials::of(ctx).may_set_group_id(gid) {
+            left &= !libc::S_ISGID;
+        }
+        Ok((left != mode).then_some(left))
+    }
+
+    /// Before a file's contents change otherwise than by a write.
+    fn drop_privileges(&self, ctx: &Context<'_>, ino: u64) -> Result<()> {
+        match self.fs().removexattr(ino, b"security.capability", true) {
+            Ok(()) | Err(Error::NoAttribute) => {}
+            Err(e) => return Err(errno(e)),
+        }
+        let mode = self.fs().getattr(ino).map_err(errno)?.mode;
+        let left = without_set_ids(mode);
+        if left != mode && !Credentials::of(ctx).keeps_set_ids() {
+            let set = FsSetAttr { mode: Some(left), ..FsSetAttr::default() };
+            self.fs().setattr(ino, &set).map_err(errno)?;
+        }
+        Ok(())
+    }
+
     fn attr_reply(&self, a: &FsAttr) -> AttrReply {
         AttrReply { attr: attr(a), timeout: self.timeout() }
     }
@@ -143,6 +185,11 @@ fn new_inode(ctx: &Context<'_>, mode: u32, umask: u32, rdev: u32) -> NewInode {
 /// Whether a file that is open with these `O_*` flags can be changed.
 fn writes(flags: u32) -> bool {
     flags & libc::O_ACCMODE as u32 != libc::O_RDONLY as u32
+}
+
+/// Whether who writes is told when the device has the data: he asked for that, or is the kernel, which keeps track of it.
+fn waits_for_device(write: &Write) -> bool {
+    write.from_cache || write.flags & (libc::O_DIRECT | libc::O_DSYNC | libc::O_SYNC) as u32 != 0
 }
 
 /// Whether writes go to the end of a file that is open with these `O_*` flags.
@@ -164,6 +211,7 @@ impl Filesystem for Adapter {
             return Err(Errno::PROTO);
         }
         self.tells_acl_kill_sgid.store(negotiated.flags.contains(InitFlags::SETXATTR_EXT), Relaxed);
+        self.drops_privileges.store(negotiated.flags.contains(InitFlags::HANDLE_KILLPRIV_V2), Relaxed);
         self.has_epochs.store(negotiated.kernel_minor >= EPOCHS_MINOR, Relaxed);
         let no_memory = |_| Errno::NOMEM;
         let caches: scoutfs_env::Box<dyn KernelCaches> =
@@ -202,8 +250,13 @@ impl Filesystem for Adapter {
         Ok(self.attr_reply(&self.fs().getattr(ino).map_err(errno)?))
     }
 
-    fn setattr(&self, _: &Context<'_>, ino: u64, set: &SetAttr) -> Result<AttrReply> {
-        Ok(self.attr_reply(&self.fs().setattr(ino, &set_attr(set)).map_err(errno)?))
+    fn setattr(&self, ctx: &Context<'_>, ino: u64, set: &SetAttr) -> Result<AttrReply> {
+        let mut wanted = set_attr(set);
+        let changes_owner = set.uid.is_some() || set.gid.is_some();
+        if self.drops_privileges.load(Relaxed) && set.mode.is_none() && (changes_owner || set.kill_suidgid) {
+            wanted.mode = self.mode_without_privileges(ctx, ino)?;
+        }
+        Ok(self.attr_reply(&self.fs().setattr(ino, &wanted).map_err(errno)?))
     }
 
     fn statx(&self, _: &Context<'_>, ino: u64, _: Option<u64>, _: u32, _: u32) -> Result<StatxReply> {
@@ -296,18 +349,23 @@ impl Filesystem for Adapter {
 
     fn open(&self, _: &Context<'_>, ino: u64, flags: u32, _: bool) -> Result<Opened> {
         self.fs().open(ino, writes(flags)).map_err(errno)?;
-        Ok(self.opened(flags))
+        let opened = self.opened(flags);
+        self.told.opened(opened.fh, self.fs().lost_writes(ino));
+        Ok(opened)
     }
 
     fn release(&self, _: &Context<'_>, ino: u64, release: &Release) -> Result<()> {
         // The kernel does not say when an open file description with fcntl locks is gone, but that it is.
         let dropped = self.fs().drop_locks_of_file(ino, release.fh, release.flock_owner);
+        self.told.released(release.fh, self.fs().lost_writes(ino));
         self.fs().release(ino, writes(release.flags));
         dropped.map_err(errno)
     }
 
-    fn flush(&self, _: &Context<'_>, ino: u64, _: u64, lock_owner: u64) -> Result<()> {
-        self.fs().drop_fcntl_locks(ino, lock_owner).map_err(errno)
+    fn flush(&self, _: &Context<'_>, ino: u64, fh: u64, lock_owner: u64) -> Result<()> {
+        let lost = self.fs().lost_writes_when_done(ino);
+        self.fs().drop_fcntl_locks(ino, lock_owner).map_err(errno)?;
+        self.told.check(fh, lost)
     }
 
     fn getlk(&self, _: &Context<'_>, ino: u64, request: &LockRequest) -> Result<FileLock> {
@@ -345,22 +403,37 @@ impl Filesystem for Adapter {
         Ok(())
     }
 
-    fn write(&self, _: &Context<'_>, ino: u64, write: &Write, data: &[u8]) -> Result<usize> {
-        if appends(write.flags) && !write.from_cache {
-            return self.fs().append(ino, data).map(|(_, len)| len).map_err(errno);
-        }
-        self.fs().write(ino, write.offset, data).map_err(errno)
+    fn write(
+        &self,
+        _: &Context<'_>,
+        ino: u64,
+        write: &Write,
+        data: &[u8],
+        answer: &mut dyn FnMut(usize),
+    ) -> Result<usize> {
+        let offset = (!appends(write.flags) || write.from_cache).then_some(write.offset);
+        let drops = match write {
+            Write { from_cache: true, .. } => Drops::Nothing,
+            Write { kill_suidgid: true, .. } => Drops::SetIdsToo,
+            _ if !self.drops_privileges.load(Relaxed) => Drops::Nothing,
+            _ => Drops::Capability,
+        };
+        let is_behind = data.len() >= MIN_BEHIND && !waits_for_device(write);
+        let answer = is_behind.then_some(answer);
+        self.fs().write_for_kernel(ino, offset, data, drops, answer).map_err(errno)
     }
 
-    fn fsync(&self, _: &Context<'_>, ino: u64, _: u64, _: bool) -> Result<()> {
-        self.fs().fsync(ino).map_err(errno)
+    fn fsync(&self, _: &Context<'_>, ino: u64, fh: u64, _: bool) -> Result<()> {
+        let done = self.fs().fsync(ino).map_err(errno);
+        // What was lost before is told in any case.
+        self.told.tell(fh, self.fs().lost_writes(ino)).and(done)
     }
 
     fn fsyncdir(&self, _: &Context<'_>, ino: u64, _: u64, _: bool) -> Result<()> {
         self.fs().fsync(ino).map_err(errno)
     }
 
-    fn fallocate(&self, _: &Context<'_>, ino: u64, f: &Fallocate) -> Result<()> {
+    fn fallocate(&self, ctx: &Context<'_>, ino: u64, f: &Fallocate) -> Result<()> {
         let flags = f.mode as i32;
         let keep_size = flags & libc::FALLOC_FL_KEEP_SIZE != 0;
         let mode = match flags & !libc::FALLOC_FL_KEEP_SIZE {
@@ -369,6 +442,9 @@ impl Filesystem for Adapter {
             libc::FALLOC_FL_ZERO_RANGE => AllocateMode::ZeroRange,
             _ => return Err(Errno::OPNOTSUPP),
         };
+        if self.drops_privileges.load(Relaxed) {
+            self.drop_privileges(ctx, ino)?;
+        }
         self.fs().fallocate(ino, mode, keep_size, f.offset, f.length).map_err(errno)
     }
 

@@ -18,6 +18,7 @@ use scoutfs_fs::ioctl::Capability;
 use crate::fuse::Context;
 
 /// Numbers of capabilities in Linux.
+const CAP_FSETID: u32 = 4;
 const CAP_DAC_OVERRIDE: u32 = 1;
 const CAP_DAC_READ_SEARCH: u32 = 2;
 const CAP_SYS_ADMIN: u32 = 21;
@@ -74,6 +75,16 @@ impl Credentials {
             Capability::DacReadSearch => CAP_DAC_READ_SEARCH,
             Capability::SysAdmin => CAP_SYS_ADMIN,
         })
+    }
+
+    /// Whether a file that the caller changes keeps its set-ID bits.
+    pub fn keeps_set_ids(&self) -> bool {
+        self.has_number(CAP_FSETID)
+    }
+
+    /// Whether the caller may have set-group-ID on a file of this group.
+    pub fn may_set_group_id(&self, gid: u32) -> bool {
+        self.keeps_set_ids() || self.groups.contains(&gid)
     }
 
     /// For checks of permissions.

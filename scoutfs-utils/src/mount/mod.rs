@@ -11,6 +11,7 @@
 //! | `caller` | groups and capabilities of who asks |
 //! | `convert` | attributes, times and errors between the two |
 //! | `log` | where the log of a mount in the background goes |
+//! | `lost` | which open files know of data that are lost |
 //! | `signals` | unmounting when the process is asked to end |
 //! | `ioctl` | the ioctls of a mounted volume |
 //! | `user_memory` | the memory of who called an ioctl |
@@ -22,6 +23,7 @@ mod convert;
 mod fence;
 mod ioctl;
 pub mod log;
+mod lost;
 pub mod options;
 mod process;
 mod signals;

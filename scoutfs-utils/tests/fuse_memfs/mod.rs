@@ -441,7 +441,14 @@ impl Filesystem for Memfs {
         Ok(())
     }
 
-    fn write(&self, _: &Context<'_>, ino: u64, write: &Write, data: &[u8]) -> Result<usize> {
+    fn write(
+        &self,
+        _: &Context<'_>,
+        ino: u64,
+        write: &Write,
+        data: &[u8],
+        _: &mut dyn FnMut(usize),
+    ) -> Result<usize> {
         let aligned = (data.as_ptr() as usize).is_multiple_of(4096);
         self.expect(aligned, "a write of unaligned memory");
         self.largest_write.fetch_max(data.len(), SeqCst);

@@ -24,6 +24,7 @@
 //! | `limits` | the largest files, the oldest and the newest times |
 //! | `sharing` | several processes at once: listing, appending, locks, set-ID bits |
 //! | `file_locks` | locks of fcntl and flock, on one node and several |
+//! | `ping_pong` | ctdb's test of the coherence of locks and data |
 //! | `locker` | a process that takes locks as it is told |
 //! | `data` | file content: holes, mapped memory, direct IO |
 //! | `deadlocks` | calls whose memory is a mapping of the mount |
@@ -60,6 +61,7 @@ mod load;
 mod locker;
 mod model;
 mod pattern;
+mod ping_pong;
 mod posix;
 mod programs;
 mod quick_start;

@@ -15,6 +15,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat};
 use rustix::io::Errno;
 use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
+use crate::cluster::{leave, nodes};
 use crate::run::{SOON, open_at, program, run, run_or_kill};
 use crate::volume::Volume;
 
@@ -222,6 +223,36 @@ fn a_temporary_file_gets_a_name_once_and_only_if_it_may() {
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().mode() & 0o7777
+}
+
+/// A kernel that knows that a file has no capabilities does not ask again: another node may give it some meanwhile.
+#[test]
+fn capabilities_of_a_file_go_when_any_node_writes_it() {
+    const NAME: &str = "security.capability";
+    // Version 2 of Linux' format: all bits of the lower half permitted.
+    let mut all = [0u8; 20];
+    all[..8].copy_from_slice(&[0, 0, 0, 2, 0xff, 0xff, 0xff, 0xff]);
+    let volume = Volume::new(256);
+    let nodes = nodes(&volume, 2);
+    let files = [0, 1].map(|n| nodes[n].join("program"));
+    let has = |n: usize| rustix::fs::getxattr(&files[n], NAME, &mut [0u8; 64][..]);
+    fs::write(&files[0], "code").unwrap();
+    let open = OpenOptions::new().write(true).open(&files[0]).unwrap();
+    for (giver, change) in [
+        (0, (|file| file.write_all_at(b"more", 4).unwrap()) as fn(&File)),
+        (1, |file| file.write_all_at(b"more", 8).unwrap()),
+        (1, |file| file.write_all_at(&[7; 256 << 10], 12).unwrap()),
+        (0, |file| file.set_len(100_000).unwrap()),
+        (1, |file| rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, 200_000).unwrap()),
+    ] {
+        open.write_all_at(b"code", 0).unwrap();
+        rustix::fs::setxattr(&files[giver], NAME, &all, rustix::fs::XattrFlags::empty()).unwrap();
+        assert_eq!((has(0), has(1)), (Ok(20), Ok(20)));
+        change(&open);
+        assert_eq!((has(0), has(1)), (Err(rustix::io::Errno::NODATA), Err(rustix::io::Errno::NODATA)));
+    }
+    drop(open);
+    leave(&volume, nodes);
 }
 
 #[test]

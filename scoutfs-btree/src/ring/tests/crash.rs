@@ -28,7 +28,7 @@ fn contents(state: &RingState) -> Vec<Content> {
         trans_seq: record.header().trans_seq.get(),
         items: record.items().map(|item| (item.key, item.value.to_vec())).collect(),
     };
-    state.records().iter().map(content).collect()
+    state.records().iter().map(|record| content(record)).collect()
 }
 
 /// A mount that commits, crashes and is mounted again, and what must be in its ring.

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What a ring promises, one promise after the other; `crash` has a mount that lives through many crashes.
+//! What a ring promises, one promise after the other; `crash` has a mount that lives through many
+//! crashes, `follow` somebody who reads on.
 
 mod crash;
+mod follow;
 
 use proptest::prelude::*;
 use scoutfs_env::crc32c::crc32c;

@@ -7,4 +7,5 @@ mod members;
 mod merging;
 mod mount;
 mod rig;
+mod roots;
 mod space;

@@ -199,6 +199,14 @@ impl SimMount {
         self.inode_delta -= 1;
     }
 
+    /// Whether only a checkpoint is sure to find room in the ring.
+    pub fn ring_is_full(&mut self) -> bool {
+        match self.ring.place(4, 0) {
+            Ok(place) => self.ring.unplace(&place).is_err(),
+            Err(_) => true,
+        }
+    }
+
     /// Commits: with a checkpoint if asked for or if it must.
     pub fn commit(&mut self, rig: &mut Rig, checkpoint: bool) {
         self.write_record(rig, checkpoint, false, 0);

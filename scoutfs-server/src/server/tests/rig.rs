@@ -25,7 +25,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use crate::audit::{Audit, audit};
 use crate::merge_job::MergeResult;
 use crate::mkfs::{NewVolume, create_volume};
-use crate::roots::read_roots;
+use crate::roots::{Roots, read_roots};
 use crate::server::{DeathOracle, Server};
 use crate::super_block::read_super;
 
@@ -84,6 +84,10 @@ impl TestDevice {
 
     pub fn writes(&self) -> u64 {
         self.mem.stats().writes
+    }
+
+    pub fn bytes_read(&self) -> u64 {
+        self.mem.stats().read_bytes
     }
 }
 
@@ -306,10 +310,15 @@ pub fn items(dev: &TestDevice) -> BTreeMap<Key, (u64, Vec<u8>)> {
     let sb = read_super(&**boxed).unwrap();
     let cache = BlockCache::new(boxed.clone(), FSID, sb.geometry, 512).unwrap();
     let roots = read_roots(&**boxed, &cache, &sb.geometry).unwrap();
+    items_of(&cache, &roots)
+}
+
+/// All items that a reader with these roots sees.
+pub fn items_of(cache: &BlockCache, roots: &Roots) -> BTreeMap<Key, (u64, Vec<u8>)> {
     let mut found = BTreeMap::new();
     let mut from = Some(Key::MIN);
     while let Some(key) = from {
-        let range = read_range(&cache, &roots.forest, key, Key::MIN, Key::MAX).unwrap();
+        let range = read_range(cache, &roots.forest, key, Key::MIN, Key::MAX).unwrap();
         for item in &range.items {
             found.insert(item.key, (item.version, item.value.to_vec()));
         }

@@ -69,6 +69,19 @@ impl ReplyBuf {
     }
 }
 
+/// The message that answers `unique` with bytes written.
+pub(crate) fn small_message(
+    unique: u64,
+    written: &abi::WriteOut,
+) -> [u8; HEADER + size_of::<abi::WriteOut>()] {
+    let mut message = [0; HEADER + size_of::<abi::WriteOut>()];
+    let header = abi::OutHeader { len: message.len() as u32, error: 0, unique };
+    let (front, body) = message.split_at_mut(HEADER);
+    front.copy_from_slice(header.as_bytes());
+    body.copy_from_slice(written.as_bytes());
+    message
+}
+
 /// Attributes as the kernel wants them.
 fn attr_body(attr: &Attr) -> abi::AttrOutBody {
     abi::AttrOutBody {

@@ -33,6 +33,7 @@ use crate::fuse::interrupt::{Interrupt, Interrupts};
 use crate::fuse::protocol::flags::InitFlags;
 use crate::fuse::protocol::reply::ReplyBuf;
 use crate::fuse::protocol::request::{Operation, ProtocolError, decode_header, decode_operation};
+use crate::fuse::protocol::{abi, reply};
 use crate::fuse::types::{LockType, Result as Answer};
 
 /// How often DESTROY looks whether the other threads are done.
@@ -290,6 +291,7 @@ impl<'a> Pool<'a> {
             // It was read just before.
             self.interrupts.raise(header.unique);
         }
+        let mut early = Early { device, unique: header.unique, wanted: header.has_reply(), sent: false };
         let answer = match operation {
             None => Err(Errno::NOLCK),
             Some(Ok(Operation::Destroy)) => {
@@ -310,7 +312,8 @@ impl<'a> Pool<'a> {
                     pid: header.pid,
                     interrupt,
                 };
-                let call = || dispatch(self.fs, &ctx, header.nodeid, operation, reply);
+                let mut early = |written| early.send(&written);
+                let call = || dispatch(self.fs, &ctx, header.nodeid, operation, reply, &mut early);
                 catch_unwind(AssertUnwindSafe(call)).unwrap_or(Err(Errno::IO))
             }
             Some(Err(error)) => {
@@ -319,7 +322,7 @@ impl<'a> Pool<'a> {
             }
         };
         drop(lock_waiter);
-        if header.has_reply() {
+        if header.has_reply() && !early.sent {
             send(device, reply, header.unique, answer);
         }
         self.interrupts.end(interrupt);
@@ -341,6 +344,25 @@ struct LockWaiter<'p, 'a>(&'p Pool<'a>);
 impl Drop for LockWaiter<'_, '_> {
     fn drop(&mut self) {
         self.0.lock().lock_waiters -= 1;
+    }
+}
+
+/// The answer to a write that goes on.
+struct Early<'a> {
+    device: &'a Device,
+    unique: u64,
+    wanted: bool,
+    sent: bool,
+}
+
+impl Early<'_> {
+    /// Sends it, once.
+    fn send(&mut self, written: &abi::WriteOut) {
+        if self.wanted && !self.sent {
+            self.sent = true;
+            // When the mount is gone, the next read says so, and nobody waits.
+            let _ = self.device.write(&reply::small_message(self.unique, written));
+        }
     }
 }
 
