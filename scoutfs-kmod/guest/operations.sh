@@ -129,4 +129,10 @@ sync
 echo 2 > /proc/sys/vm/drop_caches
 diff -r "$source" tree
 df . | tail -1
+
+echo "what the kernel tells of the mount"
+folder=$(echo /sys/fs/scoutfs/*)
+same "${folder##*/}" "$(cat "$folder/fsid").$(cat "$folder/rid")" "the folder's name"
+[ "$(awk '$1 == "op_create" { print $2 }' "$folder/counters")" -ge 500 ] || fail "too few creates were counted"
+[ "$(cat "$folder/lease_ms")" -gt 0 ] || fail "no lease"
 echo "all done"

@@ -22,9 +22,19 @@ int scoutfs_current_umask(void)
 	return current_umask();
 }
 
+bool scoutfs_signal_pending(void)
+{
+	return signal_pending(current);
+}
+
 bool scoutfs_inode_is_new(struct inode *inode)
 {
 	return inode_state_read_once(inode) & I_NEW;
+}
+
+bool scoutfs_dentry_in_lookup(struct dentry *dentry)
+{
+	return d_in_lookup(dentry);
 }
 
 void scoutfs_mapping_set_large_folios(struct address_space *mapping)
@@ -47,6 +57,89 @@ void scoutfs_sb_end_pagefault(struct super_block *sb)
 	sb_end_pagefault(sb);
 }
 
+/* Neither new nor being freed. */
+bool scoutfs_inode_is_in_use(struct inode *inode)
+{
+	guard(spinlock)(&inode->i_lock);
+	return !(inode_state_read(inode) & (I_NEW | I_FREEING | I_WILL_FREE));
+}
+
+/* In vfs/handles.rs. */
+int scoutfs_encode_fh(struct inode *inode, __u32 *fh, int *max_len, struct inode *parent);
+struct dentry *scoutfs_fh_to_dentry(struct super_block *sb, struct fid *fid, int fh_len, int fh_type);
+struct dentry *scoutfs_fh_to_parent(struct super_block *sb, struct fid *fid, int fh_len, int fh_type);
+struct dentry *scoutfs_get_parent(struct dentry *child);
+
+static const struct export_operations scoutfs_export_operations = {
+	.encode_fh = scoutfs_encode_fh,
+	.fh_to_dentry = scoutfs_fh_to_dentry,
+	.fh_to_parent = scoutfs_fh_to_parent,
+	.get_parent = scoutfs_get_parent,
+};
+
+void scoutfs_set_export_operations(struct super_block *sb)
+{
+	sb->s_export_op = &scoutfs_export_operations;
+}
+
+struct scoutfs_file_lock scoutfs_file_lock(const struct file_lock *lock)
+{
+	return (struct scoutfs_file_lock) {
+		.owner = lock->c.flc_owner,
+		.start = lock->fl_start,
+		.end = lock->fl_end,
+		.flags = lock->c.flc_flags,
+		.pid = lock->c.flc_pid,
+		.type = lock->c.flc_type,
+	};
+}
+
+void scoutfs_set_file_lock(struct file_lock *lock, const struct scoutfs_file_lock *to)
+{
+	lock->fl_start = to->start;
+	lock->fl_end = to->end;
+	lock->c.flc_pid = to->pid;
+	lock->c.flc_type = to->type;
+}
+
+struct net *scoutfs_get_net(struct net *net)
+{
+	return get_net(net);
+}
+
+void scoutfs_put_net(struct net *net)
+{
+	put_net(net);
+}
+
+int scoutfs_socket_create(struct net *net, int family, struct socket **sock)
+{
+	return sock_create_kern(net, family, SOCK_STREAM, IPPROTO_TCP, sock);
+}
+
+void scoutfs_socket_tune(struct socket *sock, int idle_secs, int interval_secs, int probes, int user_timeout_ms)
+{
+	sock->sk->sk_allocation = GFP_NOFS;
+	sock->sk->sk_use_task_frag = false;
+	tcp_sock_set_nodelay(sock->sk);
+	tcp_sock_set_keepidle(sock->sk, idle_secs);
+	tcp_sock_set_keepintvl(sock->sk, interval_secs);
+	tcp_sock_set_keepcnt(sock->sk, probes);
+	tcp_sock_set_user_timeout(sock->sk, user_timeout_ms);
+	sock_set_keepalive(sock->sk);
+}
+
+void scoutfs_socket_reuse_address(struct socket *sock)
+{
+	sock_set_reuseaddr(sock->sk);
+}
+
+/* 0: none. */
+void scoutfs_socket_send_timeout(struct socket *sock, unsigned int ms)
+{
+	sock->sk->sk_sndtimeo = ms ? msecs_to_jiffies(ms) : MAX_SCHEDULE_TIMEOUT;
+}
+
 struct page *scoutfs_virt_to_page(const void *address)
 {
 	return virt_to_page(address);
@@ -60,6 +153,11 @@ loff_t scoutfs_bdev_bytes(struct block_device *bdev)
 bool scoutfs_bdev_read_only(struct block_device *bdev)
 {
 	return bdev_read_only(bdev);
+}
+
+fgf_t scoutfs_fgp_write(size_t bytes)
+{
+	return FGP_LOCK | FGP_CREAT | FGP_ACCESSED | fgf_set_order(bytes);
 }
 
 void *scoutfs_folio_address(struct folio *folio)

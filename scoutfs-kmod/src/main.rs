@@ -32,6 +32,27 @@ module! {
     alias: ["fs-scoutfs"],
 }
 
+/// `modinfo` shows which volumes this module can mount.
+#[link_section = ".modinfo"]
+#[used]
+static FORMAT: [u8; 24] = format_info();
+
+/// `format=`, the hash in hexadecimal, and the zero that ends an entry.
+const fn format_info() -> [u8; 24] {
+    let name = b"format=";
+    let mut text = [0; 24];
+    let mut at = 0;
+    while at < 23 {
+        text[at] = if at < name.len() {
+            name[at]
+        } else {
+            b"0123456789abcdef"[(scoutfs_format::FORMAT_HASH >> (4 * (22 - at)) & 0xf) as usize]
+        };
+        at += 1;
+    }
+    text
+}
+
 /// The loaded module: its filesystem type is registered as long as it lives.
 struct Scoutfs {
     _registration: vfs::Registration,

@@ -220,6 +220,7 @@ fn still_counts(state: &SlotState, member: &MemberItem) -> bool {
 
 /// What came in a slot's ring after a state that is known, read with few frames. None when nothing was found there: then the whole
 /// ring tells.
+#[inline(never)]
 fn follow_ring(
     dev: &dyn BlockDevice,
     geometry: &Geometry,

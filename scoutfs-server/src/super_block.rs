@@ -240,6 +240,7 @@ pub fn write_super(dev: &dyn BlockDevice, voter: u32, sb: &mut SuperBlock) -> Re
 }
 
 /// As [`write_super`], for a slot in which `newest_copy` may be newer than the other: that one is written last.
+#[inline(never)]
 pub fn write_super_after(
     dev: &dyn BlockDevice,
     voter: u32,

@@ -196,7 +196,7 @@ impl Rig {
         }
         server.commit().unwrap();
         while server.poll_message().is_some() {}
-        Rig { server, cache }
+        Rig { server: *server, cache }
     }
 }
 

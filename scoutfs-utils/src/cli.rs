@@ -141,7 +141,7 @@ was fenced gets EIO from all that it does with its files. A lock that a process 
 pub struct Mount {
     /// Mount options, separated by commas: server_addr=IP[:PORT] lets this node run the server; fence=PROGRAM is its fence agent;
     /// noacl switches POSIX access control lists off; log=FILE (an absolute path) takes the log of a mount in the background, which
-    /// else goes to syslog; ro, rw, noatime and others of mount(8) are passed on.
+    /// else goes to syslog; fuse mounts by FUSE, also where the kernel has scoutfs, as fence, log and -f do; ro, rw, noatime and others of mount(8) are passed on.
     #[arg(short = 'o', long = "options", value_name = "OPTIONS")]
     pub options: Vec<String>,
     /// Stay in the foreground and log to the terminal.

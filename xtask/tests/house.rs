@@ -291,8 +291,15 @@ fn the_core_links_into_a_freestanding_library() {
         // Mangled names hold the length of the crate's name before it.
         assert!(!symbol.contains("_3std"), "a symbol of std: {symbol}");
     }
-    let dump = Command::new("objdump").args(["-d", "--no-show-raw-insn"]).arg(&object).output().unwrap();
+    let dump = Command::new("objdump").args(["-dC", "--no-show-raw-insn"]).arg(&object).output().unwrap();
+    let (mut function, mut frames) = ("", 0);
     for line in String::from_utf8_lossy(&dump.stdout).lines() {
+        if let Some(name) = line.strip_suffix(">:") {
+            function = name;
+        } else if let Some(bytes) = frame(line) {
+            assert!(bytes <= LARGEST_FRAME, "{bytes} bytes of stack in {function}");
+            frames += 1;
+        }
         let mnemonic = line.split('\t').nth(1).unwrap_or("").split_whitespace().next().unwrap_or("");
         let float = [
             "addss", "addsd", "subss", "subsd", "mulss", "mulsd", "divss", "divsd", "cvtsi2s", "cvttsd",
@@ -300,6 +307,18 @@ fn the_core_links_into_a_freestanding_library() {
         ];
         assert!(!float.iter().any(|f| mnemonic.starts_with(f)), "floating point arithmetic: {line}");
     }
+    assert!(frames > 100 || !cfg!(target_arch = "x86_64"), "only {frames} frames were found");
+}
+
+/// Bytes that a function of the core may take of a kernel's stack of 16 KiB. The kernel's own flags give other frames, and `cargo xtask
+/// kernel build` allows less; this is looked at everywhere.
+const LARGEST_FRAME: u64 = 2304;
+
+/// What an instruction of x86-64 reserves on the stack.
+fn frame(line: &str) -> Option<u64> {
+    let (_, amount) = line.split_once("sub ")?;
+    let hex = amount.trim().strip_suffix(",%rsp")?.strip_prefix("$0x")?;
+    u64::from_str_radix(hex, 16).ok()
 }
 
 /// Invariant 55: a structure has a named field wherever its fields leave room (a test of the format), and whoever fills one

@@ -21,6 +21,7 @@ pub(crate) fn parent_of(dir: &Inode) -> u64 {
 
 impl Fs {
     /// Reads a directory's inode.
+    #[inline(never)]
     pub(crate) fn load_dir(&self, locks: &Locks<'_>, ino: u64) -> Result<Inode> {
         let inode = self.load(locks, ino)?;
         if inode.is_dir() { Ok(inode) } else { Err(Error::NotDirectory) }
@@ -65,6 +66,7 @@ impl Fs {
     }
 
     /// Reads the inode that an entry of `dir` names: it must be there.
+    #[inline(never)]
     pub(crate) fn entry_inode(&self, locks: &Locks<'_>, dir: u64, ino: u64) -> Result<Inode> {
         Inode::load(locks, ino)?
             .ok_or(Error::Corrupt { ino: dir, what: "an entry names an inode that is not there" })

@@ -157,6 +157,7 @@ impl Fs {
     }
 
     /// The entries of a directory from `pos` on, up to [`BATCH`].
+    #[inline(never)]
     fn gather(&self, locks: &Locks<'_>, dir: &Inode, pos: u64) -> Result<Batch> {
         let mut batch = Batch::new();
         if pos == 0 {

@@ -80,6 +80,7 @@ impl Fs {
     }
 
     /// Returns whether that was the last link.
+    #[inline(never)]
     fn remove_entry(
         &self,
         locks: &Locks<'_>,

@@ -98,6 +98,7 @@ impl Inode {
     }
 
     /// Reads an inode. `None` if there is none of this number.
+    #[inline(never)]
     pub fn load(locks: &Locks<'_>, ino: u64) -> Result<Option<Inode>> {
         let mut spot = Spot::default();
         let item =

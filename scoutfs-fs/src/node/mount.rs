@@ -197,6 +197,7 @@ impl Mount {
     }
 
     /// Joins whoever leads.
+    #[inline(never)]
     fn finish(
         node: Node,
         base: Base,
@@ -230,7 +231,7 @@ impl Mount {
         if let Some(voter) = &running.voter {
             voter.on_lost(&store);
         }
-        let fs = Arc::new(Fs::new(store.clone(), options.acl))?;
+        let fs = new_fs(&store, options)?;
         let mount = Mount { fs, store, running: Mutex::new(running) };
         let revoker = start_revoker(&mount.fs)?;
         mount.running.lock().revoker = Some(revoker);
@@ -392,6 +393,7 @@ struct Base {
 }
 
 impl Node {
+    #[inline(never)]
     fn new(device: Arc<Box<dyn BlockDevice>>, options: &MountOptions) -> Result<Node> {
         if options.server_addr.is_some_and(|address| address.port() == 0) {
             return Err(Error::Invalid("the server address has no port"));
@@ -415,6 +417,7 @@ impl Node {
         })
     }
 
+    #[inline(never)]
     fn base(&self, options: &MountOptions) -> Result<Base> {
         let device: Box<dyn BlockDevice> = try_box(RetryDevice::new(self.device.clone()))?;
         let device = Arc::new(device)?;
@@ -438,7 +441,7 @@ impl Node {
 /// What the server gave a mount that joins, and what it read then.
 struct Joined {
     identity: Identity,
-    log: Slot,
+    log: Box<Slot>,
     commit_nr: u64,
     roots: RootsCell,
     tuning: Tuning,
@@ -492,10 +495,10 @@ impl Joined {
         let ring = RingWriter::open(&ring, owner)?;
         let commit_nr = ring.commit_nr();
 
-        let roots = read_roots(&**base.device, &base.cache, &geometry)?;
-        let roots = RootsCell::new(roots.forest_without(Some(slot))?)?;
+        let roots = first_roots(base, &geometry, slot)?;
         let tuning = Tuning::for_volume(&geometry);
-        let log = Slot::new(identity, ring, reply.merged_through.get(), seq, tuning.max_log_bytes)?;
+        let merged_through = reply.merged_through.get();
+        let log = boxed(|| Slot::new(identity, ring, merged_through, seq, tuning.max_log_bytes))?;
         Ok(Joined { identity, log, commit_nr, roots, tuning, seq, reply, asked })
     }
 
@@ -511,16 +514,15 @@ impl Joined {
         options: &MountOptions,
     ) -> Result<Arc<Store>> {
         let Joined { identity, log, commit_nr, roots, tuning, seq, reply, asked } = self;
-        let mut space = MountSpace::new(geometry, reply.down_given.get(), reply.up_taken.get());
-        space.set_reserve_blocks(reply.reserve_blocks.get());
-        let space = SpaceCell::new(space)?;
+        let space = new_space(geometry, &reply)?;
+        let limits = Limits { page_bytes: 16 << 10, cache_bytes: options.item_cache_bytes };
         Ok(Arc::new(Store {
-            reader: Reader::new(base.device, base.cache, geometry, identity.slot, roots),
-            items: ItemCache::new(Limits { page_bytes: 16 << 10, cache_bytes: options.item_cache_bytes }),
-            trans: Trans::new(seq),
+            reader: boxed(|| Ok(Reader::new(base.device, base.cache, geometry, identity.slot, roots)))?,
+            items: boxed(|| Ok(ItemCache::new(limits)))?,
+            trans: boxed(|| Ok(Trans::new(seq)))?,
             space,
-            lock_table: LockTable::new(),
-            file_locks: FileLocks::new(),
+            lock_table: boxed(|| Ok(LockTable::new()))?,
+            file_locks: boxed(|| Ok(FileLocks::new()))?,
             opens: OpenInodes::new(),
             news: News::new(),
             client,
@@ -533,12 +535,41 @@ impl Joined {
             tuning,
             data_written: AtomicBool::new(false),
             commit_nr: AtomicU64::new(commit_nr),
-            numbers: Numbers::new(reply.down_given.get(), reply.lease_ms.get(), asked, leadership),
+            numbers: boxed(|| {
+                Ok(Numbers::new(reply.down_given.get(), reply.lease_ms.get(), asked, leadership))
+            })?,
             inode_delta: Mutex::new(0),
             read_only: options.read_only,
             counters,
         })?)
     }
+}
+
+/// Makes a large value, in a frame of its own.
+#[inline(never)]
+fn boxed<T>(make: impl FnOnce() -> Result<T>) -> Result<Box<T>> {
+    Ok(try_box(make()?)?)
+}
+
+/// What others have on the volume, in a frame of its own.
+#[inline(never)]
+fn first_roots(base: &Base, geometry: &Geometry, own_slot: u32) -> Result<RootsCell> {
+    let roots = read_roots(&**base.device, &base.cache, geometry)?;
+    RootsCell::new(roots.forest_without(Some(own_slot))?)
+}
+
+/// The space that a mount begins with, in a frame of its own.
+#[inline(never)]
+fn new_space(geometry: Geometry, reply: &JoinReply) -> Result<SpaceCell> {
+    let mut space = MountSpace::new(geometry, reply.down_given.get(), reply.up_taken.get());
+    space.set_reserve_blocks(reply.reserve_blocks.get());
+    SpaceCell::new(space)
+}
+
+/// The filesystem over a store, in a frame of its own.
+#[inline(never)]
+fn new_fs(store: &Arc<Store>, options: &MountOptions) -> Result<Arc<Fs>> {
+    Ok(Arc::new(Fs::new(store.clone(), options.acl))?)
 }
 
 /// The first record, the first space, what is told of space while there is no server, and the worker.

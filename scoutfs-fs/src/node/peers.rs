@@ -3,7 +3,7 @@
 //!
 //! Owned by the server's thread, no locks.
 
-use scoutfs_env::{Arc, OrdMap, Vec};
+use scoutfs_env::{Arc, Box, OrdMap, Vec, try_box};
 use scoutfs_format::msg::{MSG_RESPONSE, MessageHeader, STATUS_INVALID, STATUS_NOT_MEMBER};
 use scoutfs_net::connection::{Connection, ConnectionError, Event, GreetingError, Hello, RequestId, refuse};
 use scoutfs_net::frame::{Frame, FrameError};
@@ -20,7 +20,7 @@ pub(super) struct Peers {
 }
 
 struct Peer {
-    connection: Connection,
+    connection: Box<Connection>,
     socket: Option<Arc<Socket>>,
     /// Requests of the mount that are not answered, by their id.
     asked: OrdMap<u64, RequestId>,
@@ -40,6 +40,7 @@ impl Peers {
     }
 
     /// Takes an input. Gives what is for the server; the payload is the input's.
+    #[inline(never)]
     pub fn handle(&mut self, input: &Input) -> Option<Incoming> {
         match input {
             Input::Opened { socket, hello } => {
@@ -86,6 +87,7 @@ impl Peers {
         }
     }
 
+    #[inline(never)]
     fn open(&mut self, socket: &Arc<Socket>, hello: &Hello) {
         let opened = self.try_open(socket, hello);
         let Err(e) = opened else { return };
@@ -105,7 +107,7 @@ impl Peers {
 
     fn try_open(&mut self, socket: &Arc<Socket>, hello: &Hello) -> Result<(), ConnectionError> {
         if self.peers.get(&hello.rid).is_none() {
-            let connection = Connection::server(self.fsid, self.term);
+            let connection = try_box(Connection::server(self.fsid, self.term))?;
             self.peers.insert(hello.rid, Peer { connection, socket: None, asked: OrdMap::new() })?;
         }
         let Some(peer) = self.peers.get_mut(&hello.rid) else { return Ok(()) };
@@ -148,6 +150,7 @@ impl Peers {
     }
 
     /// Gives the sockets what is to be sent.
+    #[inline(never)]
     pub fn transmit(&mut self) -> Result<(), FrameError> {
         let mut out = Vec::new();
         for peer in self.peers.values_mut() {

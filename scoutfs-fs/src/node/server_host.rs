@@ -107,7 +107,7 @@ impl Door {
 impl ServerHost {
     /// Starts the threads.
     pub fn start(
-        server: Server,
+        mut server: Box<Server>,
         cache: Arc<BlockCache>,
         leadership: Arc<Leadership>,
         counters: Arc<Counters>,
@@ -131,7 +131,7 @@ impl ServerHost {
             let mut peers = Peers::new(for_server.identity.fsid, for_server.identity.term);
             let oracle = oracle.as_ref();
             let stopped = memory::patiently(MEMORY_LIMIT, || {
-                serve(server, &mut peers, &for_server, &leadership, oracle)
+                serve(&mut server, &mut peers, &for_server, &leadership, oracle)
             });
             for_server.inbox.close();
             for_server.stop_merger();
@@ -188,7 +188,7 @@ impl Drop for ServerHost {
 /// False when it ends otherwise than by being stopped: leadership is lost, or the server has failed. Nothing is answered then: mounts ask
 /// the next server again, which goes on with what is durable.
 fn serve(
-    mut server: Server,
+    server: &mut Server,
     peers: &mut Peers,
     shared: &Shared,
     leadership: &Leadership,
@@ -206,7 +206,7 @@ fn serve(
             server.next_wakeup(now).saturating_duration_since(now).min(LONGEST_WAIT)
         };
         let inputs = shared.inbox.take(wait);
-        if !may_act(&mut server, shared, leadership) {
+        if !may_act(server, shared, leadership) {
             inputs.iter().for_each(Input::is_lost);
             return false;
         }
@@ -247,7 +247,7 @@ fn serve(
             scoutfs_env::error!("the server of this node has failed: another is to lead");
             return false;
         }
-        if !may_act(&mut server, shared, leadership) {
+        if !may_act(server, shared, leadership) {
             return false;
         }
         let mut merge = shared.merge.lock();

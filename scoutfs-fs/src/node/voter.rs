@@ -14,7 +14,7 @@ use scoutfs_env::device::{BlockDevice, IoError};
 use scoutfs_env::sync::{Condvar, Mutex};
 use scoutfs_env::thread::{self, JoinHandle};
 use scoutfs_env::time::{self, Mono};
-use scoutfs_env::{Arc, Box, IoBuf, Vec};
+use scoutfs_env::{Arc, Box, IoBuf, Vec, try_box};
 use scoutfs_format::SECTOR_SIZE;
 use scoutfs_format::geometry::Geometry;
 use scoutfs_format::voter::ProcessId;
@@ -201,13 +201,14 @@ impl Failures {
 }
 
 impl Runner {
+    #[inline(never)]
     fn new(
         device: &Arc<Box<dyn BlockDevice>>,
         fsid: u64,
         geometry: Geometry,
         config: Config,
         super_term: u64,
-    ) -> Result<Runner> {
+    ) -> Result<Box<Runner>> {
         let mut machine = Voter::new(config).map_err(|e| match e {
             ConfigError::NoMemory(_) => Error::NoMemory,
             ConfigError::Timing(_) => Error::Invalid("times of an election that do not go together"),
@@ -217,7 +218,7 @@ impl Runner {
         let nr_voters = geometry.nr_voters() as usize;
         let mut blocks = Vec::new();
         blocks.resize(nr_voters, None)?;
-        Ok(Runner {
+        let runner = try_box(Runner {
             machine,
             device: device.clone(),
             fsid,
@@ -228,7 +229,8 @@ impl Runner {
             unreadable: 0,
             reads: Failures::default(),
             writes: Failures::default(),
-        })
+        })?;
+        Ok(runner)
     }
 
     /// Does one piece of work that the machine wants, or sleeps. Gives what the node must know.
@@ -341,6 +343,7 @@ impl Runner {
 impl VoterHost {
     /// Claims a voter slot and waits until this node leads. Says in the log what it waits for. Fails when the device has done
     /// nothing but fail for the dead time.
+    #[inline(never)]
     pub fn elect(
         device: &Arc<Box<dyn BlockDevice>>,
         fsid: u64,
@@ -392,6 +395,7 @@ impl VoterHost {
     }
 
     /// Claims a voter slot, votes and stands from now on, in a thread of its own. [`VoterHost::ranks`] tells what comes of it.
+    #[inline(never)]
     pub fn start(
         device: &Arc<Box<dyn BlockDevice>>,
         fsid: u64,
@@ -460,7 +464,7 @@ impl Drop for VoterHost {
 ///
 /// The slot of a mount that has failed is left as well, so that somebody else can have it, and lead: when nothing is written as the
 /// leader any more, and after it has voted for another leader if it was one.
-fn beat(mut runner: Runner, shared: &Shared, patience: Duration, oracle: Option<&dyn DeathOracle>) {
+fn beat(mut runner: Box<Runner>, shared: &Shared, patience: Duration, oracle: Option<&dyn DeathOracle>) {
     let ranks = &shared.ranks;
     let mut left_by = None;
     let mut slot = None;

@@ -51,6 +51,7 @@ impl<'a> Locks<'a> {
         Ok(locks)
     }
 
+    #[inline(never)]
     pub(super) fn acquire(store: &'a Store, rename: bool, inos: &[(u64, LockMode)]) -> Result<Self> {
         let mut want: Vec<(LockName, LockMode)> = Vec::with_capacity(inos.len() + 1)?;
         for &(ino, mode) in inos {
@@ -96,7 +97,7 @@ impl<'a> Locks<'a> {
     }
 
     pub(super) fn items(&self) -> (&'a ItemCache, &'a dyn ItemReader) {
-        (&self.store.items, &self.store.reader)
+        (&self.store.items, &*self.store.reader)
     }
 
     /// Range of the held lock that covers a key.

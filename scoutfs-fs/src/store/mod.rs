@@ -57,10 +57,10 @@ mod trans;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 
-use scoutfs_env::Arc;
 use scoutfs_env::device::BlockDevice;
 use scoutfs_env::sync::Mutex;
 use scoutfs_env::time::{self, Timespec};
+use scoutfs_env::{Arc, Box};
 use scoutfs_format::geometry::Geometry;
 use scoutfs_item::ItemCache;
 
@@ -108,19 +108,20 @@ impl Tuning {
 
 /// One mounted node, as operations see it.
 pub struct Store {
-    pub(crate) reader: Reader,
-    pub(crate) items: ItemCache,
-    pub(crate) trans: Trans,
+    // Boxes where it is large: on a kernel's stack there is no room for all of it.
+    pub(crate) reader: Box<Reader>,
+    pub(crate) items: Box<ItemCache>,
+    pub(crate) trans: Box<Trans>,
     pub(crate) space: SpaceCell,
-    pub(crate) lock_table: LockTable,
-    pub(crate) file_locks: FileLocks,
+    pub(crate) lock_table: Box<LockTable>,
+    pub(crate) file_locks: Box<FileLocks>,
     pub(crate) opens: OpenInodes,
     pub(crate) client: Arc<Client>,
     pub(crate) worker: Worker,
     /// What others have committed.
     pub(crate) news: News,
     /// The commit lock, and what it protects.
-    pub(crate) slot: Mutex<Slot>,
+    pub(crate) slot: Mutex<Box<Slot>>,
     /// A closed transaction waits in the slot, because there was no memory to commit it.
     pub(crate) commit_waits: AtomicBool,
     pub(crate) identity: Identity,
@@ -135,7 +136,7 @@ pub struct Store {
     /// Number of the newest durable record.
     pub(crate) commit_nr: AtomicU64,
     /// The seq for the next transaction and the inode numbers that were fetched ahead.
-    pub(crate) numbers: Numbers,
+    pub(crate) numbers: Box<Numbers>,
     /// Inodes made less deleted by this mount.
     pub(crate) inode_delta: Mutex<i64>,
     pub(crate) read_only: bool,

@@ -290,6 +290,7 @@ impl Slot {
     /// After an error it is not durable, and blocks that were written for it are free again: it can be written again. An error
     /// of the device is tried again here. It is final when a record is concerned: nothing may follow a record that may
     /// or may not be there.
+    #[inline(never)]
     pub fn write(
         &mut self,
         device: &dyn BlockDevice,
@@ -339,6 +340,7 @@ impl Slot {
     }
 
     /// The transaction in one record; false when it does not fit.
+    #[inline(never)]
     fn write_inline(
         &mut self,
         device: &dyn BlockDevice,
@@ -379,6 +381,7 @@ impl Slot {
     }
 
     /// Puts all items that are in no tree yet into a log tree, and makes the record that names it.
+    #[inline(never)]
     fn build_checkpoint(
         &self,
         cache: &BlockCache,
@@ -480,6 +483,7 @@ impl Slot {
     }
 
     /// Makes a checkpoint durable and goes on from it.
+    #[inline(never)]
     fn write_checkpoint(
         &mut self,
         device: &dyn BlockDevice,

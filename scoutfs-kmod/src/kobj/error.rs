@@ -19,6 +19,9 @@ impl Errno {
     pub(crate) const INVAL: Errno = Errno(22);
     pub(crate) const NODATA: Errno = Errno(61);
     pub(crate) const OPNOTSUPP: Errno = Errno(95);
+    pub(crate) const STALE: Errno = Errno(116);
+    /// The kernel's own: a signal ended the system call, which may be made again.
+    pub(crate) const RESTARTSYS: Errno = Errno(512);
 
     /// As callbacks return it.
     pub(crate) fn negative(self) -> c_int {

@@ -40,18 +40,18 @@ impl LockedFolio {
         Some(LockedFolio { folio: check_pointer(folio).ok()?, owned: true })
     }
 
-    /// The folio of a page index, new if it is not in the cache.
+    /// The folio of a page index, new if it is not in the cache, and then large if so many bytes are to be written from there on.
     ///
     /// # Safety
     ///
     /// The mapping is alive.
-    pub(crate) unsafe fn make(mapping: *mut bindings::address_space, index: u64) -> Result<Self> {
+    pub(crate) unsafe fn make(mapping: *mut bindings::address_space, index: u64, bytes: u64) -> Result<Self> {
         // SAFETY: by the contract.
         let folio = unsafe {
             bindings::__filemap_get_folio_mpol(
                 mapping,
                 index as usize,
-                ffi::SCOUTFS_FGP_WRITE,
+                ffi::scoutfs_fgp_write(bytes as usize),
                 ffi::SCOUTFS_GFP_PAGE,
                 core::ptr::null_mut(),
             )

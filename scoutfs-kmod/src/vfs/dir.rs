@@ -1,25 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Names: looking up, making, linking, removing, renaming, listing.
 //!
-//! The VFS holds the directories' locks, so what it keeps of names agrees with the core on this mount.
+//! The VFS holds the directories' locks, so what it keeps of names agrees with the core on this mount. What other nodes change is seen
+//! because each dentry is looked up again when locks went back since ([`revalidate`]).
 
 use core::ffi::CStr;
 use core::mem::zeroed;
 use core::ptr::null_mut;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use kernel::bindings;
 use kernel::ffi::{c_char, c_int, c_uint};
 use scoutfs_fs::dir::{NewInode, RenameFlags};
 use scoutfs_fs::inode::Attr;
-use scoutfs_fs::Fs;
+use scoutfs_fs::{Error, Fs};
 
-use super::{inode, with, xattr};
+use super::{inode, volume, with, xattr};
 use crate::ffi;
-use crate::kobj::error::{check, code, Errno, Result};
+use crate::kobj::error::{check, code, errno_of, Errno, Result};
 use crate::kobj::folio::{offset, position};
 
 pub(super) static INODE_OPS: bindings::inode_operations = bindings::inode_operations {
     lookup: Some(lookup),
+    atomic_open: Some(atomic_open),
+    permission: Some(inode::permission),
     create: Some(create),
     link: Some(link),
     unlink: Some(unlink),
@@ -38,6 +42,12 @@ pub(super) static INODE_OPS: bindings::inode_operations = bindings::inode_operat
     ..unsafe { zeroed() }
 };
 
+pub(super) static DENTRY_OPS: bindings::dentry_operations = bindings::dentry_operations {
+    d_revalidate: Some(revalidate),
+    // SAFETY: every member is an option of a function.
+    ..unsafe { zeroed() }
+};
+
 pub(super) static FILE_OPS: super::Table<bindings::file_operations> =
     super::Table(bindings::file_operations {
         llseek: Some(bindings::generic_file_llseek),
@@ -46,6 +56,9 @@ pub(super) static FILE_OPS: super::Table<bindings::file_operations> =
         open: Some(super::file::open),
         release: Some(super::file::release),
         fsync: Some(super::file::fsync_dir),
+        lock: Some(super::locks::lock),
+        flock: Some(super::locks::flock),
+        flush: Some(super::locks::flush),
         unlocked_ioctl: Some(super::ioctl::ioctl),
         compat_ioctl: bindings::compat_ptr_ioctl,
         // SAFETY: every member is an option of a function, a pointer or a number.
@@ -59,9 +72,18 @@ pub(super) static FILE_OPS: super::Table<bindings::file_operations> =
 /// The dentry is alive, and its directory locked.
 unsafe fn name<'a>(dentry: *mut bindings::dentry) -> &'a [u8] {
     // SAFETY: by the contract the name does not change.
+    unsafe { text_of(&raw const (*dentry).__bindgen_anon_1.d_name) }
+}
+
+/// The bytes of a name.
+///
+/// # Safety
+///
+/// It is valid and does not change.
+unsafe fn text_of<'a>(name: *const bindings::qstr) -> &'a [u8] {
+    // SAFETY: by the contract.
     unsafe {
-        let name = &(*dentry).__bindgen_anon_1.d_name;
-        core::slice::from_raw_parts(name.name, name.__bindgen_anon_1.__bindgen_anon_1.len as usize)
+        core::slice::from_raw_parts((*name).name, (*name).__bindgen_anon_1.__bindgen_anon_1.len as usize)
     }
 }
 
@@ -87,11 +109,90 @@ unsafe fn make(
 ) -> Result<()> {
     // SAFETY: by the contract.
     unsafe {
+        let epoch = epoch_of(dir);
         let attr = with(dir, |fs, ino| call(fs, ino, name(dentry)))?;
         inode::refresh(dir);
-        bindings::d_instantiate(dentry, inode::get((*dir).i_sb, &attr)?);
+        bindings::d_instantiate(dentry, inode::get((*dir).i_sb, &attr, epoch)?);
+        note(dentry, epoch);
     }
     Ok(())
+}
+
+/// The caches' epoch, to be read before looking up.
+///
+/// # Safety
+///
+/// The inode is one of ours.
+unsafe fn epoch_of(dir: *mut bindings::inode) -> usize {
+    // SAFETY: by the contract.
+    unsafe { volume((*dir).i_sb) }.caches.epoch()
+}
+
+/// The dentry's inode, or that it has none, was true in this epoch.
+///
+/// # Safety
+///
+/// The dentry is alive.
+unsafe fn note(dentry: *mut bindings::dentry, epoch: usize) {
+    // SAFETY: by the contract; the field is ours. Several may look up at once, each of which saw the truth of its epoch.
+    unsafe { AtomicUsize::from_ptr(&raw mut (*dentry).d_time) }.store(epoch, Ordering::SeqCst);
+}
+
+/// Whether what a dentry says is still so.
+unsafe extern "C" fn revalidate(
+    dir: *mut bindings::inode,
+    name: *const bindings::qstr,
+    dentry: *mut bindings::dentry,
+    flags: c_uint,
+) -> c_int {
+    // SAFETY: the VFS gives a dentry of ours; without references the super block stays until it is through, see `put_super`.
+    unsafe {
+        let volume = volume((*dentry).d_sb);
+        let looked_up = AtomicUsize::from_ptr(&raw mut (*dentry).d_time).load(Ordering::SeqCst);
+        if looked_up == volume.caches.epoch() && !volume.mount.fs().store().lease_left().is_zero() {
+            return 1;
+        }
+        if flags & ffi::SCOUTFS_LOOKUP_RCU != 0 {
+            return Errno::CHILD.negative();
+        }
+        match look_again(dir, text_of(name), dentry) {
+            Ok(same) => same.into(),
+            Err(e) => e.negative(),
+        }
+    }
+}
+
+/// Looks a name up again: whether it still says what the dentry says.
+///
+/// # Safety
+///
+/// As [`revalidate`], with references.
+#[inline(never)]
+unsafe fn look_again(dir: *mut bindings::inode, name: &[u8], dentry: *mut bindings::dentry) -> Result<bool> {
+    // SAFETY: by the contract.
+    unsafe {
+        let epoch = epoch_of(dir);
+        let inode = (*dentry).d_inode;
+        let same = match with(dir, |fs, ino| fs.lookup(ino, name)) {
+            Ok(attr) => {
+                let same = !inode.is_null() && (*inode).i_ino == attr.ino;
+                with(dir, |fs, _| {
+                    fs.forget(attr.ino, 1);
+                    Ok(())
+                })?;
+                if same {
+                    inode::renew(inode)?;
+                }
+                same
+            }
+            Err(Errno::NOENT) => inode.is_null(),
+            Err(e) => return Err(e),
+        };
+        if same {
+            note(dentry, epoch);
+        }
+        Ok(same)
+    }
 }
 
 unsafe extern "C" fn lookup(
@@ -101,15 +202,62 @@ unsafe extern "C" fn lookup(
 ) -> *mut bindings::dentry {
     // SAFETY: the VFS gives a locked directory of ours and a dentry in it.
     unsafe {
+        let epoch = epoch_of(dir);
         let found = match with(dir, |fs, ino| fs.lookup(ino, name(dentry))) {
-            Ok(attr) => match inode::get((*dir).i_sb, &attr) {
+            Ok(attr) => match inode::get((*dir).i_sb, &attr, epoch) {
                 Ok(inode) => inode,
                 Err(e) => return e.pointer(),
             },
             Err(Errno::NOENT) => null_mut(),
             Err(e) => return e.pointer(),
         };
-        bindings::d_splice_alias(found, dentry)
+        note(dentry, epoch);
+        let other = bindings::d_splice_alias(found, dentry);
+        if !other.is_null() && errno_of(other).is_none() {
+            note(other, epoch);
+        }
+        other
+    }
+}
+
+/// Looks a name up and makes a file where there is none; a file that another node makes first is opened, too, unless it was to be new.
+/// The VFS opens it.
+unsafe extern "C" fn atomic_open(
+    dir: *mut bindings::inode,
+    dentry: *mut bindings::dentry,
+    file: *mut bindings::file,
+    flags: c_uint,
+    mode: bindings::umode_t,
+) -> c_int {
+    // SAFETY: the VFS gives a locked directory of ours, a dentry in it, and a new file.
+    unsafe {
+        let mut other = null_mut();
+        if ffi::scoutfs_dentry_in_lookup(dentry) {
+            other = lookup(dir, dentry, 0);
+        }
+        let found = if other.is_null() { dentry } else { other };
+        if errno_of(other).is_none() && flags & bindings::O_CREAT != 0 && (*found).d_inode.is_null() {
+            let new = new_inode(u32::from(mode) & 0o7777 | bindings::S_IFREG, 0);
+            let excl = flags & bindings::O_EXCL != 0;
+            let mut made = true;
+            let done = make(dir, found, |fs, ino, name| match fs.create(ino, name, &new) {
+                Err(Error::Exists) if !excl => {
+                    made = false;
+                    fs.lookup(ino, name)
+                }
+                done => done,
+            });
+            if let Err(e) = done {
+                if !other.is_null() {
+                    bindings::dput(other);
+                }
+                return e.negative();
+            }
+            if made {
+                (*file).f_mode |= ffi::SCOUTFS_FMODE_CREATED;
+            }
+        }
+        bindings::finish_no_open(file, other)
     }
 }
 
@@ -172,8 +320,9 @@ unsafe extern "C" fn tmpfile(
         // SAFETY: the VFS gives a directory of ours and a file whose dentry has no inode.
         unsafe {
             let linkable = (*file).f_flags & bindings::O_EXCL == 0;
+            let epoch = epoch_of(dir);
             let attr = with(dir, |fs, ino| fs.tmpfile(ino, &new, linkable))?;
-            let inode = inode::get((*dir).i_sb, &attr)?;
+            let inode = inode::get((*dir).i_sb, &attr, epoch)?;
             let dentry = (*file).__bindgen_anon_1.f_path.dentry;
             bindings::d_mark_tmpfile(file, inode);
             bindings::d_instantiate(dentry, inode);

@@ -3,10 +3,12 @@
 //!
 //! # Writing
 //!
-//! A write goes through: bytes are copied from the program into memory of ours, the core writes them to the device, and then the pages that
-//! the cache has are brought up to date. Under [`Invalidation`], so that meanwhile no page comes into the cache and none becomes
-//! dirty; those that were dirty in the range are written before. `fsync` then has the core commit. With O_DIRECT the same is done, but
-//! no page is made for what was written.
+//! A write goes through: bytes are copied from the program into memory of ours, the core writes them to the device, and the pages
+//! that the cache has are brought up to date. They are locked before the core is called: so when its cluster lock goes back right
+//! afterwards, who drops pages waits for them. All of it is under [`Invalidation`], so that meanwhile no page comes into the cache and
+//! none becomes dirty; those that were dirty in the range are written before. `fsync` then has the core commit.
+//!
+//! With O_DIRECT, and with O_APPEND, where the core alone knows the place, pages are removed instead.
 //!
 //! # Reading
 //!
@@ -16,10 +18,10 @@ use core::mem::zeroed;
 
 use kernel::bindings;
 use kernel::ffi::{c_int, c_long};
-use scoutfs_env::IoBuf;
+use scoutfs_env::{IoBuf, Vec};
 use scoutfs_fs::data::AllocateMode;
 
-use super::{inode, ioctl, pages, volume, with, Table};
+use super::{inode, ioctl, locks, pages, with, Table};
 use crate::ffi;
 use crate::kobj::error::{check, check_long, code, count, Errno, Result};
 use crate::kobj::folio::{offset, position, InodeLock, Invalidation, LockedFolio, PAGE};
@@ -36,6 +38,9 @@ pub(super) static OPS: Table<bindings::file_operations> = Table(bindings::file_o
     release: Some(release),
     fsync: Some(fsync),
     fallocate: Some(fallocate),
+    lock: Some(locks::lock),
+    flock: Some(locks::flock),
+    flush: Some(locks::flush),
     splice_read: Some(bindings::filemap_splice_read),
     splice_write: Some(bindings::iter_file_splice_write),
     unlocked_ioctl: Some(ioctl::ioctl),
@@ -76,8 +81,9 @@ pub(super) unsafe extern "C" fn release(inode: *mut bindings::inode, file: *mut 
             bindings::filemap_write_and_wait_range((*inode).i_mapping, 0, i64::MAX);
         }
         let released = with(inode, |fs, ino| {
+            let dropped = locks::drop_locks_of(fs, ino, file);
             fs.release(ino, writes);
-            Ok(())
+            dropped
         });
         code(released)
     }
@@ -107,10 +113,13 @@ unsafe extern "C" fn llseek(file: *mut bindings::file, at: i64, whence: c_int) -
     const SEEK_HOLE: c_int = 4;
     // SAFETY: the VFS gives a file of ours.
     unsafe {
+        let inode = (*file).f_inode;
         if whence != SEEK_DATA && whence != SEEK_HOLE {
+            if let Err(e) = inode::renew(inode) {
+                return e.negative().into();
+            }
             return bindings::generic_file_llseek(file, at, whence);
         }
-        let inode = (*file).f_inode;
         let seek = || {
             if at < 0 {
                 return Err(Errno::NXIO);
@@ -134,11 +143,8 @@ unsafe extern "C" fn read_iter(iocb: *mut bindings::kiocb, to: *mut bindings::io
     // SAFETY: the VFS gives a request for a file of ours.
     unsafe {
         let inode = (*(*iocb).ki_filp).f_inode;
-        if volume((*inode).i_sb).mount.fs().store().lease_left().is_zero() {
-            // Nothing is believed that is kept here: the core waits until the lease is back, or fails.
-            if let Err(e) = with(inode, |fs, ino| fs.getattr(ino)) {
-                return e.negative() as isize;
-            }
+        if let Err(e) = inode::renew(inode) {
+            return e.negative() as isize;
         }
         if (*iocb).ki_flags & bindings::IOCB_DIRECT as c_int == 0 {
             return bindings::generic_file_read_iter(iocb, to);
@@ -199,7 +205,7 @@ unsafe extern "C" fn write_iter(iocb: *mut bindings::kiocb, from: *mut bindings:
         let file = (*iocb).ki_filp;
         let inode = (*file).f_inode;
         let lock = InodeLock::enter(inode);
-        let written = write(inode, iocb, from);
+        let written = inode::renew(inode).and_then(|()| write(inode, iocb, from));
         drop(lock);
         written.and_then(|written| {
             if written > 0 && (*iocb).ki_flags & ffi::SCOUTFS_IOCB_DSYNC != 0 {
@@ -229,7 +235,13 @@ unsafe fn write(
             return Ok(0);
         }
         check(bindings::file_remove_privs((*iocb).ki_filp))?;
-        let keep = (*iocb).ki_flags & bindings::IOCB_DIRECT as c_int == 0;
+        let how = if (*iocb).ki_flags & ffi::SCOUTFS_IOCB_APPEND != 0 {
+            Place::End
+        } else if (*iocb).ki_flags & bindings::IOCB_DIRECT as c_int != 0 {
+            Place::PastPages
+        } else {
+            Place::Pages
+        };
         let mut pos = position((*iocb).ki_pos)?;
         let first_skip = (pos % PAGE) as usize;
         let mut buf = IoBuf::zeroed((first_skip + len).min(CHUNK).next_multiple_of(PAGE as usize))?;
@@ -244,7 +256,16 @@ unsafe fn write(
                 result = Err(Errno::FAULT);
                 break;
             }
-            let written = write_through(inode, pos, &buf[skip..skip + copied], keep).unwrap_or_else(|e| {
+            let bytes = &buf[skip..skip + copied];
+            let written = match how {
+                Place::Pages => write_through(inode, pos, bytes),
+                Place::PastPages => write_past(inode, Some(pos), bytes).map(|(_, written)| written),
+                Place::End => write_past(inode, None, bytes).map(|(at, written)| {
+                    pos = at;
+                    written
+                }),
+            };
+            let written = written.unwrap_or_else(|e| {
                 result = Err(e);
                 0
             });
@@ -266,51 +287,136 @@ unsafe fn write(
     }
 }
 
-/// Writes bytes to the device, and to the pages that the cache has; with `keep`, whole pages come into it. Returns how much was
-/// written.
+/// Where a write goes.
+#[derive(Clone, Copy)]
+enum Place {
+    /// To its offset, and into the cache.
+    Pages,
+    /// To its offset.
+    PastPages,
+    /// To the end of the file.
+    End,
+}
+
+/// Writes back what is dirty in a range, and zeros what the cache has behind the end of the file if that moves.
 ///
 /// # Safety
 ///
 /// The inode is one of ours, with a reference, and locked.
-unsafe fn write_through(inode: *mut bindings::inode, pos: u64, bytes: &[u8], keep: bool) -> Result<usize> {
+unsafe fn prepare(
+    inode: *mut bindings::inode,
+    invalidation: &Invalidation,
+    pos: u64,
+    len: usize,
+) -> Result<()> {
     // SAFETY: by the contract.
     unsafe {
-        let mapping = (*inode).i_mapping;
-        let invalidation = Invalidation::enter(mapping);
-        invalidation.write_back(pos, pos.saturating_add(bytes.len() as u64 - 1))?;
+        invalidation.write_back(pos, pos.saturating_add(len as u64 - 1))?;
         let size = inode::size(inode);
         if pos > size {
             invalidation.write_back(size, size)?;
             inode::zero_tail(inode, size);
         }
+    }
+    Ok(())
+}
+
+/// Writes bytes to the device, and to the pages that the cache has; whole pages come into it. Returns how much was written.
+///
+/// # Safety
+///
+/// The inode is one of ours, with a reference, and locked.
+unsafe fn write_through(inode: *mut bindings::inode, pos: u64, bytes: &[u8]) -> Result<usize> {
+    // SAFETY: by the contract.
+    unsafe {
+        let mapping = (*inode).i_mapping;
+        let invalidation = Invalidation::enter(mapping);
+        prepare(inode, &invalidation, pos, bytes.len())?;
+        let folios = lock_folios(mapping, pos, pos + bytes.len() as u64)?;
         let written = with(inode, |fs, ino| fs.write(ino, pos, bytes))?;
         let end = pos + written as u64;
-        let mut at = pos;
-        while at < end {
-            let rest = &bytes[(at - pos) as usize..written];
-            let whole = at % PAGE == 0 && end - at >= PAGE;
-            let folio = if keep && whole {
-                LockedFolio::make(mapping, at / PAGE).ok()
-            } else {
-                LockedFolio::find(mapping, at / PAGE)
-            };
-            let Some(folio) = folio else {
-                at = (at / PAGE + 1) * PAGE;
-                continue;
-            };
-            let covered = at <= folio.pos() && end >= folio.end();
-            if covered || folio.is_uptodate() {
-                folio.copy_in(at, rest);
+        for folio in &folios {
+            let first = pos.max(folio.pos());
+            let covered = first == folio.pos() && end >= folio.end();
+            if first < end && (covered || folio.is_uptodate()) {
+                folio.copy_in(first, &bytes[(first - pos) as usize..written]);
                 if !folio.is_uptodate() {
                     folio.mark_uptodate();
                 }
             }
-            at = folio.end();
         }
-        if end > size {
+        drop(folios);
+        if end > inode::size(inode) {
             inode::set_size(inode, end);
         }
         Ok(written)
+    }
+}
+
+/// Locks the folios of a range that are in the cache, and new ones for whole pages that are not.
+///
+/// # Safety
+///
+/// The mapping is alive, and nobody fills pages of it.
+unsafe fn lock_folios(
+    mapping: *mut bindings::address_space,
+    first: u64,
+    end: u64,
+) -> Result<Vec<LockedFolio>> {
+    let mut folios = Vec::new();
+    let mut at = first;
+    while at < end {
+        let whole = at % PAGE == 0 && end - at >= PAGE;
+        // SAFETY: by the contract.
+        let folio = unsafe {
+            if whole {
+                LockedFolio::make(mapping, at / PAGE, end - at).ok()
+            } else {
+                LockedFolio::find(mapping, at / PAGE)
+            }
+        };
+        at = match folio {
+            Some(folio) => {
+                let next = folio.end();
+                folios.push(folio)?;
+                next
+            }
+            None => (at / PAGE + 1) * PAGE,
+        };
+    }
+    Ok(folios)
+}
+
+/// Writes bytes to the device at an offset or at the end of the file, and removes the pages that the cache has of them. Returns where
+/// they are and how much was written.
+///
+/// # Safety
+///
+/// As [`write_through`].
+unsafe fn write_past(inode: *mut bindings::inode, pos: Option<u64>, bytes: &[u8]) -> Result<(u64, usize)> {
+    // SAFETY: by the contract.
+    unsafe {
+        let invalidation = Invalidation::enter((*inode).i_mapping);
+        let (pos, written) = match pos {
+            Some(pos) => {
+                prepare(inode, &invalidation, pos, bytes.len())?;
+                (pos, with(inode, |fs, ino| fs.write(ino, pos, bytes))?)
+            }
+            None => {
+                // The last page may be dirty. Should another node have moved the end, there is none of it.
+                let size = inode::size(inode);
+                prepare(inode, &invalidation, size, bytes.len())?;
+                with(inode, |fs, ino| fs.append(ino, bytes))?
+            }
+        };
+        let end = pos + written as u64;
+        if written > 0 {
+            invalidation.drop_pages(pos, end - 1)?;
+        }
+        if end > inode::size(inode) {
+            inode::set_size(inode, end);
+        }
+        Ok((pos, written))
     }
 }
 
@@ -329,6 +435,7 @@ unsafe extern "C" fn fallocate(file: *mut bindings::file, flags: c_int, at: i64,
         unsafe {
             let inode = (*file).f_inode;
             let _lock = InodeLock::enter(inode);
+            inode::renew(inode)?;
             check(bindings::file_remove_privs(file))?;
             let invalidation = Invalidation::enter((*inode).i_mapping);
             let last = at.saturating_add(len).saturating_sub(1);

@@ -13,6 +13,7 @@ use kernel::prelude::GFP_KERNEL;
 use scoutfs_env::time::Timespec;
 use scoutfs_fs::inode::{Attr, SetAttr, SetTime};
 
+use super::caches::mark;
 use super::{dir, file, pages, volume, with, xattr};
 use crate::ffi;
 use crate::kobj::error::{check, code, Errno, Result};
@@ -20,6 +21,7 @@ use crate::kobj::folio::{offset, position, InodeLock, Invalidation, LockedFolio,
 use crate::kobj::nofs::NoFs;
 
 pub(super) static FILE_OPS: bindings::inode_operations = bindings::inode_operations {
+    permission: Some(permission),
     getattr: Some(getattr),
     setattr: Some(setattr),
     listxattr: Some(xattr::list),
@@ -30,6 +32,7 @@ pub(super) static FILE_OPS: bindings::inode_operations = bindings::inode_operati
 };
 
 static SYMLINK_OPS: bindings::inode_operations = bindings::inode_operations {
+    permission: Some(permission),
     get_link: Some(get_link),
     getattr: Some(getattr),
     setattr: Some(setattr),
@@ -64,7 +67,7 @@ pub(super) unsafe fn size(inode: *mut bindings::inode) -> u64 {
     size.load(Ordering::Acquire).unsigned_abs()
 }
 
-/// Sets the size as readers of pages see it; under the inode's lock.
+/// Sets the size as readers of pages see it; under the lock against filling pages.
 ///
 /// # Safety
 ///
@@ -97,11 +100,16 @@ unsafe fn copy(inode: *mut bindings::inode, attr: &Attr) {
 }
 
 /// The inode with these attributes, which came with a reference of the core's: the inode has it from now on, or has one already.
+/// `epoch` is the caches' from before the attributes were read.
 ///
 /// # Safety
 ///
 /// The super block is one of ours, mounted.
-pub(super) unsafe fn get(sb: *mut bindings::super_block, attr: &Attr) -> Result<*mut bindings::inode> {
+pub(super) unsafe fn get(
+    sb: *mut bindings::super_block,
+    attr: &Attr,
+    epoch: usize,
+) -> Result<*mut bindings::inode> {
     let give_back = || {
         let _nofs = NoFs::enter();
         // SAFETY: by the contract.
@@ -140,6 +148,10 @@ pub(super) unsafe fn get(sb: *mut bindings::super_block, attr: &Attr) -> Result<
                 bindings::init_special_inode(inode, (*inode).i_mode, device_number(attr.rdev));
             }
         }
+        if volume(sb).caches.epoch() != epoch {
+            // It could not be found when its attributes were to be forgotten.
+            mark(inode).store(1, Ordering::SeqCst);
+        }
         bindings::unlock_new_inode(inode);
     }
     Ok(inode)
@@ -156,6 +168,81 @@ pub(super) unsafe fn refresh(inode: *mut bindings::inode) {
         if let Ok(attr) = with(inode, |fs, ino| fs.getattr(ino)) {
             copy(inode, &attr);
         }
+    }
+}
+
+/// Brings attributes and size of an inode up to date, if the cluster's lock was away, and waits for a lease. For regular files no
+/// caller may be filling pages, or keep others from it.
+///
+/// # Safety
+///
+/// The inode is one of ours, with a reference.
+pub(super) unsafe fn renew(inode: *mut bindings::inode) -> Result<()> {
+    // SAFETY: by the contract.
+    unsafe {
+        if is_sure(inode) {
+            Ok(())
+        } else {
+            renew_now(inode)
+        }
+    }
+}
+
+/// Whether attributes and size of an inode may be believed.
+///
+/// # Safety
+///
+/// The inode is one of ours, and its super block is mounted.
+unsafe fn is_sure(inode: *mut bindings::inode) -> bool {
+    // SAFETY: by the contract.
+    unsafe {
+        mark(inode).load(Ordering::SeqCst) == 0
+            && !volume((*inode).i_sb).mount.fs().store().lease_left().is_zero()
+    }
+}
+
+/// # Safety
+///
+/// As [`renew`].
+#[inline(never)]
+unsafe fn renew_now(inode: *mut bindings::inode) -> Result<()> {
+    // SAFETY: by the contract. What comes to the mark after it was taken away is not lost.
+    unsafe {
+        let _invalidation = Invalidation::enter((*inode).i_mapping);
+        let marked = mark(inode).swap(0, Ordering::SeqCst) != 0;
+        match with(inode, |fs, ino| fs.getattr(ino)) {
+            Ok(attr) => {
+                copy(inode, &attr);
+                if marked {
+                    set_size(inode, attr.size);
+                }
+                Ok(())
+            }
+            Err(e) => {
+                mark(inode).store(1, Ordering::SeqCst);
+                Err(e)
+            }
+        }
+    }
+}
+
+/// Whether the caller may do something, by attributes that may be believed.
+pub(super) unsafe extern "C" fn permission(
+    idmap: *mut bindings::mnt_idmap,
+    inode: *mut bindings::inode,
+    mask: c_int,
+) -> c_int {
+    // SAFETY: the VFS gives an inode of ours; without references the super block stays until it is through, see `put_super`.
+    unsafe {
+        if !is_sure(inode) {
+            if mask & bindings::MAY_NOT_BLOCK as c_int != 0 {
+                return Errno::CHILD.negative();
+            }
+            if let Err(e) = renew_now(inode) {
+                return e.negative();
+            }
+        }
+        bindings::generic_permission(idmap, inode, mask)
     }
 }
 
@@ -185,8 +272,9 @@ pub(super) unsafe fn change_wholly<T>(
 
 /// The VFS forgets an inode.
 pub(super) unsafe extern "C" fn evict(inode: *mut bindings::inode) {
-    // SAFETY: the VFS gives an inode of ours that nobody else uses any more.
+    // SAFETY: the VFS gives an inode of ours that nobody else uses any more, but for who drops its pages.
     unsafe {
+        volume((*inode).i_sb).caches.wait_for((*inode).i_ino);
         bindings::truncate_inode_pages_final(&raw mut (*inode).i_data);
         bindings::clear_inode(inode);
         let _nofs = NoFs::enter();
@@ -312,8 +400,9 @@ pub(super) unsafe extern "C" fn setattr(
     let set = || {
         // SAFETY: the VFS gives a dentry of ours whose inode is locked, and what is to be set.
         unsafe {
-            check(bindings::setattr_prepare(idmap, dentry, attr))?;
             let inode = (*dentry).d_inode;
+            renew(inode)?;
+            check(bindings::setattr_prepare(idmap, dentry, attr))?;
             let set = wanted(attr);
             let new = if (*attr).ia_valid & bindings::ATTR_SIZE != 0 {
                 set_with_size(inode, &set, position((*attr).ia_size)?)?

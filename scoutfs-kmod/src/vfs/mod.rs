@@ -6,10 +6,14 @@
 //! | this | the filesystem type, [`Volume`], and the way into the core |
 //! | `options` | mount options |
 //! | `mount` | super blocks: mounting, remounting, syncing, unmounting |
+//! | `caches` | what this kernel keeps, dropped when the cluster's locks go back |
 //! | `inode` | inodes: getting them, attributes, symbolic links |
 //! | `dir` | names: looking up, making, linking, removing, renaming, listing |
 //! | `file` | open files: reading, writing, seeking, syncing, allocating |
 //! | `pages` | the page cache: filling, writing back, mapping to memory |
+//! | `locks` | locks of files |
+//! | `handles` | file handles, for NFS |
+//! | `sysfs` | a folder in `/sys/fs/scoutfs` for each mount |
 //! | `xattr` | extended attributes and access control lists |
 //! | `ioctl` | ioctls, and the memory and rights of who calls |
 //!
@@ -17,34 +21,49 @@
 //!
 //! - An inode of the VFS holds one reference of the core's inode, which its eviction gives back.
 //! - Attributes in an inode of the VFS are copies for permission checks; what programs are told comes from the core each time. Only
-//!   the size of a regular file is used for more: it changes under the inode's lock, together with the core's.
+//!   the size of a regular file is used for more: it changes under the lock against filling pages (`kobj::folio::Invalidation`).
+//! - Nothing that is kept is used after the cluster's lock for it went back, nor without a lease: names are checked on each use
+//!   (`dir::revalidate`), attributes and sizes before each operation that needs them (`inode::renew`).
 //! - A file's pages are never newer than the core's data but while they are dirty, and they become dirty only by a mapping to memory.
+//!   They agree with what the core has when the cluster's lock goes back: who reads or writes through the core holds the folios meanwhile.
 
+mod caches;
 mod dir;
 mod file;
+mod handles;
 mod inode;
 mod ioctl;
+mod locks;
 mod mount;
 mod options;
 mod pages;
+mod sysfs;
 mod xattr;
 
 use core::cell::UnsafeCell;
 use core::mem::zeroed;
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 use kernel::bindings;
 use kernel::prelude::*;
+use scoutfs_env::sync::Mutex;
+use scoutfs_env::Arc;
 use scoutfs_fs::{Fs, Mount};
 
 use crate::host::process::Identity;
 use crate::kobj::error::Errno;
 use crate::kobj::nofs::NoFs;
+use caches::Caches;
 use options::Options;
+use sysfs::{Folder, Root};
 
 /// A mounted volume: what a super block points to.
 struct Volume {
+    /// Removed first.
+    folder: Mutex<Option<Folder>>,
     mount: Mount,
     options: Options,
+    caches: Arc<Caches>,
     /// Alive as long as this is.
     _identity: Identity,
 }
@@ -91,22 +110,30 @@ static TYPE: Type = Type(UnsafeCell::new(bindings::file_system_type {
     name: c"scoutfs".as_ptr().cast(),
     fs_flags: bindings::FS_REQUIRES_DEV as i32,
     init_fs_context: Some(mount::init_fs_context),
-    kill_sb: Some(bindings::kill_block_super),
+    kill_sb: Some(mount::kill_sb),
     // SAFETY: zero is valid for all members: numbers, pointers, options of functions, and lists that are not in use.
     ..unsafe { zeroed() }
 }));
 
+/// `/sys/fs/scoutfs` while the module is registered.
+static ROOT: AtomicPtr<bindings::kobject> = AtomicPtr::new(core::ptr::null_mut());
+
 /// As long as it lives, `mount -t scoutfs` finds this module.
-pub(crate) struct Registration(());
+pub(crate) struct Registration {
+    /// Goes after the type.
+    _root: Root,
+}
 
 impl Registration {
     pub(crate) fn new(module: &'static ThisModule) -> Result<Self> {
+        let root = Root::new()?;
+        ROOT.store(root.as_ptr(), Ordering::Release);
         // SAFETY: nobody else uses the type yet; it lives as long as the module.
         kernel::error::to_result(unsafe {
             (*TYPE.0.get()).owner = module.as_ptr();
             bindings::register_filesystem(TYPE.0.get())
         })?;
-        Ok(Registration(()))
+        Ok(Registration { _root: root })
     }
 }
 

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Super blocks: mounting, remounting, syncing, unmounting.
-//!
-//! A mount of this module is a node alone: it leads the volume, and no other node can connect. Where another node leads, it waits.
 
 use core::ffi::{c_int, c_void, CStr};
 use core::mem::zeroed;
 use core::ptr::null_mut;
+use core::sync::atomic::Ordering;
 
 use kernel::bindings;
 use scoutfs_env::device::BlockDevice;
@@ -14,14 +13,17 @@ use scoutfs_env::sync::Mutex;
 use scoutfs_env::{thread, try_box, Arc, Box};
 use scoutfs_format::block::SECTORS_PER_BLOCK;
 use scoutfs_format::item::{MAX_NAME_LEN, ROOT_INO};
-use scoutfs_fs::{Mount, MountOptions};
+use scoutfs_fs::fs::KernelCaches;
+use scoutfs_fs::{Error, Mount, MountOptions};
 use scoutfs_server::DeathOracle;
 
+use super::caches::{Caches, Dropper};
 use super::options::{Options, Parsed};
-use super::{inode, volume, xattr, Volume};
+use super::sysfs::Folder;
+use super::{dir, inode, volume, xattr, Volume, ROOT};
 use crate::ffi;
 use crate::host::device::Device;
-use crate::host::network::Alone;
+use crate::host::network::{Namespace, Tcp};
 use crate::host::process::Identity;
 use crate::kobj::error::{check, code, Errno, Result};
 use crate::kobj::nofs::NoFs;
@@ -45,6 +47,7 @@ static CONTEXT_OPS: ffi::fs_context_operations = ffi::fs_context_operations {
 static SUPER_OPS: bindings::super_operations = bindings::super_operations {
     evict_inode: Some(inode::evict),
     put_super: Some(put_super),
+    umount_begin: Some(umount_begin),
     sync_fs: Some(sync_fs),
     statfs: Some(statfs),
     show_options: Some(show_options),
@@ -55,7 +58,16 @@ static SUPER_OPS: bindings::super_operations = bindings::super_operations {
 /// Begins a mount, or a remount.
 pub(super) unsafe extern "C" fn init_fs_context(fc: *mut bindings::fs_context) -> c_int {
     let fc = fc.cast::<ffi::fs_context>();
-    let Ok(options) = try_box(Options::new()) else { return Errno::NOMEM.negative() };
+    // SAFETY: the VFS gives a new context; one with a root is for changing a mount of ours, which has options already.
+    let options = unsafe {
+        let root = (*fc).root;
+        if root.is_null() {
+            Options::new()
+        } else {
+            volume((*root).d_sb).options
+        }
+    };
+    let Ok(options) = try_box(options) else { return Errno::NOMEM.negative() };
     // SAFETY: the VFS gives a context that is ours to fill.
     unsafe {
         (*fc).fs_private = Box::into_raw(options).cast();
@@ -154,17 +166,27 @@ unsafe fn fill(sb: *mut bindings::super_block, fc: *mut ffi::fs_context) -> Resu
         }
         let options = *options_of(fc);
         let read_only = (*sb).s_flags & ffi::SCOUTFS_SB_RDONLY != 0;
-        let volume = match open(Device::new((*sb).s_bdev), options, read_only) {
+        let caches = Arc::new(Caches::new(sb))?;
+        let namespace = Arc::new(Namespace::new((*fc).net_ns))?;
+        let wanted = Wanted { device: Device::new((*sb).s_bdev), options, read_only, caches, namespace };
+        let volume = match open(wanted) {
             Ok(volume) => volume,
             Err(e) => {
                 complain(fc, format_args!("{e}"));
                 return Err(e.into());
             }
         };
+        // A mount works without.
+        match Folder::new(ROOT.load(Ordering::Acquire), &raw const *volume) {
+            Ok(folder) => *volume.folder.lock() = Some(folder),
+            Err(e) => scoutfs_env::warn!("no folder in /sys/fs/scoutfs: errno {}", -e.negative()),
+        }
         (*sb).s_magic = MAGIC;
         (*sb).s_maxbytes = i64::MAX;
         (*sb).s_time_gran = 1;
         (*sb).s_op = &SUPER_OPS;
+        ffi::scoutfs_set_export_operations(sb);
+        bindings::set_default_d_op(sb, &dir::DENTRY_OPS);
         (*sb).s_xattr = xattr::HANDLERS.0.as_ptr().cast();
         if options.acl {
             (*sb).s_flags |= ffi::SCOUTFS_SB_POSIXACL;
@@ -187,12 +209,13 @@ unsafe fn fill(sb: *mut bindings::super_block, fc: *mut ffi::fs_context) -> Resu
 unsafe fn root(sb: *mut bindings::super_block) -> Result<*mut bindings::dentry> {
     // SAFETY: by the contract.
     let root = unsafe {
+        let epoch = volume(sb).caches.epoch();
         let attr = {
             let _nofs = NoFs::enter();
             volume(sb).mount.fs().lookup_ino(ROOT_INO)?
         };
         // Gives the inode back when it fails.
-        bindings::d_make_root(inode::get(sb, &attr)?)
+        bindings::d_make_root(inode::get(sb, &attr, epoch)?)
     };
     if root.is_null() {
         Err(Errno::NOMEM)
@@ -201,23 +224,34 @@ unsafe fn root(sb: *mut bindings::super_block) -> Result<*mut bindings::dentry> 
     }
 }
 
+/// What a mount is made of.
+struct Wanted {
+    device: Device,
+    options: Options,
+    read_only: bool,
+    caches: Arc<Caches>,
+    namespace: Arc<Namespace>,
+}
+
 /// Mounts the volume on a device, in a thread of its own: on the stack of a system call that has come so far there is no room for it.
-fn open(device: Device, options: Options, read_only: bool) -> scoutfs_fs::Result<Box<Volume>> {
+fn open(wanted: Wanted) -> scoutfs_fs::Result<Box<Volume>> {
     let mounted = Arc::new(Mutex::new(None))?;
     let for_thread = mounted.clone();
     let mounting = thread::spawn("scoutfs-mount", move || {
-        let volume = open_here(device, options, read_only);
+        let volume = open_here(wanted);
         *for_thread.lock() = Some(volume);
     });
-    mounting.map_err(|_| scoutfs_fs::Error::NoMemory)?.join();
+    mounting.map_err(|_| Error::NoMemory)?.join();
     let mounted = mounted.lock().take();
-    mounted.unwrap_or(Err(scoutfs_fs::Error::Shutdown("the thread that mounts did not run")))
+    mounted.unwrap_or(Err(Error::Shutdown("the thread that mounts did not run")))
 }
 
-fn open_here(device: Device, options: Options, read_only: bool) -> scoutfs_fs::Result<Box<Volume>> {
-    if options.server_addr.is_none() {
-        // No other node can be reached yet.
-        return Err(scoutfs_fs::Error::NoServer);
+fn open_here(wanted: Wanted) -> scoutfs_fs::Result<Box<Volume>> {
+    let Wanted { device, mut options, read_only, caches, namespace } = wanted;
+    let network = Tcp::new(namespace);
+    if let Some(address) = options.server_addr {
+        options.server_addr =
+            Some(network.own_address(address).map_err(|why| Error::Network { address, why })?);
     }
     let identity = Identity::new(options.machine())?;
     let device: Box<dyn BlockDevice> = try_box(device)?;
@@ -231,20 +265,43 @@ fn open_here(device: Device, options: Options, read_only: bool) -> scoutfs_fs::R
     if let Some(interval) = options.commit_interval {
         how.commit_interval = interval;
     }
-    let network: Box<dyn Network> = try_box(Alone)?;
+    let network: Box<dyn Network> = try_box(network)?;
     let oracle: Box<dyn DeathOracle + Send + Sync> = try_box(identity.oracle())?;
     let mount = Mount::open_in(Arc::new(device)?, Arc::new(network)?, &how, Arc::new(oracle)?)?;
-    Ok(try_box(Volume { mount, options, _identity: identity })?)
+    let dropper: Box<dyn KernelCaches> = try_box(Dropper(caches.clone()))?;
+    mount.fs().set_kernel_caches(Arc::new(dropper)?);
+    let folder = Mutex::new(None);
+    Ok(try_box(Volume { folder, mount, options, caches, _identity: identity })?)
+}
+
+/// A forced unmount begins, which may still find the mount in use: nobody waits long any more for a server, if there is none.
+unsafe extern "C" fn umount_begin(sb: *mut bindings::super_block) {
+    let _nofs = NoFs::enter();
+    // SAFETY: the VFS gives a mounted super block of ours.
+    unsafe { volume(sb) }.mount.begin_unmount();
+}
+
+/// The last use of a super block is gone.
+pub(super) unsafe extern "C" fn kill_sb(sb: *mut bindings::super_block) {
+    // SAFETY: the VFS gives a super block of ours, whose volume is there unless mounting failed. Inodes go first, which takes locks.
+    unsafe {
+        if !(*sb).s_fs_info.is_null() {
+            umount_begin(sb);
+        }
+        bindings::kill_block_super(sb);
+    }
 }
 
 /// Leaves the volume. All inodes are gone.
 unsafe extern "C" fn put_super(sb: *mut bindings::super_block) {
     let _nofs = NoFs::enter();
-    // SAFETY: set when it was mounted; nobody uses it any more.
+    // SAFETY: set when it was mounted. Nobody uses it any more but who walks a path without references, which is waited for.
     let volume = unsafe {
+        bindings::synchronize_rcu();
         let info = core::mem::replace(&mut (*sb).s_fs_info, null_mut());
         Box::from_raw(info.cast::<Volume>())
     };
+    drop(volume.folder.lock().take());
     if let Err(e) = volume.mount.unmount() {
         scoutfs_env::error!("unmounting: {e}");
     }

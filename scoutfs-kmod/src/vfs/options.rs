@@ -3,7 +3,7 @@
 //!
 //! | option | what |
 //! | --- | --- |
-//! | `server_addr=IP`, `IP:PORT`, `[IP]:PORT` | this node may run the server, at this address |
+//! | `server_addr=IP`, `IP:PORT`, `[IP]:PORT` | this node may run the server, at this address, with any free port when none is given |
 //! | `commit_interval_ms=100..60000` | changes stay in memory no longer than this |
 //! | `acl`, `noacl` | access control lists are on (they are at first) or off |
 //! | `machine=HEX`, `boot=HEX` | 32 digits each: the machine's and its boot's names, as userspace makes them |
@@ -24,9 +24,6 @@ pub(super) struct Options {
     machine_id: Option<[u8; 16]>,
     boot_id: Option<[u8; 16]>,
 }
-
-/// The port of an address that names none. No other node connects to a mount of this module yet.
-const PORT: u16 = 12_345;
 
 /// What became of an option.
 pub(super) enum Parsed {
@@ -94,8 +91,7 @@ fn parse_address(text: &str) -> Option<SocketAddr> {
     if ip.is_unspecified() || ip.is_multicast() || broadcast {
         return None;
     }
-    let port = if address.port() == 0 { PORT } else { address.port() };
-    Some(SocketAddr::new(ip, port))
+    Some(address)
 }
 
 fn parse_id(text: &str) -> Option<[u8; 16]> {

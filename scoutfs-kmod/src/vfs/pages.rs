@@ -3,6 +3,9 @@
 //!
 //! Pages become dirty by mappings to memory alone. Before a program may write to one, its blocks are allocated, so that a full volume is
 //! a signal then and no loss later.
+//!
+//! Who holds folios and waits for the core is let in by it when these folios are to be dropped, but only for what it asks about
+//! (`caches`). So a request of readahead is one of the core's, over all folios that are held.
 
 use core::ffi::c_int;
 use core::mem::zeroed;
@@ -18,13 +21,14 @@ use crate::ffi;
 use crate::kobj::error::{code, Result};
 use crate::kobj::folio::{fill_slice, stable_slice, zero_from, Faulting, LockedFolio, PAGE};
 
-/// Bytes that are read ahead by one request.
-const READ_AHEAD: usize = 256 << 10;
+/// Bytes that are read ahead at most: what is more is not needed yet.
+const READ_AHEAD: u64 = 2 << 20;
 
 pub(super) static OPS: bindings::address_space_operations = bindings::address_space_operations {
     read_folio: Some(read_folio),
     readahead: Some(readahead),
     writepages: Some(writepages),
+    launder_folio: Some(launder_folio),
     dirty_folio: Some(bindings::filemap_dirty_folio),
     migrate_folio: Some(bindings::filemap_migrate_folio),
     // SAFETY: every member is an option of a function.
@@ -32,7 +36,7 @@ pub(super) static OPS: bindings::address_space_operations = bindings::address_sp
 };
 
 static MAPPED: bindings::vm_operations_struct = bindings::vm_operations_struct {
-    fault: Some(bindings::filemap_fault),
+    fault: Some(fault),
     map_pages: Some(bindings::filemap_map_pages),
     page_mkwrite: Some(page_mkwrite),
     // SAFETY: every member is an option of a function.
@@ -67,46 +71,39 @@ unsafe extern "C" fn readahead(rac: *mut bindings::readahead_control) {
     // SAFETY: the VFS gives a run of locked folios of a file of ours, which follow each other.
     unsafe {
         let inode = (*(*rac).mapping).host;
-        let mut pos = (*rac)._index as u64 * PAGE;
-        let end = pos + u64::from((*rac)._nr_pages) * PAGE;
-        let mut buf = IoBuf::zeroed(((end - pos) as usize).min(READ_AHEAD)).ok();
-        // What is in the buffer, and where in the file.
-        let mut have = (pos, 0);
-        loop {
+        let first = (*rac)._index as u64 * PAGE;
+        let len = u64::from((*rac)._nr_pages) * PAGE;
+        if len > READ_AHEAD {
+            // The VFS takes all folios back.
+            return;
+        }
+        let Ok(mut buf) = IoBuf::zeroed(len as usize) else { return };
+        let Ok(read) = with(inode, |fs, ino| fs.read(ino, first, &mut buf)) else { return };
+        buf[read..].fill(0);
+        let mut at = 0;
+        while at < buf.len() {
             let folio = ffi::scoutfs_readahead_folio(rac);
             if folio.is_null() {
                 return;
             }
-            let size = ffi::scoutfs_folio_size(folio);
-            pos = ffi::scoutfs_folio_pos(folio).unsigned_abs();
-            let Some(buf) = buf.as_mut().filter(|buf| buf.len() >= size) else {
-                // Its error comes again when it is read.
-                let _ = fill(inode, folio);
-                continue;
-            };
-            if pos + size as u64 > have.0 + have.1 as u64 {
-                let want = ((end - pos) as usize).min(buf.len());
-                let part = &mut buf[..want];
-                let Ok(read) = with(inode, |fs, ino| fs.read(ino, pos, part)) else {
-                    bindings::folio_end_read(folio, false);
-                    continue;
-                };
-                buf[read..].fill(0);
-                have = (pos, want);
-            }
-            let from = (pos - have.0) as usize;
-            fill_slice(folio).copy_from_slice(&buf[from..from + size]);
+            let end = at + ffi::scoutfs_folio_size(folio);
+            fill_slice(folio).copy_from_slice(&buf[at..end]);
             bindings::folio_end_read(folio, true);
+            at = end;
         }
     }
 }
 
-/// Writes a dirty folio to the device, and unlocks it.
+/// Writes a folio to the device.
 ///
 /// # Safety
 ///
-/// The folio is locked, and was marked clean for this.
-unsafe fn write_folio(mapping: *mut bindings::address_space, folio: *mut bindings::folio) -> Result<()> {
+/// The folio is locked, and was marked clean for this. It is unlocked if so wanted.
+unsafe fn write_folio(
+    mapping: *mut bindings::address_space,
+    folio: *mut bindings::folio,
+    unlock: bool,
+) -> Result<()> {
     // SAFETY: by the contract. From the start of the writeback on nobody changes its memory: a program that wants to waits in
     // `page_mkwrite`, and so does who removes or fills pages.
     unsafe {
@@ -115,14 +112,18 @@ unsafe fn write_folio(mapping: *mut bindings::address_space, folio: *mut binding
         let size = inode::size(inode);
         if pos >= size {
             // It was cut off meanwhile.
-            bindings::folio_unlock(folio);
+            if unlock {
+                bindings::folio_unlock(folio);
+            }
             return Ok(());
         }
         if size - pos < ffi::scoutfs_folio_size(folio) as u64 {
             zero_from(folio, size);
         }
         bindings::__folio_start_writeback(folio, false);
-        bindings::folio_unlock(folio);
+        if unlock {
+            bindings::folio_unlock(folio);
+        }
         let memory = stable_slice(folio);
         let len = usize::try_from(size - pos).unwrap_or(usize::MAX).min(memory.len());
         let written = with(inode, |fs, ino| write_all(fs, ino, pos, &memory[..len]));
@@ -158,7 +159,31 @@ unsafe extern "C" fn writepages(
             return error;
         }
         // SAFETY: it is given locked and marked clean.
-        error = code(unsafe { write_folio(mapping, folio) });
+        error = code(unsafe { write_folio(mapping, folio, true) });
+    }
+}
+
+/// Writes a dirty folio that is about to be removed.
+unsafe extern "C" fn launder_folio(folio: *mut bindings::folio) -> c_int {
+    // SAFETY: the VFS gives a locked folio of a file of ours.
+    unsafe {
+        if bindings::folio_clear_dirty_for_io(folio) {
+            // The error is kept for who syncs: the folio goes all the same.
+            let _ = write_folio(ffi::scoutfs_folio_mapping(folio), folio, false);
+        }
+    }
+    0
+}
+
+/// A program reads or writes a page that is not there.
+unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
+    // SAFETY: the VFS gives a fault in a mapping of ours. Pages are filled while it is under way, but not by it.
+    unsafe {
+        let file = (*(*vmf).__bindgen_anon_1.vma).vm_file;
+        match inode::renew((*file).f_inode) {
+            Ok(()) => bindings::filemap_fault(vmf),
+            Err(_) => bindings::vm_fault_reason_VM_FAULT_SIGBUS,
+        }
     }
 }
 
@@ -197,6 +222,9 @@ unsafe fn make_writable(
     // SAFETY: by the contract.
     unsafe {
         let mapping = (*inode).i_mapping;
+        if inode::renew(inode).is_err() {
+            return bindings::vm_fault_reason_VM_FAULT_SIGBUS;
+        }
         let _faulting = Faulting::enter(mapping);
         let pos = index * PAGE;
         let size = inode::size(inode);

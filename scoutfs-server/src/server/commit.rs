@@ -41,6 +41,7 @@ impl Server {
     ///
     /// The caller makes sure that its lease as leader is still valid after this has returned, before it sends what
     /// [`poll_message`](Self::poll_message) gives. After an error the server refuses everything.
+    #[inline(never)]
     pub fn commit(&mut self) -> Result<(), ServerError> {
         if !self.is_running() {
             return Err(ServerError::Stopped);
@@ -60,6 +61,7 @@ impl Server {
 
     /// The last commit, with the clean flag: nothing that this server wrote, or had written, is in flight. Nothing is
     /// handled after that. While a piece of a merge is out the flag is not set.
+    #[inline(never)]
     pub fn stop_clean(&mut self) -> Result<(), ServerError> {
         self.commit()?;
         if !self.merges.any_out() {
@@ -96,7 +98,7 @@ impl Server {
             self.dev.flush()?;
         }
         write_super(&**self.dev, self.voter, &mut self.sb)?;
-        self.durable = self.sb;
+        *self.durable = *self.sb;
         self.super_dirty = false;
         self.work.commit_done()?;
         for blkno in freed {

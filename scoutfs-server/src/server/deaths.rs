@@ -37,6 +37,7 @@ impl DeathOracle for Told {
 
 impl Server {
     /// Asks whether members, those who are fenced, and former leaders are dead by now; then what they held is taken back.
+    #[inline(never)]
     pub fn recheck_deaths(&mut self, dead: &dyn DeathOracle) {
         if !self.is_running() {
             return;

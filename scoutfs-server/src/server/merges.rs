@@ -273,6 +273,7 @@ impl Server {
     }
 
     /// A piece of a merge to be run, by any thread; then tell [`job_done`](Self::job_done). One at a time.
+    #[inline(never)]
     pub fn poll_job(&mut self) -> Option<MergeJob> {
         let now = self.now;
         if !self.is_running() || self.merges.out.is_some() || now < self.merges.not_before {
@@ -393,6 +394,7 @@ impl Server {
     }
 
     /// What came of a piece. It counts only if it is the one that is out.
+    #[inline(never)]
     pub fn job_done(&mut self, now: Mono, result: MergeResult) {
         self.now = self.now.max(now);
         let Some((id, target)) = self.merges.out.filter(|_| self.is_running()) else {

@@ -139,9 +139,9 @@ pub struct Server {
     /// The latest time that the server was told.
     now: Mono,
     /// The next super block.
-    sb: SuperBlock,
+    sb: Box<SuperBlock>,
     /// The last one that is durable.
-    durable: SuperBlock,
+    durable: Box<SuperBlock>,
     /// Whether the next super block differs from the durable one in more than what `changes` and `work` tell.
     super_dirty: bool,
     changes: Changes,
@@ -230,6 +230,7 @@ impl Server {
     ///
     /// A request is answered exactly once, by [`poll_message`](Self::poll_message), now or after a
     /// [`commit`](Self::commit) or what else it needs.
+    #[inline(never)]
     pub fn handle(&mut self, now: Mono, from: u64, header: &MessageHeader, payload: &[u8]) {
         self.now = self.now.max(now);
         if header.flags & MSG_RESPONSE != 0 {
@@ -358,6 +359,7 @@ impl Server {
 
     /// A bounded step of what goes on without messages: leases that ran out, taking back what mounts have left, keeping
     /// counters and the working set ahead of their use.
+    #[inline(never)]
     pub fn tick(&mut self, now: Mono) {
         self.now = self.now.max(now);
         if !self.is_running() {

@@ -10,7 +10,7 @@ use scoutfs_btree::space::{Extent, SpaceKind, read_list};
 use scoutfs_btree::{BlockCache, CorruptKind, Cursor, Error as TreeError};
 use scoutfs_env::device::BlockDevice;
 use scoutfs_env::time::Mono;
-use scoutfs_env::{Arc, Box, IoBuf, OrdMap, Vec, log};
+use scoutfs_env::{Arc, Box, IoBuf, OrdMap, Vec, log, try_box};
 use scoutfs_format::geometry::Geometry;
 use scoutfs_format::key::{KIND_FREE, KIND_HAND_OVER, KIND_MEMBER, KIND_MERGE, KIND_QUARANTINE, ZONE_SERVER};
 use scoutfs_format::le::U64;
@@ -53,6 +53,7 @@ pub(crate) struct ServerItems {
 
 impl ServerItems {
     /// Reads the tree. `unknown_below` is for the members, see [`MemberState`].
+    #[inline(never)]
     pub fn read(
         cache: &BlockCache,
         geometry: &Geometry,
@@ -140,6 +141,7 @@ impl ServerItems {
 }
 
 /// The free blocks and the blocks of a working set's list.
+#[inline(never)]
 pub(crate) fn read_work(
     cache: &BlockCache,
     sb: &SuperBlock,
@@ -159,6 +161,7 @@ pub(crate) fn read_work(
 }
 
 /// Refuses a super block that cannot be counted on from.
+#[inline(never)]
 fn check_super(sb: &SuperBlock, geometry: &Geometry) -> Result<(), ServerError> {
     let counters = [("seq bound", sb.seq_bound), ("inode bound", sb.ino_bound), ("block seq", sb.block_seq)];
     if let Some((what, found)) = counters.iter().find(|(_, n)| n.get() >= NUMBER_END) {
@@ -183,6 +186,7 @@ impl Server {
     /// Writes the newest state under `term` before anything else. Members that are known to be dead, or that have left,
     /// are gone, and the mount of the leader before is fenced: its lease ended with that of the leader, which the winner of an
     /// election has waited for. The others have a lease and its margin to be heard of. More waits for [`commit`](Self::commit).
+    #[inline(never)]
     pub fn open(
         dev: Arc<Box<dyn BlockDevice>>,
         cache: Arc<BlockCache>,
@@ -191,9 +195,9 @@ impl Server {
         term: u64,
         dead: &dyn DeathOracle,
         now: Mono,
-    ) -> Result<Server, ServerError> {
+    ) -> Result<Box<Server>, ServerError> {
         let geometry = sb.geometry;
-        let old = sb.sb;
+        let old = &sb.sb;
         if cache.fsid() != old.id.fsid.get() {
             let (expected, found) = (cache.fsid(), old.id.fsid.get());
             return Err(ServerError::OtherVolume { expected, found });
@@ -204,13 +208,13 @@ impl Server {
         if voter >= geometry.nr_voters() {
             return Err(ServerError::Voter { voter, nr_voters: geometry.nr_voters() });
         }
-        check_super(&old, &geometry)?;
-        let mut counters = Counters::new(&old);
-        let items = ServerItems::read(&cache, &geometry, &old, now, counters.next_seq).map_err(settled)?;
-        let (work_extents, work_list) = read_work(&cache, &old).map_err(settled)?;
+        check_super(old, &geometry)?;
+        let mut counters = Counters::new(old);
+        let items = ServerItems::read(&cache, &geometry, old, now, counters.next_seq).map_err(settled)?;
+        let (work_extents, work_list) = read_work(&cache, old).map_err(settled)?;
         let leader = old_leader(&**dev, &geometry, &sb, voter, dead)?;
 
-        let mut new = old;
+        let mut new = try_box(*old)?;
         new.term = U64::new(term);
         new.flags = U64::new(old.flags.get() & !SUPER_CLEAN);
         counters.raise_bounds(&mut new);
@@ -221,30 +225,50 @@ impl Server {
         let block_seq = counters.next_seq;
         counters.next_seq += 1;
 
-        let mut server = Server {
+        let mut server = Self::assemble(dev, cache, (geometry, voter), &new, items, counters, now)?;
+        server.work_list = work_list;
+        server.block_seq = block_seq;
+        server.take_over_work(work_extents, leader.may_write, old.term.get())?;
+        server.take_over_members(dead, leader.rid)?;
+        Ok(server)
+    }
+
+    /// A server that leads by a super block that is durable, and has taken nothing over yet. In a frame of its own, which is large.
+    #[inline(never)]
+    fn assemble(
+        dev: Arc<Box<dyn BlockDevice>>,
+        cache: Arc<BlockCache>,
+        (geometry, voter): (Geometry, u32),
+        sb: &SuperBlock,
+        items: ServerItems,
+        counters: Counters,
+        now: Mono,
+    ) -> Result<Box<Server>, ServerError> {
+        let ServerItems { free, quarantined, members, progress } = items;
+        let server = Server {
             dev,
             cache,
             geometry,
             voter,
             now,
-            sb: new,
-            durable: new,
+            sb: try_box(*sb)?,
+            durable: try_box(*sb)?,
             super_dirty: false,
             changes: Changes::new(),
             work: WorkSet::default(),
-            work_list,
-            block_seq,
+            work_list: Vec::new(),
+            block_seq: 0,
             block_counter: 0,
-            free: items.free,
-            quarantined: items.quarantined,
-            members: items.members,
+            free,
+            quarantined,
+            members,
             counters,
             horizon: Horizon::default(),
-            merges: Merges::new(items.progress),
+            merges: Merges::new(progress),
             reclaiming: None,
             deaths_due: now,
             pieces: 0,
-            locks: locks::Locks::new(term),
+            locks: locks::Locks::new(sb.term.get()),
             file_locks: FileLockServer::new(),
             ready: OrdMap::new(),
             ready_next: 0,
@@ -253,12 +277,11 @@ impl Server {
             failed: None,
             stopped: false,
         };
-        server.take_over_work(work_extents, leader.may_write, old.term.get())?;
-        server.take_over_members(dead, leader.rid)?;
-        Ok(server)
+        Ok(try_box(server)?)
     }
 
     /// `leader` is `None` when it writes no more.
+    #[inline(never)]
     fn take_over_work(
         &mut self,
         extents: Vec<Extent>,
@@ -289,6 +312,7 @@ impl Server {
     }
 
     /// Reads the slots of all members; those that left or are dead are gone, and `led`, the old leader's mount, has no lease.
+    #[inline(never)]
     fn take_over_members(&mut self, dead: &dyn DeathOracle, led: Option<u64>) -> Result<(), ServerError> {
         let mut slots = Vec::new();
         for member in self.members.iter().filter(|m| !m.is(MEMBER_FREE)) {
@@ -358,6 +382,7 @@ struct OldLeader {
     rid: Option<u64>,
 }
 
+#[inline(never)]
 fn old_leader(
     dev: &dyn BlockDevice,
     geometry: &Geometry,

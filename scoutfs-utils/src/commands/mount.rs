@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `scoutfs mount`: a volume on a directory.
+//! `scoutfs mount`: a volume on a directory, by the running kernel if it has scoutfs, else by FUSE.
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::FileTypeExt;
@@ -18,7 +18,7 @@ use crate::fuse::daemon::{self, Ready, Started};
 use crate::fuse::loopdev::{LoopDevice, LoopOptions};
 use crate::fuse::{self, MountKind, Session, SessionOptions};
 use crate::mount::options::Options;
-use crate::mount::{Adapter, EndSignals, FenceAgent, LocalProcesses, log, this_process};
+use crate::mount::{Adapter, EndSignals, FenceAgent, LocalProcesses, kernel, log, this_process};
 
 /// The type that `/proc/mounts` shows is `fuseblk.` and this.
 const SUBTYPE: &str = "scoutfs";
@@ -34,6 +34,9 @@ pub fn run(arguments: &Mount) -> Result<(), String> {
     if arguments.fake {
         return Ok(());
     }
+    if !arguments.foreground && kernel::can_mount(&options) {
+        return mount_in_kernel(&device, &directory, &options);
+    }
     if arguments.foreground {
         return serve(&device, &directory, &options, None).map(drop);
     }
@@ -45,6 +48,13 @@ pub fn run(arguments: &Mount) -> Result<(), String> {
         Started::Serving => Ok(()),
         Started::Failed { message, .. } => Err(message),
     }
+}
+
+/// Has the kernel mount it.
+fn mount_in_kernel(path: &Path, directory: &Path, options: &Options) -> Result<(), String> {
+    // The mount holds the loop device from then on; it goes with it. One that changes nothing votes and leads all the same.
+    let (device, _loop_device) = block_device(path, false)?;
+    kernel::mount(&device, directory, options).map_err(|e| format!("{}: {e}", path.display()))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, String> {
@@ -82,7 +92,7 @@ fn serve(path: &Path, directory: &Path, options: &Options, ready: Option<Ready>)
     let adapter = StdArc::new(Adapter::new(node, options.acl));
 
     // The mount holds the loop device from then on; it goes with it.
-    let (block_device, loop_device) = block_device(path, options)?;
+    let (block_device, loop_device) = block_device(path, options.read_only)?;
     let kind = MountKind::Block { device: block_device, block_size: 4096 };
     let mut session = SessionOptions::new(fuse::MountOptions {
         flags: options.flags,
@@ -119,12 +129,12 @@ fn own_address(address: SocketAddr) -> Result<SocketAddr, String> {
 }
 
 /// The block device to mount: the volume's own, or a loop device when the volume is a file.
-fn block_device(path: &Path, options: &Options) -> Result<(PathBuf, Option<LoopDevice>), String> {
+fn block_device(path: &Path, read_only: bool) -> Result<(PathBuf, Option<LoopDevice>), String> {
     let file_type = path.metadata().map_err(|e| format!("{}: {e}", path.display()))?.file_type();
     if file_type.is_block_device() {
         return Ok((path.to_owned(), None));
     }
-    let how = LoopOptions { read_only: options.read_only, ..LoopOptions::default() };
+    let how = LoopOptions { read_only, ..LoopOptions::default() };
     let device = LoopDevice::attach(path, how).map_err(|e| format!("{}: {e}", path.display()))?;
     Ok((device.path().to_owned(), Some(device)))
 }

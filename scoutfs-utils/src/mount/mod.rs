@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A mounted volume served over FUSE.
+//! A mounted volume served over FUSE, or by the kernel itself.
 //!
 //! | module | what |
 //! | --- | --- |
@@ -10,6 +10,7 @@
 //! | `caches` | what the kernel keeps, dropped when locks go back |
 //! | `caller` | groups and capabilities of who asks |
 //! | `convert` | attributes, times and errors between the two |
+//! | `kernel` | mounting by the running kernel, if it has scoutfs |
 //! | `log` | where the log of a mount in the background goes |
 //! | `lost` | which open files know of data that are lost |
 //! | `signals` | unmounting when the process is asked to end |
@@ -22,6 +23,7 @@ mod caller;
 mod convert;
 mod fence;
 mod ioctl;
+pub mod kernel;
 pub mod log;
 mod lost;
 pub mod options;

@@ -22,6 +22,8 @@ pub struct Options {
     pub acl: bool,
     /// The log of a mount in the background goes to this file, an absolute path, and not to syslog.
     pub log: Option<PathBuf>,
+    /// By FUSE, also where the kernel has scoutfs.
+    pub fuse: bool,
     /// For the kernel.
     pub flags: MountFlags,
 }
@@ -35,6 +37,7 @@ impl Default for Options {
             fence: None,
             acl: true,
             log: None,
+            fuse: false,
             flags: MountFlags::empty(),
         }
     }
@@ -93,6 +96,10 @@ impl Options {
                 }
                 ("acl" | "noacl", None) => {
                     options.acl = name == "acl";
+                    continue;
+                }
+                ("fuse", None) => {
+                    options.fuse = true;
                     continue;
                 }
                 ("ro", None) => {

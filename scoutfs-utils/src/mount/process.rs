@@ -39,11 +39,11 @@ fn hex_id(text: &str) -> [u8; 16] {
     id
 }
 
-fn boot_id() -> [u8; 16] {
+pub(super) fn boot_id() -> [u8; 16] {
     hex_id(&fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default())
 }
 
-fn machine_id() -> [u8; 16] {
+pub(super) fn machine_id() -> [u8; 16] {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let machine = read("/etc/machine-id");
     let hardware = read("/sys/class/dmi/id/product_uuid");

@@ -80,16 +80,11 @@ impl Volume {
         self.mount_on("mnt")
     }
 
-    /// Mounts on a directory with a daemon in the background, or in the kernel (see [`by_kernel`]).
+    /// Mounts on a directory with a daemon in the background, or in the kernel where that has scoutfs (see [`by_kernel`]).
     pub fn mount_on(&self, name: &str) -> Mounted<'_> {
         let directory = self.directory(name);
         let mounted = Mounted::new(self, self.image(), directory.clone(), None);
-        if by_kernel() {
-            let arguments = ["-i", "-t", "scoutfs", "-o", "loop,server_addr=127.0.0.1"];
-            run(program("mount", arguments).arg(self.image()).arg(&directory));
-        } else {
-            run(scoutfs(["mount", "-o", "server_addr=127.0.0.1"]).arg(self.image()).arg(&directory));
-        }
+        run(scoutfs(["mount", "-o", "server_addr=127.0.0.1"]).arg(self.image()).arg(&directory));
         mounted
     }
 
@@ -113,7 +108,11 @@ impl Volume {
         }
         let mounted = Mounted::new(self, image.clone(), directory.clone(), None);
         let log = self.beside(&format!("{name}.log"));
-        let options = format!("{options},log={}", log.display());
+        // The log is the daemon's.
+        let options = match by_kernel() && !options.split(',').any(|option| option == "fuse") {
+            true => options.to_owned(),
+            false => format!("{options},log={}", log.display()),
+        };
         let mut command = scoutfs(["mount", "-o", &options]);
         command.arg(&image).arg(&directory);
         run(by(command));
@@ -340,8 +339,8 @@ impl Drop for Mounted<'_> {
     }
 }
 
-/// Whether single mounts are to be the running kernel's own, in a guest of `cargo xtask kernel test`. Tests that need more than
-/// that have no business there.
+/// Whether mounts are the running kernel's own, in a guest of `cargo xtask kernel test`. Tests that need daemons have no business
+/// there.
 pub fn by_kernel() -> bool {
     std::env::var_os("SCOUTFS_TEST_KERNEL").is_some()
 }

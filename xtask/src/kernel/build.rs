@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::machine::Machine;
-use super::{Arch, cache, sources};
+use super::{Arch, cache, frames, sources};
 use crate::setup;
 
 /// A kernel that was built.
@@ -128,7 +128,7 @@ fn check_config(config: &Path, texts: &[Vec<u8>]) -> Result<(), String> {
     }
 }
 
-/// Builds the module for a kernel, and returns where it is.
+/// Builds the module for a kernel, looks at how much stack it takes, and returns where it is.
 pub fn module(machine: &Machine, kernel: &Kernel) -> Result<PathBuf, String> {
     let out = setup::root().join("target").join(format!("kmod-{}", kernel.arch.name()));
     let arguments: Vec<_> = ["-s", "LLVM=-19"].iter().chain(kernel.arch.arguments()).copied().collect();
@@ -138,6 +138,7 @@ pub fn module(machine: &Machine, kernel: &Kernel) -> Result<PathBuf, String> {
         .arg(format!("MO={}", out.display()))
         .arg(format!("KARGS={own}"));
     finish("the module", make.arg("-s"))?;
+    frames::check(&[&out.join("kcore.o"), &out.join("src/main.o")])?;
     Ok(out.join("scoutfs.ko"))
 }
 

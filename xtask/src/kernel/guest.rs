@@ -6,9 +6,12 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::process::CommandExt;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use super::build::Kernel;
 use super::sources;
@@ -20,9 +23,13 @@ pub struct Guest<'a> {
     /// A folder for scripts, logs and results, which the guest sees under the same name.
     dir: PathBuf,
     disks: Vec<PathBuf>,
-    /// Longest life of a guest.
-    seconds: u32,
+    /// It is killed after this.
+    longest: Duration,
     memory: &'static str,
+    /// Which of the machine's processors it runs on.
+    processor: u32,
+    /// Its network card, vec0: a socket of datagrams, one for each frame.
+    wire: Option<UnixDatagram>,
     /// It is killed when it prints a line that ends in this.
     last_words: Option<&'static str>,
 }
@@ -43,27 +50,42 @@ impl<'a> Guest<'a> {
             kernel,
             dir: dir.into(),
             disks: Vec::new(),
-            seconds: 300,
+            longest: Duration::from_secs(300),
             memory: "768M",
+            processor: 0,
+            wire: None,
             last_words: None,
         })
     }
 
-    /// Gives it a disk: /dev/ubda, then /dev/ubdb.
+    /// Gives it a disk: /dev/ubda, then /dev/ubdb. Others may have the same.
     pub fn disk(mut self, image: &Path) -> Self {
         self.disks.push(image.into());
         self
     }
 
     /// Lets it live so long at most.
-    pub fn seconds(mut self, seconds: u32) -> Self {
-        self.seconds = seconds;
+    pub fn seconds(mut self, seconds: u64) -> Self {
+        self.longest = Duration::from_secs(seconds);
         self
     }
 
     /// Gives it so much memory, as the kernel understands it.
     pub fn memory(mut self, memory: &'static str) -> Self {
         self.memory = memory;
+        self
+    }
+
+    /// Runs it on this one of the machine's processors, if there are so many.
+    pub fn processor(mut self, processor: u32) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        self.processor = processor % u32::try_from(processors).unwrap_or(1);
+        self
+    }
+
+    /// Gives it a network card.
+    pub fn wire(mut self, wire: UnixDatagram) -> Self {
+        self.wire = Some(wire);
         self
     }
 
@@ -80,19 +102,26 @@ impl<'a> Guest<'a> {
         let (file, result) = (self.dir.join(format!("{name}.sh")), self.dir.join(format!("{name}.result")));
         write(&file, script)?;
         write(&result, "")?;
-        let mut command = Command::new("timeout");
+        // Each runs the next in its place. It ends when the thread that waits for it does.
+        let mut command = Command::new("setpriv");
         // On one processor: it has one, and is slower when it wanders.
-        // A guest that hangs does not hear anything else.
-        command.args(["--signal=KILL", &self.seconds.to_string(), "taskset", "-c", "0"]);
+        command.args(["--pdeathsig", "KILL", "taskset", "-c", &self.processor.to_string()]);
         command.arg(self.kernel.program());
         command.arg(format!("mem={}", self.memory));
         command.args(["seccomp=on", "rootfstype=hostfs", "rootflags=/", "rw", "panic=-1"]);
         // `mount -o loop` has the loop device open for writing while it is mounted.
-        command.args(["con=null", "con0=fd:0,fd:1", "bdev_allow_write_mounted=1"]);
+        command.args(["con=null", "con0=null,fd:1", "bdev_allow_write_mounted=1"]);
+        if let Some(wire) = &self.wire {
+            let wire = wire.try_clone().map_err(|e| format!("the guest's wire: {e}"))?;
+            command.arg("vec0:transport=fd,fd=0").stdin(Stdio::from(OwnedFd::from(wire)));
+        } else {
+            command.stdin(Stdio::null());
+        }
         command.arg(format!("init={}", sources().join("guest/init.sh").display()));
         command.arg(format!("run={}", file.display())).arg(format!("result={}", result.display()));
         for (letter, disk) in ('a'..='z').zip(&self.disks) {
-            command.arg(format!("ubd{letter}={}", disk.display()));
+            // Without a lock: nodes share it.
+            command.arg(format!("ubd{letter}c={}", disk.display()));
         }
         let log = self.follow(&mut command).map_err(|e| format!("the guest: {e}"))?;
         write(&self.dir.join(format!("{name}.log")), &log)?;
@@ -104,28 +133,30 @@ impl<'a> Guest<'a> {
 impl Guest<'_> {
     /// Runs it to its end, and returns what it printed.
     fn follow(&self, command: &mut Command) -> std::io::Result<String> {
-        // A group of its own: what `timeout` runs is to be killed with it.
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()?;
-        let mut log = String::new();
-        if let Some(out) = child.stdout.take() {
-            for line in BufReader::new(out).split(b'\n') {
-                let line = String::from_utf8_lossy(&line?).into_owned();
-                let last = self.last_words.is_some_and(|words| line.trim_end().ends_with(words));
-                log.push_str(&line);
-                log.push('\n');
-                if last {
-                    let group = format!("-{}", child.id());
-                    Command::new("kill").args(["-KILL", "--", &group]).status()?;
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let out = child.stdout.take().ok_or(std::io::ErrorKind::BrokenPipe)?;
+        std::thread::scope(|scope| {
+            let (said_last_words, end) = mpsc::channel();
+            let reader = scope.spawn(move || {
+                let mut log = String::new();
+                for line in BufReader::new(out).split(b'\n') {
+                    let line = String::from_utf8_lossy(&line?).into_owned();
+                    if self.last_words.is_some_and(|words| line.trim_end().ends_with(words)) {
+                        // Nobody listens the second time.
+                        let _ = said_last_words.send(());
+                    }
+                    log.push_str(&line);
+                    log.push('\n');
                 }
+                Ok(log)
+            });
+            // A guest is a session of its own and hears nothing else.
+            if end.recv_timeout(self.longest) != Err(mpsc::RecvTimeoutError::Disconnected) {
+                child.kill()?;
             }
-        }
-        child.wait()?;
-        Ok(log)
+            child.wait()?;
+            reader.join().unwrap_or_else(|_| Err(std::io::ErrorKind::Other.into()))
+        })
     }
 }
 

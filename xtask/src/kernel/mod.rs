@@ -6,6 +6,7 @@
 //! | this | the commands, and where things are kept |
 //! | `machine` | packages, bindgen, the kernel's source, from the package sources that the machine uses |
 //! | `build` | the kernel, from the configurations in `scoutfs-kmod/config`, and the module |
+//! | `frames` | how much stack each function of the module takes |
 //! | `guest` | running a script in a guest |
 //! | `test` | what is done in guests, and with the volume before and after |
 //!
@@ -13,6 +14,7 @@
 //! source's version and its configuration, so that a change of either makes another.
 
 mod build;
+mod frames;
 mod guest;
 mod machine;
 mod test;
@@ -44,7 +46,11 @@ pub enum Action {
         arch: Arch,
     },
     /// Build, and test the module in guests. Needs root.
-    Test,
+    Test {
+        /// How often a volume is mounted and unmounted to see that no memory is lost; a tenth as often the module is loaded.
+        #[arg(long, default_value_t = 30)]
+        rounds: u32,
+    },
     /// Build, and run a command in a guest with the module loaded, as root, with the machine's own files.
     Run {
         /// A block device of the guest, /dev/ubda: an image file.
@@ -65,9 +71,9 @@ pub fn run(action: &Action) -> Result<(), String> {
             let kernel = build::kernel(&machine, *arch)?;
             build::module(&machine, &kernel).map(drop)
         }
-        Action::Test => {
+        Action::Test { rounds } => {
             let (kernel, module) = built()?;
-            test::run(&kernel, &module)
+            test::run(&kernel, &module, *rounds)
         }
         Action::Run { disk, command } => {
             let (kernel, module) = built()?;

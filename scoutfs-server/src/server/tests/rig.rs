@@ -204,7 +204,16 @@ impl Rig {
         let term = sb.sb.term.get() + 1;
         let now = Mono::from_ns(1_000_000_000);
         let server = Server::open(boxed, cache.clone(), sb, voter, term, dead, now).unwrap();
-        Rig { dev, cache, geometry: sb.geometry, server, now, inbox: vec![], answers: vec![], next_id: 1 }
+        Rig {
+            dev,
+            cache,
+            geometry: sb.geometry,
+            server: *server,
+            now,
+            inbox: vec![],
+            answers: vec![],
+            next_id: 1,
+        }
     }
 
     /// The server crashes, and the next one begins on what is on the device.
