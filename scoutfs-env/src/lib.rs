@@ -20,6 +20,7 @@
 //! | [`device`] | the [`BlockDevice`](device::BlockDevice) trait; (std) files, block devices, memory |
 //! | [`log`] | `error!`, `warn!`, `info!`, `debug!` |
 //! | [`fault`] | faults that tests plant in the protocols; none otherwise |
+//! | [`probe`] | what simulations are told of the inside of mounts; nobody otherwise |
 //! | `sim` | (sim) a simulation: its scheduler, its clock, its nodes |
 //! | `backend` | the hosts behind these names, selected in one place |
 //!
@@ -52,6 +53,7 @@ pub mod fault;
 pub mod log;
 pub mod memory;
 pub mod net;
+pub mod probe;
 pub mod random;
 #[cfg(all(feature = "sim", not(feature = "shuttle")))]
 pub mod sim;

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use scoutfs_env::fault::Fault;
-use scoutfs_sim::cluster::{Batch, repeat};
+use scoutfs_sim::cluster::{Batch, Chosen, PLANTED, Planted, Weather, repeat};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_cluster");
 
@@ -17,21 +17,30 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
 
-fn batch(first: u64, count: u64, fault: Fault) -> Batch<'static> {
+fn batch(first: u64, count: u64, weather: Option<Weather>, fault: Fault) -> Batch<'static> {
     let longest = Duration::from_secs(3600);
-    Batch { program: Path::new(PROGRAM), first, count, nodes: None, fault, enough: 1, longest }
+    let chosen = Chosen { weather, fault, ..Chosen::default() };
+    Batch { program: Path::new(PROGRAM), first, count, chosen, enough: 1, longest }
 }
 
-/// First, so that what it finds is told before the others take their time.
-#[test]
-fn hundreds_of_seeds_end_well() {
-    let (first, count) = (number("SCOUTFS_SIM_FIRST", 1), number("SCOUTFS_SIM_SEEDS", 150));
-    let (done, failed) = batch(first, count, Fault::None).run();
+fn run_well(first: u64, count: u64, weather: Option<Weather>) {
+    let batch = batch(first, count, weather, Fault::None);
+    let (done, failed) = batch.run();
     for (seed, why) in &failed {
-        eprintln!("{why}\n    to repeat it: {}", repeat(*seed, None, Fault::None));
+        eprintln!("{why}\n    to repeat it: {}", repeat(*seed, &batch.chosen));
     }
     assert!(failed.is_empty(), "seeds failed: see above");
     assert_eq!(done, count);
+}
+
+/// First, so that what it finds is told before the others take their time.
+///
+/// Invariants 18 (connections that break, mounts that leave and servers that change, in any order, fence nobody who lives) and
+/// 65 (a message to a mount that is gone is nothing to the server).
+#[test]
+fn hundreds_of_seeds_end_well() {
+    let (first, count) = (number("SCOUTFS_SIM_FIRST", 1), number("SCOUTFS_SIM_SEEDS", 150));
+    run_well(first, count, None);
 }
 
 /// The trace is a hash of all that happened, in order; two processes have nothing else in common than the seed.
@@ -49,34 +58,39 @@ fn one_seed_is_one_run() {
     assert!(traces[0] != traces[1] && traces[1] != traces[2]);
 }
 
-/// Each within so many seeds.
-/// Those of `faults` that none of the first so many seeds finds.
-fn missed(faults: &[(Fault, u64)]) -> Vec<(Fault, u64)> {
-    let is_missed = |(fault, seeds): &&(Fault, u64)| batch(1, *seeds, *fault).run().1.is_empty();
-    faults.iter().filter(is_missed).copied().collect()
-}
-
+/// Each within so many seeds; and the seed that finds it ends well without it.
 #[test]
 fn planted_faults_are_found() {
-    let missed = missed(&[
-        (Fault::GrantBeforeRevoke, 4),
-        (Fault::KeepCacheOnRevoke, 4),
-        (Fault::IgnoreNews, 4),
-        (Fault::DropResend, 4),
-        (Fault::DropTombstones, 4),
-    ]);
-    assert!(missed.is_empty(), "not found: {missed:?}");
+    let mut wrong = Vec::new();
+    for Planted { fault, weather, seeds, .. } in PLANTED {
+        let (_, found) = batch(1, *seeds, Some(*weather), *fault).run();
+        let Some((seed, why)) = found.first() else {
+            wrong.push(format!("{fault:?} is not found in {seeds} seeds of weather {weather:?}"));
+            continue;
+        };
+        println!("{fault:?}: {why}");
+        let (_, failed) = batch(*seed, 1, Some(*weather), Fault::None).run();
+        wrong.extend(failed.iter().map(|(_, why)| format!("{weather:?} without {fault:?}: {why}")));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
-#[ignore = "takes minutes: each fault shows in few of many seeds; `cargo xtask sim 1 --count N --fault F` runs one by hand"]
-fn planted_faults_that_hide_are_found() {
-    let missed = missed(&[
-        (Fault::SkipDataFlush, 60),
-        (Fault::VolatileRecord, 120),
-        (Fault::RevokeWithoutCommit, 30),
-        (Fault::ForgetLocks, 60),
-        (Fault::FenceEarly, 120),
-    ]);
-    assert!(missed.is_empty(), "not found: {missed:?}");
+fn each_fault_is_planted() {
+    for fault in Fault::ALL {
+        assert!(PLANTED.iter().any(|planted| planted.fault == *fault), "{fault:?}");
+    }
+    assert_eq!(PLANTED.len(), Fault::ALL.len());
+}
+
+/// What is not kept yet: a write that a mount had asked for, or asks for when it goes on, lands when others have its locks.
+///
+/// - Data that are written in place go over what others have written there since, even if that is synced (seed 43: "record 16 of the log is 0").
+///   Design, section 9: extents older than a fence that nobody has confirmed are to get new blocks when they are written.
+/// - A leader that follows one whose death is not confirmed writes its first commit to blocks that no super block names. When it stands
+///   still there, its successor takes the same ones (seed 96: "block 1271: unreadable").
+#[test]
+#[ignore = "fails: late writes of data, and of a leader's first commit, are not kept apart"]
+fn a_late_write_of_data_harms_nothing() {
+    run_well(1, 100, Some(Weather::LateData));
 }

@@ -75,3 +75,10 @@ fn a_server_that_has_no_memory_waits_for_it() {
 fn a_merge_that_has_no_memory_waits_for_it() {
     fail_each("scoutfs-merge", 3);
 }
+
+/// Invariant 57: beats need no memory, so that nobody who waits for some is taken for dead.
+#[test]
+fn the_voters_thread_allocates_nothing() {
+    let _turn = TURN.lock();
+    assert_eq!(run("scoutfs-voter", 0), 0);
+}

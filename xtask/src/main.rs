@@ -72,6 +72,12 @@ enum Habit {
         /// So many seeds from this one on.
         #[arg(long)]
         count: Option<u64>,
+        /// What mostly goes wrong, instead of what the seed says; an unknown name lists them.
+        #[arg(long)]
+        weather: Option<String>,
+        /// A small volume that programs fill.
+        #[arg(long)]
+        small: bool,
         /// Plants a fault; an unknown name lists them.
         #[arg(long)]
         fault: Option<String>,
@@ -95,17 +101,19 @@ fn main() -> ExitCode {
         Habit::Programs { names } => programs::run(&names),
         Habit::Fuzz { seconds, seed, targets } => fuzz::run(seconds, seed, &targets),
         Habit::Crash { workloads, images, seed } => crash::run(workloads, images, seed),
-        Habit::Sim { seed, nodes, count, fault, trace } => {
+        Habit::Sim { seed, nodes, count, weather, small, fault, trace } => {
             let mut arguments = Vec::new();
             let given = [
                 ("--nodes", nodes.map(|n| n.to_string())),
                 ("--count", count.map(|n| n.to_string())),
+                ("--weather", weather),
                 ("--fault", fault),
             ];
             for (name, value) in given {
                 arguments.extend(value.into_iter().flat_map(|value| [name.to_string(), value]));
             }
-            arguments.extend(trace.then(|| "--trace".to_string()));
+            let flags = [("--small", small), ("--trace", trace)];
+            arguments.extend(flags.into_iter().filter(|(_, given)| *given).map(|(name, _)| name.to_string()));
             sim::run(seed, &arguments)
         }
         Habit::Kernel { action } => kernel::run(&action),

@@ -172,6 +172,28 @@ mod tests {
         }
     }
 
+    /// Invariant 60: on both ends the kernel notices a peer that is gone without a word, as soon as is asked for.
+    #[test]
+    fn keepalives_and_the_user_timeout_are_those_that_were_asked_for() {
+        let tuning = TcpTuning {
+            keepalive_idle: Duration::from_secs(7),
+            keepalive_interval: Duration::from_secs(2),
+            keepalive_probes: 4,
+            user_timeout: Duration::from_millis(9500),
+        };
+        let network = TcpNetwork::new(tuning);
+        let listener = network.listen(any_port(false)).unwrap();
+        let there = TcpStream::connect(listener.address()).unwrap();
+        let options = there.try_clone().unwrap();
+        let _there = stream(there, &tuning, NetOp::Connect).unwrap();
+        let options = SockRef::from(&options);
+        assert!(options.keepalive().unwrap());
+        assert_eq!(options.tcp_keepalive_time().unwrap(), tuning.keepalive_idle);
+        assert_eq!(options.tcp_keepalive_interval().unwrap(), tuning.keepalive_interval);
+        assert_eq!(options.tcp_keepalive_retries().unwrap(), tuning.keepalive_probes);
+        assert_eq!(options.tcp_user_timeout().unwrap(), Some(tuning.user_timeout));
+    }
+
     #[test]
     fn shutdown_wakes_who_waits() {
         let network = TcpNetwork::default();

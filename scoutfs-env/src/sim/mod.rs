@@ -36,11 +36,15 @@ mod tests;
 use core::cell::Cell;
 use core::fmt;
 use core::time::Duration;
+use std::boxed::Box;
 use std::string::String;
 use std::vec::Vec;
 
 use scheduler::Handle;
 pub use scheduler::{Config, Report, run};
+
+use crate::probe::Event;
+use crate::time::Mono;
 
 std::thread_local! {
     /// The task that this thread is. Never freed, so that it is there in destructors, too.
@@ -67,6 +71,9 @@ pub enum Outcome {
     /// It took more than [`Config::longest`] of its own time, or more than [`Config::steps`].
     Endless,
 }
+
+/// Who is told what mounts find and do.
+pub type Watch = Box<dyn FnMut(Node, Event) + Send>;
 
 /// A node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -126,6 +133,23 @@ pub fn node() -> Option<Node> {
 /// The clock of this task's node.
 pub(crate) fn node_clock_ns() -> Option<u64> {
     current().map(Handle::node_clock)
+}
+
+/// What the clock of a node shows now.
+pub fn clock_of(node: Node) -> Mono {
+    Mono::from_ns(task().clock_of(node))
+}
+
+/// Tells whoever watches this run.
+pub(crate) fn tell(event: Event) {
+    if let Some(task) = current() {
+        task.tell(event);
+    }
+}
+
+/// Has `watch` be told from now on what mounts find and do, by their nodes. It must not wait, but may [`fail`].
+pub fn watch(watch: Watch) {
+    task().watch(watch);
 }
 
 /// The true time: nanoseconds since the run began.

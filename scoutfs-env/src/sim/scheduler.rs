@@ -18,7 +18,8 @@ use std::vec::Vec;
 use std::{eprintln, format};
 
 use super::rng::{Rng, mix};
-use super::{CURRENT, Key, Node, Outcome};
+use super::{CURRENT, Key, Node, Outcome, Watch};
+use crate::probe;
 use crate::thread::SpawnError;
 
 /// What the clock moves on at each point, so that nobody waits in vain for time to pass.
@@ -156,6 +157,7 @@ struct Shared {
     state: Mutex<State>,
     ended: Condvar,
     shown: Shown,
+    watch: Mutex<Option<Watch>>,
 }
 
 /// A task, as its thread knows it.
@@ -316,6 +318,20 @@ impl Handle {
 
     pub(super) fn node_clock(&self) -> u64 {
         self.shared.lock().node_clock(self.node.0)
+    }
+
+    pub(super) fn clock_of(&self, node: Node) -> u64 {
+        self.shared.lock().node_clock(node.0)
+    }
+
+    pub(super) fn watch(&self, watch: Watch) {
+        *self.shared.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(watch);
+    }
+
+    pub(super) fn tell(&self, event: probe::Event) {
+        if let Some(watch) = &mut *self.shared.watch.lock().unwrap_or_else(PoisonError::into_inner) {
+            watch(self.node, event);
+        }
     }
 
     pub(super) fn random(&self) -> u64 {
@@ -550,8 +566,12 @@ pub fn run(config: Config, body: impl FnOnce() + Send + 'static) -> Report {
         outcome: None,
     };
     let (id, baton) = state.add("first", 0);
-    let shared =
-        Arc::new(Shared { state: Mutex::new(state), ended: Condvar::new(), shown: Shown::default() });
+    let shared = Arc::new(Shared {
+        state: Mutex::new(state),
+        ended: Condvar::new(),
+        shown: Shown::default(),
+        watch: Mutex::new(None),
+    });
     start(&shared, id, Node(0), "first", baton.clone(), body).expect("a thread");
     baton.pass();
     let mut state = shared.lock();

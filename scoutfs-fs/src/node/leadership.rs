@@ -11,6 +11,7 @@ use core::time::Duration;
 
 use scoutfs_env::Arc;
 use scoutfs_env::fault::{Fault, planted};
+use scoutfs_env::probe::{self, Event};
 use scoutfs_env::sync::{Condvar, Mutex};
 use scoutfs_env::time::{self, Mono};
 
@@ -69,6 +70,7 @@ impl Leadership {
     /// The voter knows this of the lease.
     pub fn set_lease(&self, until: Mono) {
         if self.lease_until.swap(until.as_ns(), Ordering::AcqRel) != until.as_ns() {
+            probe::tell(Event::LeaderLease(until));
             self.wake();
         }
     }
@@ -111,13 +113,12 @@ impl Leadership {
     pub fn wait(&self, give_up: impl Fn() -> bool) -> Lease {
         let mut lease = Lease::Valid;
         loop {
-            if planted(Fault::LeadWithoutLease) {
-                return Lease::Valid;
-            }
-            if self.is_lost() {
+            let goes_on = planted(Fault::LeadWithoutLease);
+            if self.is_lost() && !goes_on {
                 return Lease::Over;
             }
-            if self.is_valid() {
+            if self.is_valid() || goes_on {
+                probe::tell(Event::Leads);
                 return lease;
             }
             if give_up() {

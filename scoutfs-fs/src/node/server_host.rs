@@ -207,6 +207,7 @@ fn serve(
         };
         let inputs = shared.inbox.take(wait);
         if !may_act(server, shared, leadership) {
+            inputs.iter().for_each(Input::is_lost);
             return false;
         }
         for input in &inputs {

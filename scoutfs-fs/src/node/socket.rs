@@ -37,6 +37,14 @@ pub(super) enum Input {
     Closed { socket: Arc<Socket> },
 }
 
+impl Input {
+    /// The server's thread has ended and does not hear it: nobody else would end its stream.
+    pub fn is_lost(&self) {
+        let (Input::Opened { socket, .. } | Input::Message { socket, .. } | Input::Closed { socket }) = self;
+        socket.finish();
+    }
+}
+
 /// What the server's thread takes its inputs from.
 pub(super) struct Inbox {
     state: Mutex<State>,
@@ -86,8 +94,9 @@ impl Inbox {
     pub fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
-        state.inputs.clear();
+        let lost = core::mem::take(&mut state.inputs);
         drop(state);
+        lost.iter().for_each(Input::is_lost);
         self.taken.notify_all();
     }
 
@@ -304,5 +313,43 @@ impl From<Error> for SocketError {
             Error::NoMemory => SocketError::NoMemory,
             _ => SocketError::Ended,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use scoutfs_env::net::{Pipe, pipe};
+    use scoutfs_env::try_box;
+
+    use super::*;
+
+    /// A mount that has just connected to a server that ends waits for nothing else than the end of its stream.
+    #[test]
+    fn streams_that_the_server_did_not_hear_of_end_with_it() {
+        let identity = Identity { fsid: 1, term: 1, secret: Secret([0; scoutfs_env::auth::PROOF_LEN]) };
+        let open = |inbox: &Arc<Inbox>| {
+            let (here, there) = pipe().unwrap();
+            let hello = Hello { rid: 1, term: 0, attempt: 1, ack: 0, nonce: [0; 16] };
+            let socket = Socket::start(try_box(there).unwrap(), inbox, identity).unwrap();
+            inbox.push(Input::Opened { socket, hello }).unwrap();
+            here
+        };
+        let has_ended = |stream: Pipe| {
+            let (told, ended) = channel();
+            std::thread::spawn(move || {
+                told.send(matches!(stream.receive(&mut [0; 8]), Ok(0) | Err(_))).unwrap();
+            });
+            ended.recv_timeout(Duration::from_secs(20)) == Ok(true)
+        };
+        let inbox = Arc::new(Inbox::new()).unwrap();
+        // Taken, but the server finds that it may not act.
+        let taken = open(&inbox);
+        inbox.take(Duration::ZERO).iter().for_each(Input::is_lost);
+        assert!(has_ended(taken));
+        let waiting = open(&inbox);
+        inbox.close();
+        assert!(has_ended(waiting));
     }
 }

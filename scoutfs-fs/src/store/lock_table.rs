@@ -11,6 +11,7 @@
 
 use core::time::Duration;
 
+use scoutfs_env::probe::{self, Event, Held};
 use scoutfs_env::sync::{Condvar, Mutex, MutexGuard};
 use scoutfs_env::{OrdMap, Vec};
 use scoutfs_format::msg::{LockMessage, MAX_PAYLOAD, MSG_LOCK};
@@ -77,6 +78,19 @@ struct State {
     flush: Flush,
     /// The revoker is to end.
     stopped: bool,
+}
+
+impl State {
+    /// Tells a simulation how a lock is held now.
+    fn tell_held(&self, name: LockName) {
+        let held = match self.machine.mode(name) {
+            Mode::Null => Held::No,
+            Mode::Read => Held::Read,
+            Mode::Write => Held::Write,
+        };
+        let first_ino = name.inodes().map_or(u64::MAX, |(first, _)| first);
+        probe::tell(Event::Lock { first_ino, held });
+    }
 }
 
 impl LockTable {
@@ -225,6 +239,7 @@ impl LockTable {
             state.elsewhere.insert(message.name, opens)?;
         }
         state.machine.handle_grant(&message);
+        state.tell_held(message.name);
         store.counters.inc(Counter::LockGrant);
         self.pump_later(store, &mut state);
         Ok(())
@@ -307,6 +322,7 @@ impl LockTable {
         let Revoke { name, .. } = state.invalidate.remove(0);
         state.elsewhere.remove(&name);
         state.machine.invalidated(name, commit_nr).map_err(lock_error)?;
+        state.tell_held(name);
         self.pump_later(store, &mut state);
         Ok(())
     }

@@ -9,6 +9,7 @@ use core::time::Duration;
 
 use scoutfs_btree::space::{SpaceExtent, SpaceKind};
 use scoutfs_env::fault::{Fault, planted};
+use scoutfs_env::probe::{self, Event};
 use scoutfs_env::sync::Mutex;
 use scoutfs_env::time::{self, Mono};
 use scoutfs_env::{Arc, Vec};
@@ -93,6 +94,8 @@ pub struct StatFs {
 
 impl Numbers {
     pub fn new(taken: u64, lease_ms: u64, now: Mono, leadership: Option<Arc<Leadership>>) -> Self {
+        let lease_end = now.saturating_add(Duration::from_millis(lease_ms));
+        probe::tell(Event::Lease(lease_end));
         Numbers {
             next_seq: Mutex::new(None),
             numbering: Mutex::new(()),
@@ -102,7 +105,7 @@ impl Numbers {
             told_taken: AtomicU64::new(taken),
             finalized: AtomicBool::new(false),
             low: [AtomicBool::new(true), AtomicBool::new(true)],
-            lease_end: AtomicU64::new(now.saturating_add(Duration::from_millis(lease_ms)).as_ns()),
+            lease_end: AtomicU64::new(lease_end.as_ns()),
             lease_ms,
             leadership,
             statfs: Mutex::new(None),
@@ -346,6 +349,7 @@ impl Store {
         }
         let end = sent.saturating_add(Duration::from_millis(self.numbers.lease_ms)).as_ns();
         self.numbers.lease_end.fetch_max(end, Ordering::AcqRel);
+        probe::tell(Event::Lease(Mono::from_ns(end)));
         Ok(())
     }
 

@@ -18,6 +18,7 @@
 //!
 //! Locking: one mutex, a leaf. It is never held over IO or messages.
 
+use scoutfs_env::probe::{self, Event};
 use scoutfs_env::sync::{Condvar, Mutex};
 
 use crate::error::{Error, Result};
@@ -284,6 +285,7 @@ impl Trans {
             state.failed = Some(why);
         }
         drop(state);
+        probe::tell(Event::Ended);
         self.changed.notify_all();
     }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The cluster simulation: `cluster [SEED] [--nodes N] [--count N] [--fault NAME] [--trace]`. See `scoutfs_sim::cluster`.
+//! The cluster simulation: `cluster [SEED] [--nodes N] [--count N] [--weather NAME] [--small]
+//! [--fault NAME] [--trace]`. See `scoutfs_sim::cluster`.
 //!
 //! One seed runs in this process and tells what became of it; several run in a process each, and those that
 //! fail are printed with the command that repeats them.
@@ -8,34 +9,40 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use scoutfs_env::fault::{Fault, plant};
-use scoutfs_sim::cluster::{Batch, Options, repeat, run};
+use scoutfs_sim::cluster::{Batch, Chosen, Options, Weather, repeat, run};
 
 /// No run takes so long.
 const HUNG: Duration = Duration::from_secs(120);
 
 struct Arguments {
     seed: Option<u64>,
-    nodes: Option<usize>,
     count: u64,
-    fault: Fault,
+    chosen: Chosen,
     trace: bool,
 }
 
 fn arguments() -> Result<Arguments, String> {
-    let mut found = Arguments { seed: None, nodes: None, count: 1, fault: Fault::None, trace: false };
+    let mut found = Arguments { seed: None, count: 1, chosen: Chosen::default(), trace: false };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} needs a value"));
         let number = |text: String| text.parse::<u64>().map_err(|e| format!("{text}: {e}"));
         match word.as_str() {
-            "--nodes" => found.nodes = Some(number(value()?)? as usize).filter(|nodes| *nodes > 0),
+            "--nodes" => found.chosen.nodes = Some(number(value()?)? as usize).filter(|nodes| *nodes > 0),
             "--count" => found.count = number(value()?)?,
+            "--small" => found.chosen.is_small = true,
             "--trace" => found.trace = true,
+            "--weather" => {
+                let name = value()?;
+                let weather = Weather::ALL.iter().find(|weather| format!("{weather:?}") == name);
+                found.chosen.weather =
+                    Some(*weather.ok_or(format!("no weather {name}; there are {:?}", Weather::ALL))?);
+            }
             "--fault" => {
                 let name = value()?;
                 let mut all = Fault::ALL.iter().chain([&Fault::None]);
                 let fault = all.find(|fault| format!("{fault:?}") == name);
-                found.fault = *fault.ok_or(format!("no fault {name}; there are {:?}", Fault::ALL))?;
+                found.chosen.fault = *fault.ok_or(format!("no fault {name}; there are {:?}", Fault::ALL))?;
             }
             seed => found.seed = Some(number(seed.to_string())?),
         }
@@ -44,7 +51,7 @@ fn arguments() -> Result<Arguments, String> {
 }
 
 fn main() -> ExitCode {
-    let Arguments { seed, nodes, count, fault, trace } = match arguments() {
+    let Arguments { seed, count, chosen, trace } = match arguments() {
         Ok(arguments) => arguments,
         Err(why) => {
             eprintln!("cluster: {why}");
@@ -57,24 +64,29 @@ fn main() -> ExitCode {
         // What waits for real, and not in the simulation, would wait for ever.
         std::thread::spawn(move || {
             std::thread::sleep(HUNG);
-            println!("seed {seed}: hangs for real\nto repeat it: {}", repeat(seed, nodes, fault));
+            println!("seed {seed}: hangs for real\nto repeat it: {}", repeat(seed, &chosen));
             std::process::exit(1);
         });
-        plant(fault);
+        plant(chosen.fault);
         let mut options = Options::of_seed(seed);
-        options.nodes = nodes.unwrap_or(options.nodes);
+        options.nodes = chosen.nodes.unwrap_or(options.nodes);
+        if let Some(weather) = chosen.weather {
+            (options.weather, options.is_small) = (weather, false);
+        }
+        options.is_small |= chosen.is_small;
         options.trace = trace;
         let verdict = run(&options);
         if let Some(wrong) = &verdict.wrong {
             println!("seed {seed}: {wrong}");
             verdict.report.waiting.iter().for_each(|line| println!("    {line}"));
-            println!("to repeat it: {}", repeat(seed, nodes, fault));
+            println!("to repeat it: {}", repeat(seed, &chosen));
         }
         let (reads, writes, synced) = verdict.operations;
         println!(
-            "seed {seed}: {} hosts, {} mounts, {reads} reads and {writes} writes checked, {synced} synced; {:.1} s of its time, \
+            "seed {seed}: {} hosts, weather {:?}, {} mounts, {reads} reads and {writes} writes checked, {synced} synced; {:.1} s of its time, \
              {} switches, trace {:016x}; {:?}",
             options.nodes,
+            options.weather,
             verdict.mounts,
             verdict.report.took_ns as f64 / 1e9,
             verdict.report.steps,
@@ -86,10 +98,10 @@ fn main() -> ExitCode {
     }
     let program = std::env::current_exe().expect("this program's path");
     let longest = Duration::from_secs(u64::MAX / 2);
-    let batch = Batch { program: &program, first: seed, count, nodes, fault, enough: usize::MAX, longest };
+    let batch = Batch { program: &program, first: seed, count, chosen, enough: usize::MAX, longest };
     let (done, failed) = batch.run();
     for (seed, why) in &failed {
-        println!("{why}\n    to repeat it: {}", repeat(*seed, nodes, fault));
+        println!("{why}\n    to repeat it: {}", repeat(*seed, &chosen));
     }
     println!("{done} seeds from {seed} on, {} failed; {:?}", failed.len(), began.elapsed());
     ExitCode::from(u8::from(!failed.is_empty()))

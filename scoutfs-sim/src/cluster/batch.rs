@@ -10,6 +10,48 @@ use std::time::{Duration, Instant};
 use scoutfs_env::fault::Fault;
 
 use super::lock;
+use super::nemesis::Weather;
+
+/// What is not as a seed says.
+#[derive(Clone, Copy, Debug)]
+pub struct Chosen {
+    /// Hosts.
+    pub nodes: Option<usize>,
+    /// What mostly goes wrong.
+    pub weather: Option<Weather>,
+    /// The volume is small in any case.
+    pub is_small: bool,
+    /// What is planted.
+    pub fault: Fault,
+}
+
+impl Default for Chosen {
+    fn default() -> Self {
+        Chosen { nodes: None, weather: None, is_small: false, fault: Fault::None }
+    }
+}
+
+impl Chosen {
+    /// As arguments of the program.
+    fn arguments(&self) -> Vec<String> {
+        let Chosen { nodes, weather, is_small, fault } = *self;
+        let mut arguments = Vec::new();
+        let mut add = |name: &str, value: String| arguments.extend([name.to_string(), value]);
+        if let Some(nodes) = nodes {
+            add("--nodes", nodes.to_string());
+        }
+        if let Some(weather) = weather {
+            add("--weather", format!("{weather:?}"));
+        }
+        if fault != Fault::None {
+            add("--fault", format!("{fault:?}"));
+        }
+        if is_small {
+            arguments.push("--small".to_string());
+        }
+        arguments
+    }
+}
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -20,10 +62,8 @@ pub struct Batch<'a> {
     pub first: u64,
     /// How many.
     pub count: u64,
-    /// Hosts of each; by the seed when not given.
-    pub nodes: Option<usize>,
-    /// What is planted.
-    pub fault: Fault,
+    /// What is not as the seed says.
+    pub chosen: Chosen,
     /// Begin no more after so many have failed.
     pub enough: usize,
     /// And none after this.
@@ -63,10 +103,7 @@ impl Batch<'_> {
 
     fn one(&self, seed: u64) -> Result<(), String> {
         let mut command = Command::new(self.program);
-        command.arg(seed.to_string()).args(["--fault", &format!("{:?}", self.fault)]);
-        if let Some(nodes) = self.nodes {
-            command.args(["--nodes", &nodes.to_string()]);
-        }
+        command.arg(seed.to_string()).args(self.chosen.arguments());
         let Output { status, stdout, stderr } = command.output().map_err(|e| e.to_string())?;
         if status.success() {
             return Ok(());
@@ -77,13 +114,7 @@ impl Batch<'_> {
 }
 
 /// The command that repeats a seed.
-pub fn repeat(seed: u64, nodes: Option<usize>, fault: Fault) -> String {
-    let mut command = format!("cargo xtask sim {seed}");
-    if let Some(nodes) = nodes {
-        command += &format!(" --nodes {nodes}");
-    }
-    if fault != Fault::None {
-        command += &format!(" --fault {fault:?}");
-    }
-    command + " --trace"
+pub fn repeat(seed: u64, chosen: &Chosen) -> String {
+    let arguments = chosen.arguments().into_iter().map(|argument| format!(" {argument}"));
+    format!("cargo xtask sim {seed}{} --trace", arguments.collect::<String>())
 }

@@ -26,6 +26,8 @@ use scoutfs_env::device::{BlockDevice, EIO, IO_ALIGN, IoError, IoOp, check_io};
 use scoutfs_env::sim::{self, Key, Node};
 use scoutfs_env::{Arc as EnvArc, Box as EnvBox, try_box};
 
+use scoutfs_format::geometry::Geometry;
+
 use super::lock;
 use crate::disk::ATOM;
 use crate::rng::Rng;
@@ -65,6 +67,43 @@ struct Piece {
     bytes: Arc<Bytes>,
 }
 
+/// What is at a place of a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Region {
+    /// Blocks of voters.
+    Votes,
+    /// Super blocks.
+    Supers,
+    /// Commit records.
+    Records,
+    /// Metadata and data.
+    Blocks,
+}
+
+/// When a mount stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Before it reads.
+    Read,
+    /// Before the disk is asked for a write: that goes on when the mount does.
+    Write,
+    /// When the disk has been asked: the write is late.
+    Asked,
+}
+
+/// Where a mount's next request stops it for a while.
+#[derive(Clone, Copy)]
+pub struct Snare {
+    /// Whose.
+    pub node: Node,
+    /// To where.
+    pub region: Region,
+    /// For how long.
+    pub pause: Duration,
+    /// At which request.
+    pub stop: Stop,
+}
+
 /// How a mount's requests fare.
 #[derive(Clone, Copy, Default)]
 pub struct Trouble {
@@ -83,6 +122,8 @@ struct State {
     number: u64,
     requests: u64,
     watch: Option<Watch>,
+    snare: Option<Snare>,
+    geometry: Option<Geometry>,
 }
 
 /// Sees each write as it is asked for: who, where, what.
@@ -101,6 +142,17 @@ pub struct Path {
     node: Node,
 }
 
+fn region_of(geometry: &Geometry, offset: u64) -> Region {
+    if offset >= geometry.zones_offset() {
+        return Region::Blocks;
+    }
+    if offset >= geometry.slot_offset(0) {
+        return Region::Records;
+    }
+    let is_super = |voter: u32| (0..2).any(|copy| geometry.super_offset(voter, copy) == offset);
+    if (0..geometry.nr_voters()).any(is_super) { Region::Supers } else { Region::Votes }
+}
+
 fn bit(node: Node) -> Mounts {
     1 << node.number()
 }
@@ -108,7 +160,7 @@ fn bit(node: Node) -> Mounts {
 impl State {
     fn grow(&mut self, node: Node) {
         let count = node.number() + 1;
-        assert!(count <= Mounts::BITS as usize, "too many mounts for one run");
+        assert!(count <= Disk::MOST_MOUNTS + 1, "too many mounts for one run");
         if self.unflushed.len() < count {
             self.unflushed.resize_with(count, BTreeSet::new);
             self.trouble.resize_with(count, Trouble::default);
@@ -183,6 +235,9 @@ impl State {
 }
 
 impl Disk {
+    /// Mounts of a run.
+    pub const MOST_MOUNTS: usize = Mounts::BITS as usize - 1;
+
     /// An empty disk.
     pub fn new(size: u64) -> Disk {
         let mut blocks = Vec::new();
@@ -195,6 +250,8 @@ impl Disk {
             number: 0,
             requests: 0,
             watch: None,
+            snare: None,
+            geometry: None,
         };
         Disk { size, state: Arc::new(Mutex::new(state)) }
     }
@@ -214,6 +271,16 @@ impl Disk {
     /// Has `watch` see each write from now on.
     pub fn watch(&self, watch: Watch) {
         lock(&self.state).watch = Some(watch);
+    }
+
+    /// How a volume on it is laid out.
+    pub fn set_geometry(&self, geometry: Geometry) {
+        lock(&self.state).geometry = Some(geometry);
+    }
+
+    /// Lays a snare, in place of another.
+    pub fn lay(&self, snare: Option<Snare>) {
+        lock(&self.state).snare = snare;
     }
 
     /// How a mount's requests fare from now on.
@@ -276,6 +343,26 @@ impl Path {
         sim::sleep(took);
     }
 
+    /// Stands still, when a snare is laid here.
+    fn step_into_snare(&self, offset: u64, stop: Stop) {
+        let pause = {
+            let mut state = lock(&self.disk.state);
+            let region = state.geometry.map(|geometry| region_of(&geometry, offset));
+            let fits =
+                |snare: &Snare| snare.node == self.node && snare.stop == stop && Some(snare.region) == region;
+            match state.snare.take_if(|snare| fits(snare)) {
+                Some(snare) => snare.pause,
+                None => return,
+            }
+        };
+        sim::note(format_args!("{:?} stands still for {pause:?} at {offset}, {stop:?}", self.node));
+        if stop == Stop::Asked {
+            self.disk.delay(self.node, true, false);
+        }
+        sim::pause(self.node, pause);
+        sim::sleep(Duration::from_nanos(1));
+    }
+
     fn put(&self, offset: u64, buf: &[u8], durable: bool) -> Result<(), IoError> {
         check_io(self, IoOp::Write, offset, buf)?;
         let Path { node, .. } = *self;
@@ -292,6 +379,7 @@ impl Path {
         }
         // Whoever stands still between asking and having asked has asked for nothing.
         sim::point();
+        self.step_into_snare(offset, Stop::Write);
         let (request, fails) = {
             let mut state = lock(&self.disk.state);
             state.settle();
@@ -317,6 +405,7 @@ impl Path {
             }
             (request, fails)
         };
+        self.step_into_snare(offset, Stop::Asked);
         // Until all of it has landed, however late.
         loop {
             let due = {
@@ -355,6 +444,7 @@ impl BlockDevice for Path {
         check_io(self, IoOp::Read, offset, buf)?;
         let Path { node, .. } = *self;
         if sim::active() {
+            self.step_into_snare(offset, Stop::Read);
             self.wait(30);
         }
         let mut state = lock(&self.disk.state);

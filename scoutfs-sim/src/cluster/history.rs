@@ -19,8 +19,14 @@ use scoutfs_env::sim::{self, Node};
 pub enum Register {
     /// The inode behind a name of the common directory; 0 when there is none.
     Name(usize),
-    /// What a file is filled with.
+    /// What the file behind a name is filled with.
     Content(usize),
+    /// What an attribute of that file is filled with; 0 when there is none.
+    Xattr(usize),
+    /// How large a file is that is only truncated.
+    Size,
+    /// What is at a place of a file that is only appended to; 0 behind its end.
+    Log(usize),
 }
 
 /// What a read saw.
@@ -40,6 +46,8 @@ struct Write {
     by: Node,
     /// `None`: any but 0.
     value: Option<u64>,
+    /// The inode that it went to; 0 when that is not known.
+    ino: u64,
     began: u64,
     /// When it had certainly happened, if ever.
     ended: Option<u64>,
@@ -62,7 +70,11 @@ struct Life {
 #[derive(Default)]
 pub struct History {
     writes: BTreeMap<Register, Vec<Write>>,
+    /// What is being appended, and nobody has seen yet: its value, who appends it, from when on.
+    appends: BTreeMap<u64, (Node, u64)>,
     lives: BTreeMap<Node, Life>,
+    /// Places of the file that is appended to that anything is known of.
+    pub log_len: usize,
     /// The read that is checked saw a part of a value.
     torn: bool,
     /// How many reads were checked.
@@ -107,8 +119,9 @@ impl History {
         let write = Write {
             by: Node::OUTSIDE,
             value: Some(value),
+            ino: 0,
             began: 0,
-            ended: Some(sim::now_ns()),
+            ended: Some(0),
             owed: true,
             void: false,
             failed: false,
@@ -120,8 +133,54 @@ impl History {
     pub fn writes(&mut self, by: Node, register: Register, value: Option<u64>) -> WriteId {
         let writes = self.writes.entry(register).or_default();
         let began = sim::now_ns();
-        writes.push(Write { by, value, began, ended: None, owed: false, void: false, failed: false });
+        writes.push(Write { by, value, ino: 0, began, ended: None, owed: false, void: false, failed: false });
         WriteId(register, writes.len() - 1)
+    }
+
+    /// The inode that a write goes to is known.
+    pub fn goes_to(&mut self, id: WriteId, ino: u64) {
+        self.write(id).ino = ino;
+    }
+
+    /// A mount begins to append a value, which nobody else does; where it goes will be seen.
+    pub fn appends(&mut self, by: Node, value: u64) {
+        self.appends.insert(value, (by, sim::now_ns()));
+    }
+
+    /// Nothing was appended.
+    pub fn append_refused(&mut self, value: u64) {
+        self.appends.remove(&value);
+    }
+
+    /// A value was appended here, as its writer says.
+    pub fn appended(&mut self, value: u64, at: usize, ino: u64) -> Result<(), Wrong> {
+        self.place(at, value);
+        let writes = self.writes.entry(Register::Log(at)).or_default();
+        let Some(own) = writes.iter().rposition(|write| write.value == Some(value)) else {
+            return Err(Wrong(format!("{value:x} was appended at {at}, and was seen elsewhere")));
+        };
+        let id = WriteId(Register::Log(at), own);
+        self.goes_to(id, ino);
+        self.written(id, None);
+        Ok(())
+    }
+
+    /// A value that is being appended is seen, or said to be, at a place.
+    fn place(&mut self, at: usize, value: u64) {
+        if !self.writes.contains_key(&Register::Log(at)) {
+            self.begin(Register::Log(at), 0);
+            self.log_len = self.log_len.max(at + 1);
+        }
+        if let Some((by, began)) = self.appends.remove(&value) {
+            let id = self.writes(by, Register::Log(at), Some(value));
+            self.write(id).began = began;
+        }
+    }
+
+    /// A mount has seen what is at a place of the file that is appended to; 0 behind its end.
+    pub fn read_log(&mut self, by: Node, at: usize, value: u64, began: u64) -> Result<(), Wrong> {
+        self.place(at, value);
+        self.read(by, Register::Log(at), Seen::Value(value), began)
     }
 
     fn write(&mut self, id: WriteId) -> &mut Write {
@@ -146,10 +205,11 @@ impl History {
         self.write(id).failed = true;
     }
 
-    /// A mount had all made durable that it had done in `register`, or in all, before `began`.
-    pub fn synced(&mut self, by: Node, register: Option<Register>, began: u64) {
-        for (_, writes) in self.writes.iter_mut().filter(|(at, _)| register.is_none_or(|only| only == **at)) {
-            let own = writes.iter_mut().filter(|write| write.by == by && !write.owed);
+    /// A mount had all made durable that it had done to an inode, or to all, before `began`.
+    pub fn synced(&mut self, by: Node, ino: Option<u64>, began: u64) {
+        for writes in self.writes.values_mut() {
+            let of_inode = |write: &Write| ino.is_none_or(|ino| write.ino == ino);
+            let own = writes.iter_mut().filter(|write| write.by == by && !write.owed && of_inode(write));
             for write in own.filter(|write| write.ended.is_some_and(|ended| ended <= began)) {
                 write.owed = true;
                 self.synced += 1;
@@ -307,10 +367,13 @@ mod tests {
             // What a dead mount wrote and nobody is owed may be gone, or not.
             assert!(history.read(b, AT, Seen::Value(1), after).is_ok());
             let synced = history.writes(a, AT, Some(2));
+            history.goes_to(synced, 7);
             history.written(synced, None);
-            history.synced(a, Some(AT), step());
+            history.synced(a, Some(7), step());
             let lost = history.writes(a, AT, Some(3));
+            history.goes_to(lost, 8);
             history.written(lost, None);
+            history.synced(a, Some(7), step());
             let after = step();
             assert!(history.read(b, AT, Seen::Value(2), after).is_err(), "replaced by one that lives");
             history.died(a);

@@ -17,19 +17,39 @@ use scoutfs_net::quorum::Timing;
 use scoutfs_server::DeathOracle;
 
 use super::disk::Disk;
+use super::file_locks::FileLocks;
 use super::history::History;
 use super::lock;
+use super::nemesis::Weather;
 use super::net::{Net, address};
+use super::rules::Rules;
 
 /// All that a run consists of.
 pub struct World {
     pub disk: Disk,
     pub net: Net,
     pub history: Mutex<History>,
+    pub rules: Mutex<Rules>,
+    pub file_locks: Mutex<FileLocks>,
     pub hosts: Vec<Mutex<Host>>,
     pub flow: Mutex<Flow>,
+    /// What mostly goes wrong.
+    pub weather: Weather,
+    /// The volume is small, and programs fill it.
+    pub is_small: bool,
+    /// Hosts work and rest in turn.
+    pub in_shifts: bool,
     /// After so many milliseconds of silence a leader is stood against.
     pub patience_ms: u64,
+}
+
+impl World {
+    /// A mount is dead.
+    pub fn died(&self, node: Node) {
+        lock(&self.history).died(node);
+        lock(&self.rules).died(node);
+        lock(&self.file_locks).died(node);
+    }
 }
 
 /// How far a run is.
@@ -39,6 +59,8 @@ pub struct Flow {
     pub prepared: bool,
     /// The volume has what programs work on.
     pub ready: bool,
+    /// Nothing goes wrong any more, and nobody fills the volume.
+    pub calm: bool,
     /// Programs are to end.
     pub stop: bool,
     /// Hosts are not to mount again.
@@ -125,6 +147,9 @@ pub fn keep(world: &Arc<World>, host: usize, life: fn(&Arc<World>, usize)) {
         }
         // Millionths: a hundred are more than any quartz.
         let node = sim::add_node(sim::below(400) as i32 - 200);
+        if node.number() > Disk::MOST_MOUNTS {
+            sim::fail(format_args!("hosts mount again and again: for the {}th time", node.number()));
+        }
         world.disk.path(node);
         {
             let mut own = lock(&world.hosts[host]);
@@ -148,7 +173,7 @@ pub fn keep(world: &Arc<World>, host: usize, life: fn(&Arc<World>, usize)) {
             own.works = false;
         }
         // The process is gone, whether it was killed or ended; nobody of it runs or writes any more.
-        lock(&world.history).died(node);
+        world.died(node);
         if lock(&world.hosts[host]).killed {
             sim::sleep(Duration::from_millis(sim::below(12_000)));
         } else {

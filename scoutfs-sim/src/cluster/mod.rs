@@ -6,9 +6,13 @@
 //! | `disk` | the disk that all hosts share |
 //! | `net` | the network between them |
 //! | `host` | a host: one mount after another of the volume, its clock, and who knows that it died |
-//! | `work` | what programs on the hosts do |
+//! | `work` | the life of a mount, and programs on it |
+//! | `ops` | what programs do |
 //! | `history` | what they saw, and whether it could be so |
-//! | `leaders` | that there is one leader at a time |
+//! | `faults` | what is planted, and how soon it is found |
+//! | `file_locks` | that locks of files exclude each other |
+//! | `leaders` | that there is one leader at a time, by the super blocks that are written |
+//! | `rules` | what holds at every moment: one leader, no two holders of a lock |
 //! | `nemesis` | what goes wrong |
 //! | `run` | one seed: from mkfs to the last check |
 //! | `batch` | many seeds, each in a process of its own |
@@ -22,15 +26,21 @@
 
 mod batch;
 mod disk;
+mod faults;
+mod file_locks;
 mod history;
 mod host;
 mod leaders;
 mod nemesis;
 mod net;
+mod ops;
+mod rules;
 mod run;
 mod work;
 
-pub use batch::{Batch, Failed, repeat};
+pub use batch::{Batch, Chosen, Failed, repeat};
+pub use faults::{PLANTED, Planted};
+pub use nemesis::Weather;
 pub use run::{Options, Verdict, run};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -7,15 +7,19 @@ use std::time::Duration;
 use scoutfs_env::sim::{self, Config, Node, Outcome, Report};
 use scoutfs_fs::check::check;
 use scoutfs_fs::mkfs::{self, mkfs};
+use scoutfs_server::super_block::read_super;
 
 use super::disk::Disk;
 use super::host::{Flow, World, changed, keep, wait_until};
+use super::nemesis::Weather;
 use super::net::Net;
-use super::{leaders, lock, nemesis, work};
+use super::{leaders, lock, nemesis, rules, work};
 use crate::rng::Rng;
 
-/// Bytes of the volume: enough for slots of some dozens of mounts, those that are fenced included.
+/// Bytes of a volume: enough for slots of some dozens of mounts, those that are fenced included.
 const SIZE: u64 = 2 << 30;
+/// Of one that programs fill.
+const SMALL_SIZE: u64 = 64 << 20;
 /// From when all is well again, so long may it take until every host works.
 const HEALING: Duration = Duration::from_secs(240);
 
@@ -28,6 +32,12 @@ pub struct Options {
     pub nodes: usize,
     /// How long things go wrong, of the run's own time.
     pub trouble: Duration,
+    /// What mostly goes wrong.
+    pub weather: Weather,
+    /// The volume is small, and programs fill it.
+    pub is_small: bool,
+    /// Hosts work and rest in turn.
+    pub in_shifts: bool,
     /// Print each event.
     pub trace: bool,
 }
@@ -38,7 +48,11 @@ impl Options {
         let mut rng = Rng::new(seed);
         let nodes = 2 + rng.below(3);
         let trouble = Duration::from_secs(if rng.one_in(5) { 0 } else { 10 + rng.below(40) as u64 });
-        Options { seed, nodes, trouble, trace: false }
+        let weather = if rng.one_in(2) { Weather::Mixed } else { *rng.pick(Weather::OF_SEEDS) };
+        let (is_small, in_shifts) = (rng.one_in(8), rng.one_in(3));
+        // A mount that joins may find no space on a volume that is full, and then others must make room first.
+        let (nodes, weather) = if is_small { (2, Weather::Fine) } else { (nodes, weather) };
+        Options { seed, nodes, trouble, weather, is_small, in_shifts, trace: false }
     }
 }
 
@@ -57,7 +71,7 @@ pub struct Verdict {
 
 /// Runs a seed. Mounts that were killed leave their threads and memory behind: for a process of its own.
 pub fn run(options: &Options) -> Verdict {
-    let Options { seed, nodes, trouble, trace } = *options;
+    let Options { seed, trouble, trace, is_small, .. } = *options;
     let mut rng = Rng::new(seed ^ 1);
     let config = Config {
         seed,
@@ -69,13 +83,14 @@ pub fn run(options: &Options) -> Verdict {
     };
     // Any patience is safe. With little of it leaders that are only slow are stood against, and the winner must wait.
     let patience_ms = *rng.pick(&[500, 2000, 6000, 6000]);
-    let disk = Disk::new(SIZE);
+    let disk = Disk::new(if is_small { SMALL_SIZE } else { SIZE });
     let of_run = disk.clone();
     let kept = Arc::new(Mutex::new(None));
     let to_keep = kept.clone();
     scoutfs_env::log::set_sink(|level, line| sim::note(format_args!("{level}: {line}")));
+    let options = *options;
     let report = sim::run(config, move || {
-        story(of_run, nodes, trouble, patience_ms, &to_keep);
+        story(of_run, &options, patience_ms, &to_keep);
     });
     let mut wrong = match &report.outcome {
         Outcome::Finished => None,
@@ -95,19 +110,28 @@ pub fn run(options: &Options) -> Verdict {
     Verdict { wrong, report, operations, mounts }
 }
 
-fn story(disk: Disk, nodes: usize, trouble: Duration, patience_ms: u64, kept: &Mutex<Option<Arc<World>>>) {
+fn story(disk: Disk, options: &Options, patience_ms: u64, kept: &Mutex<Option<Arc<World>>>) {
+    let Options { nodes, trouble, weather, is_small, in_shifts, .. } = *options;
     let quorum = if nodes < 3 { 1 } else { 2 };
-    mkfs(&disk.device(Node::OUTSIDE), &mkfs::Options { quorum, force: false }).expect("mkfs");
+    let device = disk.device(Node::OUTSIDE);
+    mkfs(&device, &mkfs::Options { quorum, force: false }).expect("mkfs");
+    disk.set_geometry(read_super(&**device).expect("the volume that was made").geometry);
     let world = Arc::new(World {
         disk,
         net: Net::default(),
         history: Mutex::default(),
+        rules: Mutex::default(),
+        file_locks: Mutex::default(),
         hosts: (0..nodes).map(|_| Mutex::default()).collect(),
         flow: Mutex::new(Flow::default()),
+        weather,
+        is_small,
+        in_shifts,
         patience_ms,
     });
     *lock(kept) = Some(world.clone());
     world.disk.watch(leaders::watch(&world));
+    rules::watch(&world);
     let keepers: Vec<_> = (0..nodes)
         .map(|host| {
             let world = world.clone();

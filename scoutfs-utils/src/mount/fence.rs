@@ -192,4 +192,37 @@ mod tests {
         assert!(!bad.confirm(&suspect(3, other)) && !lock(&bad.state).running);
         assert!(!bad.confirm(&suspect(4, other)) && lock(&bad.state).running, "another has its own time");
     }
+
+    /// Invariants 56 (slow fencing holds nothing up) and 59 (asking twice does no harm): the server's thread is what asks, and it
+    /// serves and beats go on while the program runs, which here ends only after it was asked for many times.
+    #[test]
+    fn a_program_that_takes_long_is_not_waited_for_and_runs_once() {
+        let dir = std::env::temp_dir().join(format!("scoutfs-fence-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let script = dir.join("agent");
+        let runs = dir.join("agent.runs");
+        let text = "#!/bin/sh\necho run >> $0.runs\nwhile [ ! -e $0.go ]; do sleep 0.05; done\n";
+        std::fs::write(&script, text).unwrap();
+        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        let agent = FenceAgent::new(script, "/dev/null".into(), 1);
+        let process = ProcessId { machine_id: [7; 16], pid: 5.into(), ..Default::default() };
+        let suspect = Suspect { rid: 1, process };
+        let began = Instant::now();
+        assert!(!agent.confirm(&suspect));
+        while !runs.exists() {
+            assert!(began.elapsed() < LIMIT, "it does not begin");
+            thread::sleep(LOOK);
+        }
+        for _ in 0..10 {
+            assert!(!agent.confirm(&suspect) && !agent.is_dead(&process));
+        }
+        std::fs::write(dir.join("agent.go"), "").unwrap();
+        while !agent.confirm(&suspect) {
+            assert!(began.elapsed() < LIMIT, "it does not end");
+            thread::sleep(LOOK);
+        }
+        assert!(agent.confirm(&suspect));
+        assert_eq!(std::fs::read_to_string(&runs).unwrap(), "run\n");
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }

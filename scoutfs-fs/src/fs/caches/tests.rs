@@ -107,3 +107,48 @@ fn a_read_that_waits_for_a_lock_for_writing_does_not_keep_that_for_reading_from_
 fn a_read_whose_pages_are_being_dropped_is_let_in() {
     read_that_begins_when_the_lock_goes_back(false);
 }
+
+/// A kernel that remembers which inode a name is.
+#[derive(Default)]
+struct RememberingKernel(StdArc<Mutex<Vec<u64>>>);
+
+impl KernelCaches for RememberingKernel {
+    fn forget_names(&self) {
+        self.0.lock().unwrap().clear();
+    }
+
+    fn forget_attributes(&self, _: u64) -> bool {
+        true
+    }
+
+    fn forget_pages(&self, _: u64, _: u64, _: u64) {}
+}
+
+/// Invariant 15: when a directory was changed elsewhere no kernel uses a name of it without looking it up again; and giving the lock
+/// back drops no reference: an inode that lost its name elsewhere is there until the kernel forgets it, and goes then.
+#[test]
+fn no_name_is_remembered_that_was_changed_elsewhere_and_revoking_deletes_nothing() {
+    let pair = Pair::new();
+    let (a, b) = (&pair.a, &pair.b);
+    let names = StdArc::new(Mutex::new(Vec::new()));
+    let kernel: Box<dyn KernelCaches> = Box::new(RememberingKernel(names.clone()));
+    b.fs().set_kernel_caches(Arc::new(kernel).unwrap());
+    let ino = a.fs().create(ROOT_INO, b"name", &FILE).unwrap().ino;
+    a.fs().write(ino, 0, b"text").unwrap();
+    a.fs().forget(ino, 1);
+    assert_eq!(b.fs().lookup(ROOT_INO, b"name").unwrap().ino, ino);
+    b.fs().open(ino, false).unwrap();
+    names.lock().unwrap().push(ino);
+    // A look from elsewhere leaves the name alone.
+    a.fs().lookup(ROOT_INO, b"name").unwrap();
+    a.fs().forget(ino, 1);
+    assert_eq!(*names.lock().unwrap(), [ino]);
+    a.fs().unlink(ROOT_INO, b"name").unwrap();
+    assert!(names.lock().unwrap().is_empty(), "the name is gone, and remembered");
+    let mut text = [0; 4];
+    assert_eq!(b.fs().read(ino, 0, &mut text).unwrap(), 4);
+    assert_eq!(b.fs().getattr(ino).unwrap().nlink, 0);
+    b.fs().release(ino, false);
+    b.fs().forget(ino, 1);
+    assert!(a.fs().getattr(ino).is_err(), "the last one has closed it");
+}

@@ -124,3 +124,31 @@ fn the_mount_of_the_leader_before_is_fenced_at_once() {
         assert!(is(&rig, &other, MEMBER_LIVE));
     }
 }
+
+/// Invariant 59: two who say that a mount is dead, or one who says it long after, change nothing that is another's by then.
+#[test]
+fn a_death_that_is_told_again_does_no_harm() {
+    let mut rig = Rig::smallest();
+    let dead = SimMount::start(&mut rig, 7);
+    let witness = SimMount::start(&mut rig, 8);
+    rig.advance(LEASE / 2);
+    for rid in [8, 8] {
+        rig.send(rid, 1, MSG_RENEW, 0, &[]);
+    }
+    // In one commit.
+    for _ in 0..2 {
+        rig.server.recheck_deaths(&DeadProcess(process(7)));
+        tell(&mut rig, 8, process(7), 1);
+    }
+    assert!(is(&rig, &dead, MEMBER_FREE));
+    let mut next = SimMount::start(&mut rig, 9);
+    assert_eq!(next.slot, dead.slot, "the slot has another owner");
+    next.put(Key::inode(5), b"synced");
+    next.commit(&mut rig, false);
+    tell(&mut rig, 8, process(7), 1);
+    rig.server.recheck_deaths(&DeadProcess(process(7)));
+    rig.settle();
+    assert!(is(&rig, &next, MEMBER_LIVE) && is(&rig, &witness, MEMBER_LIVE));
+    next.commit(&mut rig, false);
+    assert_sound(&rig.dev, "told again");
+}
