@@ -131,14 +131,6 @@ impl Fs {
         self.table.get(ino).map_or((0, 0), |inode| inode.lost_writes())
     }
 
-    /// As [`Fs::lost_writes`], of all that were answered before.
-    pub fn lost_writes_when_done(&self, ino: u64) -> (u32, i32) {
-        self.table.get(ino).map_or((0, 0), |inode| {
-            self.behind.wait_for(&inode);
-            inode.lost_writes()
-        })
-    }
-
     /// Waits until an inode's attributes hold what was answered.
     pub(crate) fn settle(&self, ino: u64) {
         if let Some(inode) = self.table.get(ino) {

@@ -2,7 +2,7 @@
 //! Which open files were told that data which had been written to them are lost.
 //!
 //! As Linux does it: each open file is told once, by `fsync`, of what was lost since it was opened or told last. Closing tells, too, to
-//! those who look, and changes nothing: each process that inherited the file closes it.
+//! those who look, and changes nothing, nor does it wait: each process that inherited the file closes it.
 //!
 //! Locking: one mutex, a leaf, which nobody takes as long as nothing is lost.
 

@@ -7,6 +7,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -318,14 +319,18 @@ fn nothing_acknowledged_is_lost_whatever_happens_to_nodes() {
     let steps = AtomicU64::new(0);
     let mut random = Random::new(seed);
     thread::scope(|scope| {
-        // When something panics, the workers end, too.
-        struct EndAll<'a>(&'a [Node]);
+        // When something panics, the workers end, too: those of a node that is cut off wait for its cable.
+        struct EndAll<'a>(&'a [Node], &'a Wires);
         impl Drop for EndAll<'_> {
             fn drop(&mut self) {
                 self.0.iter().for_each(|node| node.set_health(Health::Over));
+                if thread::panicking() {
+                    let plug_all = || (0..NODES).for_each(|node| self.1.plug(node, true));
+                    let _ = catch_unwind(AssertUnwindSafe(plug_all));
+                }
             }
         }
-        let end_all = EndAll(&nodes);
+        let end_all = EndAll(&nodes, &wires);
         for me in 0..NODES {
             let (nodes, steps) = (&nodes[..], &steps);
             let root = volume.beside(&format!("node{me}"));
