@@ -230,6 +230,8 @@ fn commit_fails_each(
     commit: &dyn Fn(&Fs) -> Result<()>,
 ) {
     let mut failed = 0;
+    // Tries in a row in which nothing was left to fail. One says little: the worker may have committed first.
+    let mut unharmed = 0;
     for (n, crash) in (0..).flat_map(|n| [(n, false), (n, true)]) {
         fs.sync().unwrap();
         let before = fs.tree();
@@ -240,11 +242,15 @@ fn commit_fails_each(
         let tripped = alloc_fault::tripped();
         alloc_fault::clear();
         match result {
-            Ok(()) if !tripped => break,
-            Ok(()) => {}
+            Ok(()) if !tripped && unharmed == 5 => break,
+            Ok(()) if !tripped => {
+                unharmed += 1;
+                continue;
+            }
+            Ok(()) => unharmed = 0,
             Err(Error::NoMemory) => {
                 assert!(tripped, "{what}: {n}");
-                failed += 1;
+                (failed, unharmed) = (failed + 1, 0);
             }
             Err(ref e) => panic!("{what}: {n}: {e}"),
         }
