@@ -29,7 +29,7 @@
 //!
 //! # Reading another mount's ring
 //!
-//! A ring is read in one go while its owner may be writing to it. What is read then may be older than expected, or
+//! A ring is read in one go, or followed from a state that is known, while its owner may be writing to it. What is read then may be older than expected, or
 //! have gaps. A reader compares [`RingState::commit_nr`] with what it was promised, and reads again on a lower number
 //! or on an error that is [transient](RingError::may_be_transient).
 //!

@@ -52,7 +52,7 @@ pub struct Adapter {
     /// The kernel says with an access control list whether set-group-ID goes. Where it does not say (before Linux 5.12)
     /// it always goes.
     tells_acl_kill_sgid: AtomicBool,
-    /// The kernel leaves it to us to take privileges away from files that change (since Linux 5.12). Otherwise it asks for an attribute before
+    /// The kernel leaves it to us to take privileges away from files that change. Otherwise it asks for an attribute before
     /// each write.
     drops_privileges: AtomicBool,
     /// The kernel can be told to look names up again (since Linux 6.16).
