@@ -399,6 +399,31 @@ fn a_client_whose_server_is_gone_syncs_and_unmounts_within_its_lease() {
     }
 }
 
+/// The background's work, too, waits for a server no longer than whoever unmounts does, and that says nothing of what is in memory.
+#[test]
+fn background_work_that_waits_for_a_server_in_vain_does_not_fail_an_unmount() {
+    let volume = Volume::new(256 << 20);
+    let server = volume.node(address(), true);
+    let client = volume.try_client().unwrap();
+    let ino = client.fs().create(ROOT_INO, b"file", &file()).unwrap().ino;
+    client.fs().sync().unwrap();
+    client.fs().write(ino, 0, &[2; 5000]).unwrap();
+    drop(server);
+    client.begin_unmount();
+    // The worker has a log tree to tell of, and gives up when this does; a part of the lease is left then.
+    let all = (u64::MAX, u64::MAX);
+    client
+        .fs()
+        .walk_index(scoutfs_format::key::KIND_META_SEQ, (0, 0), all, usize::MAX, &mut |_, _| Ok(()))
+        .unwrap_err();
+    thread::sleep(Duration::from_millis(300));
+    client.unmount().unwrap();
+    volume.check();
+    let mount = volume.mount();
+    assert_eq!(content(mount.fs(), ino), [2; 5000]);
+    mount.unmount().unwrap();
+}
+
 /// Makes files, each with so many bytes, until there is no space. Gives how many there are.
 fn fill(fs: &Fs, what: &str, bytes: usize) -> usize {
     let mut made = 0;

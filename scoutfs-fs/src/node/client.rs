@@ -466,6 +466,11 @@ impl Client {
         self.answered.notify_all();
     }
 
+    /// Whether [`Client::give_up_at`] was called: who then waits for a server in vain says nothing of the mount.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.state.lock().give_up.is_some()
+    }
+
     /// Ends the connection: all requests fail.
     pub fn close(&self) {
         let mut state = self.state.lock();

@@ -313,7 +313,11 @@ impl Mount {
             None => {
                 // What it need not hear, it reads in the ring.
                 if self.store.client.has_server() {
-                    self.store.tell_server()?;
+                    match self.store.tell_server() {
+                        // It is gone since.
+                        Ok(()) | Err(Error::Shutdown(_)) => {}
+                        Err(e) => return Err(e),
+                    }
                 }
                 self.store.commit(Wish { leave: true, ..Wish::default() })?
             }

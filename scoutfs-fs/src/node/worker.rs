@@ -163,7 +163,11 @@ fn work(store: &Store, intervals: Intervals) {
                 failures += 1;
                 time::sleep(ROUND);
             }
-            // It waited for a server in vain.
+            // It waited for a server in vain, as a mount that is being left does for a while only. What is in memory is still to be
+            // made durable, which needs no server.
+            Err(Error::Shutdown(_)) if store.client.is_leaving() && store.trans.check().is_ok() => {
+                time::sleep(ROUND);
+            }
             Err(_) if store.worker.stop.load(Ordering::Acquire) => return,
             Err(e) => {
                 if store.trans.check().is_ok() {
