@@ -46,7 +46,7 @@ pub enum Fault {
     DropTombstones,
     /// Logs that were merged are merged again.
     MergeAgain,
-    /// Blocks that a fenced mount may still write are used again.
+    /// A mount whose lease ran out counts as dead: what it may still write is used again.
     ReuseQuarantined,
     /// Blocks that a fenced mount may still write are written in place.
     WriteInPlace,

@@ -383,9 +383,6 @@ impl Claims {
         for extent in items.fenced_data.iter() {
             self.blocks(SpaceKind::Data, extent, Owner::Quarantine)?;
         }
-        for extent in items.fenced_data.iter() {
-            self.blocks(SpaceKind::Data, extent, Owner::Quarantine)?;
-        }
         Ok(())
     }
 

@@ -49,7 +49,7 @@ impl KnownFences {
 
     /// Whether such blocks must not be used again when they are freed.
     pub fn withholds(&self, fences: u32) -> bool {
-        fences < self.0.load(Ordering::Acquire) as u32 && !planted(Fault::ReuseQuarantined)
+        fences < self.0.load(Ordering::Acquire) as u32
     }
 }
 

@@ -12,7 +12,6 @@
 
 use scoutfs_btree::space::{Extent, SpaceKind};
 use scoutfs_env::OrdMap;
-use scoutfs_env::fault::{Fault, planted};
 use scoutfs_format::Key;
 use scoutfs_format::le::{U32, U64};
 use scoutfs_format::msg::Fences;
@@ -72,7 +71,7 @@ impl Server {
     /// Data blocks come back from a mount that is gone.
     pub(super) fn take_back_data(&mut self, extent: Extent) -> Result<(), ServerError> {
         let fence = self.fences().unconfirmed;
-        if fence.get() == 0 || planted(Fault::ReuseQuarantined) {
+        if fence.get() == 0 {
             return self.free.add(SpaceKind::Data, extent, &mut self.changes);
         }
         self.free.check(SpaceKind::Data, extent)?;

@@ -366,7 +366,8 @@ impl Server {
                 "is fenced"
             }
         );
-        self.end_member(slot, if left || dead { MEMBER_GONE } else { MEMBER_FENCED })
+        let gone = left || dead || planted(Fault::ReuseQuarantined);
+        self.end_member(slot, if gone { MEMBER_GONE } else { MEMBER_FENCED })
     }
 
     /// The leader's lease had ended and goes on. Nobody could renew a lease meanwhile: all count from now.
