@@ -24,6 +24,7 @@
 //! | `slot` | this mount's ring and log trees: records and checkpoints |
 //! | `runs` | which log trees a checkpoint writes anew |
 //! | `space` | this mount's free space, as operations use it |
+//! | `recall` | giving back space that is not used |
 //! | `news` | what other mounts have committed, as far as this one must see it |
 //! | `shortage` | what is done before a volume is said to be full |
 //! | `supply` | getting space, seqs and inode numbers from the server |
@@ -46,6 +47,7 @@ mod locks;
 mod news;
 mod opens;
 mod reader;
+mod recall;
 mod roots;
 mod runs;
 mod shortage;
@@ -57,6 +59,7 @@ mod trans;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 
+use scoutfs_btree::space::budget::max_trans_bytes;
 use scoutfs_env::device::BlockDevice;
 use scoutfs_env::sync::Mutex;
 use scoutfs_env::time::{self, Timespec};
@@ -98,10 +101,9 @@ pub struct Tuning {
 impl Tuning {
     /// Fit for a volume of this size: a log tree takes a small part of it.
     pub fn for_volume(geometry: &Geometry) -> Self {
-        let part = geometry.volume_bytes() / 256;
         Tuning {
-            max_trans_bytes: part.clamp(256 << 10, 8 << 20) as usize,
-            max_log_bytes: part.clamp(256 << 10, 32 << 20),
+            max_trans_bytes: max_trans_bytes(geometry),
+            max_log_bytes: (geometry.volume_bytes() / 256).clamp(256 << 10, 32 << 20),
         }
     }
 }

@@ -4,22 +4,25 @@
 //! [`Error::NoSpace`] is true. In this order:
 //!
 //! 1. The server is asked.
-//! 2. What is left is in log trees, and in the merged tree under deletions: all that is not merged is given to be merged, with
+//! 2. What is set aside here for files that grow is taken. The server is asked again, as somebody who cannot go on without: other
+//!    mounts give back what they do not use (see `recall`).
+//! 3. What is left is in log trees, and in the merged tree under deletions: all that is not merged is given to be merged, with
 //!    the metadata blocks that the server lacks for it. Data gain by that as well: a zone that gets free can become theirs.
-//! 3. When that is done and gave nothing, the mount gives back what it has of the other kind: data blocks to the last one,
+//! 4. When that is done and gave nothing, the mount gives back what it has of the other kind: data blocks to the last one,
 //!    metadata blocks but for what it must be able to write. That comes last, since zones are few on a small volume, and
 //!    one that has become metadata is data again only when nothing is left in it.
 
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 
+use scoutfs_btree::space::budget::{merge_growth, trans_blocks};
 use scoutfs_btree::space::{SpaceError, SpaceExtent, SpaceKind};
 use scoutfs_env::Vec;
 use scoutfs_env::time;
-use scoutfs_format::msg::{MSG_STATFS, StatfsReply};
+use scoutfs_format::msg::{MSG_STATFS, SPACE_AHEAD, SPACE_NEEDED, SPACE_STILL_NEEDED, StatfsReply};
 
 use super::commit::Wish;
-use super::slot::{checkpoint_blocks, merge_growth};
+use super::recall::Waiting;
 use super::supply::{Supplied, parse};
 use super::{DataRun, Store};
 use crate::error::{Error, Result};
@@ -30,6 +33,9 @@ const FULL_ATTEMPTS: u32 = 400;
 const LONGEST_FULL: u32 = 10 * FULL_ATTEMPTS;
 /// Between two looks.
 const FULL_PAUSE: Duration = Duration::from_millis(25);
+/// How often, and in which intervals, to look whether others have given something before merges are looked after.
+const RECALL_LOOKS: u32 = 10;
+const RECALL_PAUSE: Duration = Duration::from_millis(2);
 /// Metadata blocks that the mount keeps besides what its checkpoint needs when the server has none to merge with.
 const FEED_KEEP: u64 = 8;
 /// An operation gives back what the mount has of the other kind no more often: whole zones are in the first of such gifts.
@@ -68,7 +74,11 @@ impl Patience {
 
 /// How far an operation has come that needs space.
 #[derive(Default)]
-struct Search {
+struct Search<'a> {
+    /// It has told the server that it cannot go on.
+    waiting: Option<Waiting<'a>>,
+    /// Looks whether others have given something.
+    looks: u32,
     patience: Patience,
     /// All logs were given to be merged.
     all_given: bool,
@@ -79,14 +89,13 @@ struct Search {
 impl Store {
     /// Metadata blocks that the next checkpoint may need, with `bytes` more of items.
     fn meta_need(&self, bytes: usize) -> u64 {
-        // The transaction is bounded; two of them can be on their way.
-        let open = (2 * self.tuning.max_trans_bytes).saturating_add(bytes) as u64;
-        self.checkpoint_need.load(Ordering::Relaxed).saturating_add(checkpoint_blocks(open))
+        let open = trans_blocks(self.tuning.max_trans_bytes, bytes);
+        self.checkpoint_need.load(Ordering::Relaxed).saturating_add(open)
     }
 
     /// Metadata blocks that must be free before `bytes` more of items are written. Who is not privileged leaves the reserve
     /// alone, and what merging all that is not merged may cost: the mount gives it to the server when that has no more.
-    fn meta_want(&self, bytes: usize, privileged: bool) -> u64 {
+    pub(super) fn meta_want(&self, bytes: usize, privileged: bool) -> u64 {
         let need = self.meta_need(bytes);
         if privileged {
             return need;
@@ -130,13 +139,14 @@ impl Store {
                 continue;
             }
             let blocks = ahead.saturating_sub(free + pending);
-            self.get_space(SpaceKind::Meta, blocks, privileged, &mut search)?;
+            self.get_space(SpaceKind::Meta, blocks, privileged, &mut search, &|| ())?;
         }
     }
 
     /// Takes free data blocks in memory only: a run of 1 to `want_blocks`, near `near` if possible. Waits for the server when
-    /// there are none; [`Error::NoSpace`] when there are none anywhere.
-    pub fn reserve_data(&self, want_blocks: u64, near: Option<u64>) -> Result<DataRun> {
+    /// there are none; [`Error::NoSpace`] when there are none anywhere. `unset` gives back what is set aside in memory: it is called
+    /// before others are asked for what they have.
+    pub fn reserve_data(&self, want_blocks: u64, near: Option<u64>, unset: &dyn Fn()) -> Result<DataRun> {
         let mut search = Search::default();
         loop {
             self.trans.check()?;
@@ -151,18 +161,47 @@ impl Store {
                 self.commit(Wish::default())?;
                 continue;
             }
-            self.get_space(SpaceKind::Data, want_blocks, false, &mut search)?;
+            self.get_space(SpaceKind::Data, want_blocks, false, &mut search, unset)?;
         }
     }
 
     /// One attempt to get blocks, after which the caller looks whether it has what it needs. [`Error::NoSpace`] when there is
     /// nothing left to try.
-    fn get_space(&self, kind: SpaceKind, blocks: u64, privileged: bool, search: &mut Search) -> Result<()> {
+    fn get_space<'a>(
+        &'a self,
+        kind: SpaceKind,
+        blocks: u64,
+        privileged: bool,
+        search: &mut Search<'a>,
+        unset: &dyn Fn(),
+    ) -> Result<()> {
         // Read first: what is written while the server looks is not known to be merged.
         let nothing_unmerged = self.unmerged_bytes.load(Ordering::Relaxed) == 0;
-        let none = match self.request_space(kind, blocks)? {
+        let need = match search.waiting {
+            Some(_) => SPACE_STILL_NEEDED,
+            // Often it has some, and nobody need be asked.
+            None if self.request_space_for(SPACE_AHEAD, kind, blocks)? == Supplied::Some => {
+                self.commit(Wish::default())?;
+                return Ok(());
+            }
+            None => {
+                search.waiting = Some(Waiting::new(&self.numbers.waiting[kind as usize]));
+                unset();
+                if kind == SpaceKind::Data && self.space.lock().free_blocks(kind) > 0 {
+                    search.waiting = None;
+                    return Ok(());
+                }
+                SPACE_NEEDED
+            }
+        };
+        let none = match self.request_space_for(need, kind, blocks)? {
             Supplied::Some => {
                 self.commit(Wish::default())?;
+                return Ok(());
+            }
+            Supplied::Later if search.looks < RECALL_LOOKS => {
+                search.looks += 1;
+                time::sleep(RECALL_PAUSE);
                 return Ok(());
             }
             Supplied::Later => false,

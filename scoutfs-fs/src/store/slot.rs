@@ -15,6 +15,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use scoutfs_btree::forest::Union;
 use scoutfs_btree::ring::{CHECKPOINT_FRAMES, RecordBuilder, RecordItem, RingError, RingWriter};
+use scoutfs_btree::space::budget::checkpoint_blocks;
 use scoutfs_btree::space::{CommitToken, SpaceKind, write_list};
 use scoutfs_btree::tree::FreeCursor;
 use scoutfs_btree::{
@@ -571,19 +572,6 @@ fn free_log(cache: &BlockCache, blocks: &mut dyn BlockSpace, log: &LogTree) -> R
     let mut cursor = FreeCursor::START;
     while !free_tree(cache, blocks, &log.root, &mut cursor, u64::MAX)? {}
     Ok(())
-}
-
-/// Metadata blocks that a checkpoint takes at most to write so many bytes of items: leaves of which the last two may be half
-/// full, each level above has at most a hundredth of the one below, and a few more for the list of space.
-pub(crate) fn checkpoint_blocks(bytes: u64) -> u64 {
-    let half_block = scoutfs_format::BLOCK_SIZE as u64 / 2;
-    let leaves = bytes.div_ceil(half_block);
-    leaves + leaves.div_ceil(50) + 16
-}
-
-/// Metadata blocks by which the fs tree may grow when so many bytes of items are merged into it: half filled leaves.
-pub(crate) fn merge_growth(bytes: u64) -> u64 {
-    bytes.div_ceil(scoutfs_format::BLOCK_SIZE as u64 / 2)
 }
 
 /// An error that the slot may know how to go on from.
