@@ -266,6 +266,19 @@ impl Pool {
         Ok(())
     }
 
+    /// Extents that [`free_as_of_commit`](Self::free_as_of_commit) gives at most, now or with the next transaction.
+    pub fn nr_extents(&self) -> usize {
+        let sets = [
+            self.free.set(),
+            &self.held,
+            &self.open.used,
+            &self.open.added,
+            &self.closing.added,
+            &self.checkpoint.added,
+        ];
+        sets.iter().map(|set| set.nr_extents()).sum()
+    }
+
     /// All blocks that are free as of the transaction that is being committed, in order, neighbours joined.
     pub fn free_as_of_commit(&self) -> impl Iterator<Item = Extent> + '_ {
         let sets =

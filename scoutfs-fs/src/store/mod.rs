@@ -59,7 +59,6 @@ mod trans;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 
-use scoutfs_btree::space::budget::max_trans_bytes;
 use scoutfs_env::device::BlockDevice;
 use scoutfs_env::sync::Mutex;
 use scoutfs_env::time::{self, Timespec};
@@ -101,9 +100,10 @@ pub struct Tuning {
 impl Tuning {
     /// Fit for a volume of this size: a log tree takes a small part of it.
     pub fn for_volume(geometry: &Geometry) -> Self {
+        let part = geometry.volume_bytes() / 256;
         Tuning {
-            max_trans_bytes: max_trans_bytes(geometry),
-            max_log_bytes: (geometry.volume_bytes() / 256).clamp(256 << 10, 32 << 20),
+            max_trans_bytes: part.clamp(256 << 10, 8 << 20) as usize,
+            max_log_bytes: part.clamp(256 << 10, 32 << 20),
         }
     }
 }

@@ -15,7 +15,7 @@
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 
-use scoutfs_btree::space::budget::{merge_growth, trans_blocks};
+use scoutfs_btree::space::budget::{DELETE_BYTES, DELETE_TRANS_BYTES, merge_growth, trans_blocks};
 use scoutfs_btree::space::{SpaceError, SpaceExtent, SpaceKind};
 use scoutfs_env::Vec;
 use scoutfs_env::time;
@@ -37,7 +37,7 @@ const FULL_PAUSE: Duration = Duration::from_millis(25);
 const RECALL_LOOKS: u32 = 10;
 const RECALL_PAUSE: Duration = Duration::from_millis(2);
 /// Metadata blocks that the mount keeps besides what its checkpoint needs when the server has none to merge with.
-const FEED_KEEP: u64 = 8;
+const FEED_KEEP: u64 = 16;
 /// An operation gives back what the mount has of the other kind no more often: whole zones are in the first of such gifts.
 const MAX_CONVERSIONS: u32 = 8;
 /// Bytes of items, more than a write of one extent makes.
@@ -89,8 +89,19 @@ struct Search<'a> {
 impl Store {
     /// Metadata blocks that the next checkpoint may need, with `bytes` more of items.
     fn meta_need(&self, bytes: usize) -> u64 {
-        let open = trans_blocks(self.tuning.max_trans_bytes, bytes);
+        self.trans_need(self.tuning.max_trans_bytes, bytes)
+    }
+
+    /// The same, were no transaction larger than `trans_bytes`.
+    fn trans_need(&self, trans_bytes: usize, bytes: usize) -> u64 {
+        let extents = self.space.lock().list_entries();
+        let open = trans_blocks(trans_bytes, bytes, extents);
         self.checkpoint_need.load(Ordering::Relaxed).saturating_add(open)
+    }
+
+    /// Metadata blocks with which a step of a deletion surely gets to disk, when no transaction is large.
+    fn delete_need(&self, bytes: usize) -> u64 {
+        self.trans_need(DELETE_TRANS_BYTES, bytes)
     }
 
     /// Metadata blocks that must be free before `bytes` more of items are written. Who is not privileged leaves the reserve
@@ -98,17 +109,19 @@ impl Store {
     pub(super) fn meta_want(&self, bytes: usize, privileged: bool) -> u64 {
         let need = self.meta_need(bytes);
         if privileged {
-            return need;
+            return need.min(self.delete_need(bytes));
         }
         let unmerged = self.unmerged_bytes.load(Ordering::Relaxed);
         let open = (2 * self.tuning.max_trans_bytes).saturating_add(bytes) as u64;
-        let reserve = self.space.lock().reserve_blocks();
+        let delete = self.delete_need(DELETE_BYTES);
+        let reserve = self.space.lock().reserve_blocks().max(delete);
         need.saturating_add(reserve).saturating_add(merge_growth(unmerged.saturating_add(open)))
     }
 
     /// Metadata blocks below which the worker gets more, so that nobody has to wait for them.
     pub(super) fn meta_ahead(&self, bytes: usize, privileged: bool) -> u64 {
-        self.meta_want(bytes, privileged).saturating_add(self.meta_need(bytes) / 2)
+        let need = self.meta_need(bytes);
+        self.meta_want(bytes, privileged).max(need).saturating_add(need / 2)
     }
 
     /// Whether a small change finds its metadata blocks without waiting, and surely.
@@ -117,9 +130,9 @@ impl Store {
         self.space.lock().free_blocks(SpaceKind::Meta) >= want
     }
 
-    /// Waits until the next checkpoint surely has its metadata blocks. The privileged may use the reserve.
-    /// [`Error::NoSpace`] when there are none anywhere; see the module.
-    pub(super) fn ensure_meta(&self, bytes: usize, privileged: bool) -> Result<()> {
+    /// Waits until the next checkpoint surely has its metadata blocks. The privileged may use the reserve. Gives the bytes of items
+    /// up to which that is so in each transaction. [`Error::NoSpace`] when there are none anywhere; see the module.
+    pub(super) fn ensure_meta(&self, bytes: usize, privileged: bool) -> Result<usize> {
         let mut search = Search::default();
         loop {
             let want = self.meta_want(bytes, privileged);
@@ -132,7 +145,9 @@ impl Store {
                 if free < ahead {
                     self.numbers.note_low(SpaceKind::Meta);
                 }
-                return Ok(());
+                let max = self.tuning.max_trans_bytes;
+                let plenty = !privileged || free >= self.meta_need(bytes);
+                return Ok(if plenty { max } else { max.min(DELETE_TRANS_BYTES) });
             }
             if free + pending >= want && pending > 0 {
                 self.commit(Wish::default())?;

@@ -239,9 +239,9 @@ impl Slot {
         self.ring.commit_nr()
     }
 
-    /// Metadata blocks that a checkpoint could need if it came now, with `bytes` more of items.
-    pub fn checkpoint_blocks(&self, bytes: u64) -> u64 {
-        checkpoint_blocks(self.tail_bytes.saturating_add(bytes))
+    /// Metadata blocks that a checkpoint could need if it came now, with a list of so many extents.
+    pub fn checkpoint_blocks(&self, extents: usize) -> u64 {
+        checkpoint_blocks(self.tail_bytes, extents)
     }
 
     /// Log trees up to `through` are merged. Their blocks are freed by the next checkpoint.
@@ -516,8 +516,10 @@ impl Slot {
         }
         let join = to_join(&runs, tail_bytes);
         let bytes = runs.iter().rev().take(join).fold(tail_bytes, |sum, run| sum.saturating_add(*run));
-        let needed = checkpoint_blocks(bytes).saturating_add(2 * checkpoint_blocks(self.max_log_bytes));
         let space = space.lock();
+        let extents = space.list_entries();
+        let next = 2 * checkpoint_blocks(self.max_log_bytes, extents);
+        let needed = checkpoint_blocks(bytes, extents).saturating_add(next);
         let free = space.free_blocks(SpaceKind::Meta).saturating_sub(space.reserve_blocks());
         Ok(if free >= needed { join } else { 0 })
     }

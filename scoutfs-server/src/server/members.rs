@@ -171,9 +171,9 @@ impl Members {
 }
 
 impl Server {
-    /// Metadata blocks that each mount keeps for commits and deletes.
+    /// Metadata blocks that each mount keeps for commits and deletes: with more it is quicker.
     pub(super) fn reserve_blocks(&self) -> u64 {
-        budget::delete_blocks(&self.geometry)
+        budget::delete_blocks().max((self.total_meta() / 64).min(256))
     }
 
     /// Metadata blocks, were all zones metadata.

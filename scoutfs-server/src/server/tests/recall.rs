@@ -220,9 +220,10 @@ fn a_mount_that_dies_or_leaves_while_it_is_asked_is_not_waited_for() {
         rig.server.tick(rig.now);
     }
     assert!(!rig.server.is_member(hog.rid));
+    rig.settle();
     // All is in quarantine, and nobody is left who could have any.
     assert_eq!(ask(&mut rig, &mut other, SPACE_NEEDED), Ok(0));
-    rig.server.recheck_deaths(&Dead(true));
+    rig.server.recheck_deaths(&DeadProcess(process(1)));
     assert_eq!(ask(&mut rig, &mut other, SPACE_NEEDED), Err(STATUS_AGAIN));
     rig.settle();
     assert_eq!(ask(&mut rig, &mut other, SPACE_STILL_NEEDED), Ok(10));
