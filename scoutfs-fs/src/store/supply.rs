@@ -15,8 +15,9 @@ use scoutfs_env::time::{self, Mono};
 use scoutfs_env::{Arc, Vec};
 use scoutfs_format::le::{U32, U64};
 use scoutfs_format::msg::{
-    FreeBlocks, HandOverHeader, HandOverTaken, InosReply, MSG_INOS, MSG_RENEW, MSG_SEQ, MSG_SPACE, MSG_SPACE_GIVE,
-    MSG_SPACE_TAKEN, MSG_STATFS, RenewReply, SPACE_AHEAD, SeqReply, SeqRequest, SpaceRequest, StatfsReply,
+    FreeBlocks, HandOverHeader, HandOverTaken, InosReply, MSG_INOS, MSG_RENEW, MSG_SEQ, MSG_SPACE,
+    MSG_SPACE_GIVE, MSG_SPACE_TAKEN, MSG_STATFS, RenewReply, SPACE_AHEAD, SeqReply, SeqRequest, SpaceRequest,
+    StatfsReply,
 };
 use scoutfs_format::server_item::HandOverExtent;
 use zerocopy::{FromBytes, IntoBytes};
@@ -427,10 +428,18 @@ impl Store {
         let delta = *self.inode_delta.lock();
         Ok(StatFs {
             total_meta: reply.total_meta.get(),
-            free_meta: reply.free_meta.get().saturating_add(reply.others_meta.get()).saturating_add(own.meta.get()),
+            free_meta: reply
+                .free_meta
+                .get()
+                .saturating_add(reply.others_meta.get())
+                .saturating_add(own.meta.get()),
             reserved_meta,
             total_data: reply.total_data.get(),
-            free_data: reply.free_data.get().saturating_add(reply.others_data.get()).saturating_add(own.data.get()),
+            free_data: reply
+                .free_data
+                .get()
+                .saturating_add(reply.others_data.get())
+                .saturating_add(own.data.get()),
             server_free_meta: reply.free_meta.get(),
             server_free_data: reply.free_data.get(),
             unassigned: reply.free_zones.get().saturating_mul(zone_blocks),

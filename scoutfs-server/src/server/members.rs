@@ -215,7 +215,9 @@ impl Server {
             let status = shortage(STATUS_NO_SPACE);
             let more = self.recall(SpaceKind::Meta, needy, kept + reserve)?;
             if !more && status == STATUS_NO_SPACE {
-                log::warn!("scoutfs server: no {reserve} metadata blocks are left for another mount: it is refused");
+                log::warn!(
+                    "scoutfs server: no {reserve} metadata blocks are left for another mount: it is refused"
+                );
             }
             return Err(Refusal::Status(if more { STATUS_AGAIN } else { status }));
         }
