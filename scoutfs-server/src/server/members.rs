@@ -283,7 +283,8 @@ impl Server {
             return Err(Refusal::Status(STATUS_NOT_MEMBER));
         };
         member.renewed = now;
-        Ok(Answer::Now(bytes_of(&RenewReply { epoch: member.item.epoch })?))
+        let epoch = member.item.epoch;
+        Ok(Answer::Now(bytes_of(&RenewReply { epoch, fences: self.fences() })?))
     }
 
     /// A mount leaves. Its slot must say so, too.
@@ -336,6 +337,7 @@ impl Server {
 
     /// A live member is one no more. The newest record in its slot, which was just read, is the last that counts.
     pub(super) fn end_member(&mut self, slot: u32, state: u32) -> Result<(), ServerError> {
+        let fence = if state == MEMBER_FENCED { Some(self.next_fence()?) } else { None };
         let Some(member) = self.members.get_mut(slot) else {
             return Ok(());
         };
@@ -343,6 +345,7 @@ impl Server {
         let frozen = member.state.as_ref().map_or(0, SlotState::commit_nr);
         member.item.state = U32::new(state);
         member.item.frozen_commit_nr = U64::new(frozen);
+        member.item.fence = fence.unwrap_or(member.item.fence);
         member.commit_nr = frozen;
         member.open_seqs.clear();
         member.unknown_below = 0;
