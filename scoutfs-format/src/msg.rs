@@ -449,7 +449,7 @@ layout! {
         pub lacking_meta: U64,
         /// Counts pieces of merges and sweeps, and steps of taking back what mounts have left, in this term: while it grows, more space may come.
         pub pieces: U64,
-        /// Free blocks that other mounts have, by kind, as they last said.
+        /// Free blocks that other mounts have besides their reserves, by kind, as they last said.
         pub others_meta: U64,
         pub others_data: U64,
     }

@@ -89,6 +89,10 @@ pub struct StatFs {
     pub server_free_meta: u64,
     /// Of the free ones, those that the server holds.
     pub server_free_data: u64,
+    /// Of the free ones, those that other mounts hold besides their reserves, as far as is known.
+    pub others_free_meta: u64,
+    /// Of the free ones, those that other mounts hold, as far as is known.
+    pub others_free_data: u64,
     /// Blocks of 4 KiB in zones that have no kind yet.
     pub unassigned: u64,
     /// Inodes.
@@ -443,6 +447,8 @@ impl Store {
                 .saturating_add(own.data.get()),
             server_free_meta: reply.free_meta.get(),
             server_free_data: reply.free_data.get(),
+            others_free_meta: reply.others_meta.get(),
+            others_free_data: reply.others_data.get(),
             unassigned: reply.free_zones.get().saturating_mul(zone_blocks),
             inodes: reply.inodes.get().saturating_add(delta).max(0) as u64,
         })

@@ -232,9 +232,13 @@ impl Server {
         }
     }
 
-    /// Free blocks of a kind that all members but one have, as far as is known.
+    /// Free blocks of a kind that all members but one have besides their reserves, as far as is known.
     pub(super) fn others_free(&self, slot: u32, kind: SpaceKind) -> u64 {
+        let reserve = match kind {
+            SpaceKind::Meta => self.reserve_blocks(),
+            SpaceKind::Data => 0,
+        };
         let others = self.members.live().filter(|m| m.slot != slot);
-        others.fold(0, |sum, m| sum.saturating_add(m.free[kind as usize]))
+        others.fold(0, |sum, m| sum.saturating_add(m.free[kind as usize].saturating_sub(reserve)))
     }
 }
