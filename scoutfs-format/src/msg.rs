@@ -51,9 +51,9 @@ constants! { MSG_CONSTANTS:
     pub const MSG_MERGED: u8 = 12;
     /// Server to mount: finalize the open log tree with the next commit; answer [`CommitNumber`].
     pub const MSG_FINALIZE: u8 = 13;
-    /// Mount to server: no payload; answer [`StatfsReply`].
+    /// Mount to server: [`FreeBlocks`], or no payload; answer [`StatfsReply`].
     pub const MSG_STATFS: u8 = 14;
-    /// Mount to server: no payload; answer [`RenewReply`].
+    /// Mount to server: [`FreeBlocks`], or no payload; answer [`RenewReply`].
     pub const MSG_RENEW: u8 = 15;
     /// Mount to server, after its clean record is durable: [`CommitNumber`]; no payload in the answer.
     pub const MSG_LEAVE: u8 = 16;
@@ -73,6 +73,9 @@ constants! { MSG_CONSTANTS:
     pub const MSG_FILE_LOCK: u8 = 24;
     /// Mount to a new server, before [`MSG_RECOVERED`]: [`FileLock`]s that programs hold there; no payload in the answer.
     pub const MSG_FILE_LOCK_REPORT: u8 = 25;
+    /// Server to mount, when somebody finds no space: [`SpaceRecall`]. The mount gives what it does not use, and answers with
+    /// [`SpaceRecalled`] when the server has that.
+    pub const MSG_SPACE_RECALL: u8 = 26;
 
     /// [`MessageHeader::status`]: done.
     pub const STATUS_OK: u16 = 0;
@@ -92,6 +95,13 @@ constants! { MSG_CONSTANTS:
     pub const STATUS_AGAIN: u16 = 7;
     /// Damaged metadata.
     pub const STATUS_CORRUPT: u16 = 8;
+
+    /// [`SpaceRequest::need`]: nobody waits for it; what others have stays with them.
+    pub const SPACE_AHEAD: u32 = 0;
+    /// [`SpaceRequest::need`]: an operation lacks it, and has not said so before.
+    pub const SPACE_NEEDED: u32 = 1;
+    /// [`SpaceRequest::need`]: the operation that has said so still lacks it.
+    pub const SPACE_STILL_NEEDED: u32 = 2;
 
     /// [`LockId::kind`]: a group of inodes: `start` the first inode number, `2^order` of them.
     pub const LOCK_INODES: u8 = 1;
@@ -206,7 +216,8 @@ layout! {
         pub epoch: U64,
         /// Log trees up to this number are merged (those of former owners of the slot); the mount counts on.
         pub merged_through: U64,
-        /// Last hand-over to the slot: the mount counts on from here.
+        /// Last hand-over to the slot that is known to be taken: who has just joined counts on from here, and the next ones, which he
+        /// gets when he asks for space, are his reserve.
         pub down_given: U64,
         /// Last hand-over that the server took from the slot; the mount counts on from here.
         pub up_taken: U64,
@@ -245,7 +256,40 @@ layout! {
         pub blocks: U64,
         /// The kind of space.
         pub kind: U32,
+        /// `SPACE_AHEAD` and following.
+        pub need: U32,
+    }
+
+    /// Wants space back that the receiver does not use.
+    pub struct SpaceRecall {
+        /// Goes into the answer.
+        pub round: U64,
+        /// Blocks wanted, in units of the kind.
+        pub blocks: U64,
+        /// The kind of space.
+        pub kind: U32,
+        /// The lowest slot of those that wait for it; `u32::MAX` when only who joins does.
+        pub slot: U32,
+        /// 1 when the round before gave nothing: all that is not merged is to be finalized, and the other kind given as well, for
+        /// zones that get empty can become this one.
+        pub all: U32,
         pub pad: U32,
+    }
+
+    /// What was not used is given.
+    pub struct SpaceRecalled {
+        /// Of the recall.
+        pub round: U64,
+        /// Of the recall.
+        pub kind: U32,
+        /// 1 when the mount keeps blocks for operations of its own that wait for them: they, or what is left, may come later.
+        pub kept: U32,
+    }
+
+    /// What the sender has: blocks that are free, that will be with its next commit, or that are set aside.
+    pub struct FreeBlocks {
+        pub meta: U64,
+        pub data: U64,
     }
 
     /// Begins a hand-over.
@@ -405,6 +449,9 @@ layout! {
         pub lacking_meta: U64,
         /// Counts pieces of merges and sweeps, and steps of taking back what mounts have left, in this term: while it grows, more space may come.
         pub pieces: U64,
+        /// Free blocks that other mounts have besides their reserves, by kind, as they last said.
+        pub others_meta: U64,
+        pub others_data: U64,
     }
 
     /// Whether a process is dead for certain.

@@ -125,6 +125,7 @@ const KINDS: &[&str] = &[
     "death",
     "file_lock",
     "file_lock_report",
+    "space_recall",
 ];
 
 /// The counters of one mount. See the module.

@@ -75,6 +75,11 @@ pub enum Error {
     /// Out of space (ENOSPC).
     #[error("no space left on the volume")]
     NoSpace,
+    /// The volume is so full that the mount could not delete (ENOSPC).
+    #[error(
+        "the volume is full: no space is left that another mount needs to be able to delete; delete something on a mount that is there"
+    )]
+    NoReserve,
     /// Out of memory (ENOMEM).
     #[error("out of memory")]
     NoMemory,
@@ -193,7 +198,7 @@ impl Error {
             Error::Invalid(_) => 22,
             Error::UnknownIoctl => 25,
             Error::FileTooBig => 27,
-            Error::NoSpace => 28,
+            Error::NoSpace | Error::NoReserve => 28,
             Error::ReadOnly => 30,
             Error::TooManyLinks => 31,
             Error::Range => 34,

@@ -112,7 +112,7 @@ impl Fs {
         self.store.walk_index(kind, first, last, max, f)
     }
 
-    /// Gives back the data blocks that are set aside for files that grow. For unmount.
+    /// Gives back the data blocks that are set aside for files that grow. For unmount, and when space is short.
     pub fn drop_reservations(&self) {
         self.table.for_each_idle(|state| self.drop_reservation(state));
     }

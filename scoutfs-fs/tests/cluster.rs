@@ -424,6 +424,28 @@ fn background_work_that_waits_for_a_server_in_vain_does_not_fail_an_unmount() {
     mount.unmount().unwrap();
 }
 
+/// A mount that can commit no more is no member for long: it does not ask to be taken as one again and again until it is unmounted.
+#[test]
+fn a_mount_that_has_failed_asks_no_server_to_take_it() {
+    let volume = Volume::new(256 << 20);
+    let first = volume.node(address(), true);
+    let own = Arc::<Own>::default();
+    let second = volume.node_with(address(), &own);
+    second.fs().create(ROOT_INO, b"file", &file()).unwrap();
+    own.no_records.store(true, Ordering::Relaxed);
+    second.fs().sync().unwrap_err();
+    let asked = || counter(second.fs(), "sent_join");
+    let before = asked();
+    // Longer than its lease, and than the server says nothing to it three times.
+    thread::sleep(Duration::from_secs(22));
+    assert_eq!(asked(), before);
+    assert!(second.unmount().is_err());
+    // Others go on.
+    first.fs().create(ROOT_INO, b"other", &file()).unwrap();
+    first.unmount().unwrap();
+    volume.check();
+}
+
 /// Makes files, each with so many bytes, until there is no space. Gives how many there are.
 fn fill(fs: &Fs, what: &str, bytes: usize) -> usize {
     let mut made = 0;
@@ -446,7 +468,6 @@ fn fill(fs: &Fs, what: &str, bytes: usize) -> usize {
 /// There is nothing between: a mount that is there and cannot delete would be of no use to anybody. And when files are deleted there
 /// must be room for it.
 #[test]
-#[ignore = "fails: a mount gives nothing back that it does not use, so there is never room, even when all files are deleted"]
 fn who_joins_a_full_volume_can_delete_or_is_refused() {
     let volume = Volume::new(64 << 20);
     let server = address();

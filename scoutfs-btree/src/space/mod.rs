@@ -10,6 +10,7 @@
 //! | `mount` | [`MountSpace`]: all that one mount owns, and what its transactions do to it |
 //! | `pool` | one kind of a mount's space |
 //! | `replay` | [`SpaceReplay`]: a mount's space put together from a list and records |
+//! | `budget` | how many blocks checkpoints, merges and deletions take at most |
 //! | `entries` | making [`SpaceEntry`](scoutfs_format::space::SpaceEntry)s |
 //! | `list` | [`write_list`], [`read_list`]: chained blocks of entries |
 //!
@@ -27,6 +28,7 @@
 //!
 //! None. A [`MountSpace`] is a value that its owner keeps under a lock of its own; no operation waits or does IO.
 
+pub mod budget;
 mod entries;
 mod error;
 mod extent;

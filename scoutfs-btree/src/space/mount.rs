@@ -180,6 +180,12 @@ impl MountSpace {
         self.pool(kind).held.blocks()
     }
 
+    /// Entries that a list of all the mount's space takes at most, if nothing changes.
+    pub fn list_entries(&self) -> usize {
+        let given = self.given.values().map(|extents| extents.len()).sum::<usize>();
+        self.pools.iter().map(Pool::nr_extents).sum::<usize>() + given
+    }
+
     /// Metadata blocks that are kept for those who are privileged.
     pub fn reserve_blocks(&self) -> u64 {
         self.reserve_blocks

@@ -282,6 +282,22 @@ impl Pool {
         Ok(())
     }
 
+    /// Extents that [`free_as_of_commit`](Self::free_as_of_commit) gives at most, now or with the next transaction.
+    pub fn nr_extents(&self) -> usize {
+        let sets = [
+            self.free.set(),
+            &self.held,
+            &self.open.used,
+            &self.open.added,
+            &self.closing.added,
+            &self.checkpoint.added,
+            &self.withheld,
+            &self.open.withheld,
+            &self.closing.withheld,
+        ];
+        sets.iter().map(|set| set.nr_extents()).sum()
+    }
+
     /// What was withheld and is durably free can be allocated. Without memory all of it still is withheld.
     pub fn release_withheld(&mut self) -> Result<(), SpaceError> {
         self.reserve_free(self.withheld.nr_extents())?;

@@ -5,6 +5,7 @@
 //! sort are one. The inode's `online_blocks` is the sum of the blocks that its extents have here, its `offline_blocks` that of
 //! those in the archive.
 
+use scoutfs_btree::space::budget::DELETE_BYTES;
 use scoutfs_env::Vec;
 use scoutfs_format::Key;
 use scoutfs_format::item::{EXTENT_OFFLINE, EXTENT_UNWRITTEN, ExtentItem, MAX_FILE_BYTES};
@@ -309,6 +310,13 @@ impl Fs {
 
 /// What a change of an inode and of the mapping `remap` needs inside the transaction.
 pub(crate) fn remap_need(remap: &Remap, privileged: bool) -> Need {
-    let items = remap.need_items();
+    // Of a remap that frees, `new` has what is left at both ends of the range.
+    const STEP: Need = extents_need(STEP_EXTENTS as u32 + 8, true);
+    const { assert!(STEP.total_bytes() <= DELETE_BYTES) };
+    extents_need(remap.need_items(), privileged)
+}
+
+/// The same, of so many extents.
+const fn extents_need(items: u32, privileged: bool) -> Need {
     Need { items: items + INODE_CHANGE_ITEMS, bytes: items as usize * EXTENT_BYTES + 256, privileged }
 }

@@ -313,14 +313,8 @@ impl Fs {
         }
         let ahead =
             if appends && size_blocks >= MIN_AHEAD_BLOCKS { size_blocks.min(MAX_AHEAD_BLOCKS) } else { 0 };
-        let run = match self.store().reserve_data(want + ahead, near) {
-            Err(Error::NoSpace) => {
-                // What is set aside for other files is not used.
-                self.drop_reservations();
-                self.store().reserve_data(want, near)?
-            }
-            other => other?,
-        };
+        // What is set aside for other files is not used.
+        let run = self.store().reserve_data(want + ahead, near, &|| self.drop_reservations())?;
         Ok(keep_rest(state, run, want))
     }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Removing names.
 
+use scoutfs_btree::space::budget::DELETE_BYTES;
 use scoutfs_format::Key;
 use scoutfs_item::Spot;
 
@@ -93,7 +94,9 @@ impl Fs {
         if inode.is_dir() && !entry::is_empty(locks, inode.ino)? {
             return Err(Error::NotEmpty);
         }
-        let hold = locks.hold(Need { privileged: true, ..NAMES_NEED })?;
+        const NEED: Need = Need { privileged: true, ..NAMES_NEED };
+        const { assert!(NEED.total_bytes() <= DELETE_BYTES) };
+        let hold = locks.hold(NEED)?;
         let now = self.store().now();
         let mut change = Change::new(&hold);
         change.inode(&mut parent, Touch::Meta)?;

@@ -5,6 +5,7 @@
 //! items, in transactions of bounded size, and last of all, in one transaction, the inode, its orphan item, its index
 //! items and the last extents. So a crash at any point leaves an inode that the scan at the next mount finds and goes on with.
 
+use scoutfs_btree::space::budget::DELETE_BYTES;
 use scoutfs_env::Vec;
 use scoutfs_format::Key;
 use scoutfs_format::key::{
@@ -24,6 +25,8 @@ use crate::xattr::{Class, Tags, Xattr};
 const SCAN_INODES: usize = 1024;
 /// Items that one transaction removes at most.
 const STEP_ITEMS: usize = 128;
+const STEP_NEED: Need = Need { items: STEP_ITEMS as u32 + 1, bytes: 0, privileged: true };
+const _: () = assert!(STEP_NEED.total_bytes() <= DELETE_BYTES);
 
 impl Fs {
     /// Deletes leftovers: unlinked inodes that nobody uses.
@@ -107,7 +110,7 @@ impl Fs {
         if keys.is_empty() {
             return Ok(false);
         }
-        let hold = locks.hold(Need { items: STEP_ITEMS as u32 + 1, bytes: 0, privileged: true })?;
+        let hold = locks.hold(STEP_NEED)?;
         let mut change = Change::new(&hold);
         for key in &keys {
             if key.zone == ZONE_XATTR_INDEX { change.delete_known(*key)? } else { change.delete(*key)? }

@@ -19,6 +19,9 @@ use crate::fs::Fs;
 /// Bytes of an inode number in a caller's array, and its alignment there.
 const INO_BYTES: u64 = 8;
 
+/// Stands for all other mounts in [`AllocDetailEntry::id`].
+const OTHERS: u64 = u64::MAX;
+
 impl Fs {
     pub(super) fn ioctl_walk_inodes(&self, walk: &WalkInodes, caller: &Caller<'_>) -> Result<Done> {
         let kind = match walk.index {
@@ -64,12 +67,19 @@ impl Fs {
             flags: flags | ALLOC_AVAILABLE,
             pad: [0; 6],
         };
+        let (others_meta, others_data) = (stat.others_free_meta, stat.others_free_data);
+        let own = |free: u64, server: u64, others: u64| free.saturating_sub(server).saturating_sub(others);
         let entries = [
             entry(0, stat.server_free_meta, ALLOC_META),
             entry(0, stat.server_free_data.saturating_add(stat.unassigned), 0),
-            entry(rid, stat.free_meta.saturating_sub(stat.server_free_meta), ALLOC_META),
-            entry(rid, stat.free_data.saturating_sub(stat.server_free_data), 0),
+            entry(rid, own(stat.free_meta, stat.server_free_meta, others_meta), ALLOC_META),
+            entry(rid, own(stat.free_data, stat.server_free_data, others_data), 0),
+            entry(OTHERS, others_meta, ALLOC_META),
+            entry(OTHERS, others_data, 0),
         ];
+        // Who is alone is told of no others.
+        let alone = others_meta == 0 && others_data == 0;
+        let entries = entries.get(..if alone { 4 } else { 6 }).unwrap_or(&entries);
         if detail.entries_nr.get() < entries.len() as u64 {
             return Err(Error::Overflow);
         }

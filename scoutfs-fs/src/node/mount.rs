@@ -235,7 +235,7 @@ impl Mount {
         let mount = Mount { fs, store, running: Mutex::new(running) };
         let revoker = start_revoker(&mount.fs)?;
         mount.running.lock().revoker = Some(revoker);
-        let worker = start(&mount.store, options)?;
+        let worker = start(&mount.fs, options)?;
         mount.running.lock().worker = Some(worker);
         if options.read_only {
             return Ok(mount);
@@ -475,7 +475,10 @@ impl Joined {
             pad: U32::ZERO,
         };
         let asked = time::mono_now();
-        let reply = client.request(MSG_JOIN, request.as_bytes())?;
+        let reply = client.request(MSG_JOIN, request.as_bytes()).map_err(|e| match e {
+            Error::NoSpace => Error::NoReserve,
+            e => e,
+        })?;
         let reply = JoinReply::read_from_bytes(&reply).map_err(|_| bad_answer(()))?;
         let closed = SeqRequest { closed_below: U64::ZERO };
         let seq = client.request(MSG_SEQ, closed.as_bytes())?;
@@ -578,15 +581,15 @@ fn new_fs(store: &Arc<Store>, options: &MountOptions) -> Result<Arc<Fs>> {
 }
 
 /// The first record, the first space, what is told of space while there is no server, and the worker.
-fn start(store: &Arc<Store>, options: &MountOptions) -> Result<JoinHandle> {
+fn start(fs: &Arc<Fs>, options: &MountOptions) -> Result<JoinHandle> {
+    let store = fs.store();
     store.commit(Wish { always: true, ..Wish::default() })?;
     if !options.read_only {
-        let reserve = store.space.lock().reserve_blocks();
-        store.request_space(SpaceKind::Meta, reserve)?;
+        store.take_reserve()?;
         store.request_space(SpaceKind::Data, 0)?;
         store.commit(Wish::default())?;
     }
     store.statfs()?;
     let intervals = Intervals { commit: options.commit_interval, idle: options.idle_interval };
-    worker::start_worker(store, intervals)
+    worker::start_worker(fs, intervals)
 }

@@ -176,12 +176,23 @@ impl Session {
         true
     }
 
+    /// Whether the mount has failed, other than by being unmounted: no server takes it for a member for long, and it has nothing
+    /// to say.
+    fn mount_has_failed(&self) -> bool {
+        let failed = self.orders.lock().store.as_ref().is_some_and(|store| store.trans.check().is_err());
+        failed && !self.client.is_leaving()
+    }
+
     fn run(&self) {
         // What was said last, so that it is not said over and over.
         let mut said = None;
         let mut since = time::mono_now();
         let mut reads = Failures::default();
         while !self.client.is_closed() {
+            if self.mount_has_failed() {
+                scoutfs_env::info!("the mount has failed: it looks for no server any more");
+                break;
+            }
             match self.link.connect() {
                 Ok((stream, server)) => {
                     *self.server.lock() = server;

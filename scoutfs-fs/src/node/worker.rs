@@ -17,12 +17,13 @@ use scoutfs_format::le::{U32, U64};
 use scoutfs_format::msg::{
     CommitBelow, CommitNumber, JoinReply, MSG_COMMIT_BELOW, MSG_FILE_LOCK, MSG_FILE_LOCK_REPORT,
     MSG_FINALIZE, MSG_JOIN, MSG_LOCK, MSG_LOCK_REPORT, MSG_MERGED, MSG_OPENS_REPORT, MSG_RECOVERED,
-    STATUS_INVALID, STATUS_NOT_MEMBER, STATUS_OK,
+    MSG_SPACE_RECALL, STATUS_INVALID, STATUS_NOT_MEMBER, STATUS_OK, SpaceRecall,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::client::{MEMORY_PAUSE, Order, OrderOf};
 use crate::error::{Error, Result};
+use crate::fs::Fs;
 use crate::store::{Store, Wish};
 
 /// The worker looks after things this often.
@@ -89,9 +90,9 @@ impl Worker {
 }
 
 /// Starts the worker.
-pub(crate) fn start_worker(store: &Arc<Store>, intervals: Intervals) -> Result<JoinHandle> {
-    let store = store.clone();
-    thread::spawn("scoutfs-work", move || work(&store, intervals)).map_err(|_| Error::NoMemory)
+pub(crate) fn start_worker(fs: &Arc<Fs>, intervals: Intervals) -> Result<JoinHandle> {
+    let fs = fs.clone();
+    thread::spawn("scoutfs-work", move || work(&fs, intervals)).map_err(|_| Error::NoMemory)
 }
 
 /// Handles a message or hands it on to the worker. After [`Error::NoMemory`] it can be tried again.
@@ -135,7 +136,8 @@ pub(super) fn dispatch(store: &Store, order: &mut Option<Order>) -> Result<()> {
     }
 }
 
-fn work(store: &Store, intervals: Intervals) {
+fn work(fs: &Fs, intervals: Intervals) {
+    let store = fs.store();
     let mut clock = Clock { opened: None, changed: time::mono_now(), seq: 0 };
     let mut orders = Vec::new();
     // How many of them are carried out.
@@ -151,7 +153,7 @@ fn work(store: &Store, intervals: Intervals) {
             orders = core::mem::take(&mut *arrived);
             carried = 0;
         }
-        match round(store, &orders, &mut carried, &mut clock, &intervals) {
+        match round(fs, &orders, &mut carried, &mut clock, &intervals) {
             Ok(()) => failures = 0,
             // The volume is full: nothing to get ahead of need.
             Err(Error::NoSpace) => {}
@@ -181,14 +183,15 @@ fn work(store: &Store, intervals: Intervals) {
 }
 
 fn round(
-    store: &Store,
+    fs: &Fs,
     orders: &[Order],
     carried: &mut usize,
     clock: &mut Clock,
     intervals: &Intervals,
 ) -> Result<()> {
+    let store = fs.store();
     while let Some(order) = orders.get(*carried) {
-        match carry_out(store, order) {
+        match carry_out(fs, order) {
             Err(e @ (Error::NoMemory | Error::Io(_))) => return Err(e),
             done => {
                 *carried += 1;
@@ -203,7 +206,8 @@ fn round(
 }
 
 /// Carries out what the server asked for.
-fn carry_out(store: &Store, order: &Order) -> Result<()> {
+fn carry_out(fs: &Fs, order: &Order) -> Result<()> {
+    let store = fs.store();
     let OrderOf::Request(id) = order.of else { return Ok(()) };
     let commit_nr = match order.kind {
         MSG_COMMIT_BELOW => match CommitBelow::read_from_bytes(&order.payload) {
@@ -215,6 +219,13 @@ fn carry_out(store: &Store, order: &Order) -> Result<()> {
             store.logs_merged()?;
             return store.client.answer(order.kind, id, STATUS_OK, &[]);
         }
+        MSG_SPACE_RECALL => match SpaceRecall::read_from_bytes(&order.payload) {
+            Ok(recall) => {
+                let answer = store.give_recalled(&recall, || fs.drop_reservations())?;
+                return store.client.answer(order.kind, id, STATUS_OK, answer.as_bytes());
+            }
+            Err(_) => return store.client.answer(order.kind, id, STATUS_INVALID, &[]),
+        },
         _ => return store.client.answer(order.kind, id, STATUS_INVALID, &[]),
     };
     let answer = CommitNumber {
@@ -261,6 +272,7 @@ impl Clock {
             }
         } else if now.saturating_duration_since(self.changed) >= intervals.idle {
             store.finalize_idle()?;
+            store.give_back_unused()?;
             self.changed = now;
         }
         store.refill()

@@ -47,8 +47,7 @@ impl Store {
         }
         loop {
             self.trans.check()?;
-            self.ensure_meta(need.total_bytes(), need.privileged)?;
-            let limit = self.tuning.max_trans_bytes;
+            let limit = self.ensure_meta(need.total_bytes(), need.privileged)?;
             match self.trans.enter(need.total_bytes(), limit, || self.items.dirty_bytes())? {
                 Entered::In { seq, version, half_full } => {
                     if half_full {
@@ -190,9 +189,13 @@ impl Store {
         if let Some(logs) = &written.logs {
             self.reader.roots.checkpointed(logs)?;
         }
-        self.space.lock().commit_done(batch.token)?;
+        let extents = {
+            let mut space = self.space.lock();
+            space.commit_done(batch.token)?;
+            space.list_entries()
+        };
         *self.inode_delta.lock() += batch.inode_delta;
-        self.checkpoint_need.store(slot.checkpoint_blocks(0), Ordering::Relaxed);
+        self.checkpoint_need.store(slot.checkpoint_blocks(extents), Ordering::Relaxed);
         self.unmerged_bytes.store(slot.unmerged_bytes(), Ordering::Relaxed);
         self.commit_nr.store(slot.commit_nr(), Ordering::Release);
         self.trans.note_durable(batch.max_version);

@@ -17,13 +17,14 @@ pub struct Need {
     pub items: u32,
     /// Bytes of their values.
     pub bytes: usize,
-    /// It makes room in the end (a deletion, a truncation), so it may use the reserve of metadata blocks.
+    /// It makes room in the end (a deletion, a truncation), so it may use the reserve of metadata blocks. That is made for
+    /// [`DELETE_BYTES`](scoutfs_btree::space::budget::DELETE_BYTES) at most.
     pub privileged: bool,
 }
 
 impl Need {
     /// Bytes that the operation adds to the transaction at most, headers included.
-    pub(crate) fn total_bytes(&self) -> usize {
+    pub(crate) const fn total_bytes(&self) -> usize {
         (self.items as usize)
             .saturating_mul(size_of::<scoutfs_format::tree::ItemHeader>())
             .saturating_add(self.bytes)

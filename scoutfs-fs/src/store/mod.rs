@@ -25,6 +25,7 @@
 //! | `slot` | this mount's ring and log trees: records and checkpoints |
 //! | `runs` | which log trees a checkpoint writes anew |
 //! | `space` | this mount's free space, as operations use it |
+//! | `recall` | giving back space that is not used |
 //! | `news` | what other mounts have committed, as far as this one must see it |
 //! | `shortage` | what is done before a volume is said to be full |
 //! | `supply` | getting space, seqs and inode numbers from the server |
@@ -48,6 +49,7 @@ mod locks;
 mod news;
 mod opens;
 mod reader;
+mod recall;
 mod roots;
 mod runs;
 mod shortage;

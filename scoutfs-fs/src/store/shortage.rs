@@ -4,22 +4,25 @@
 //! [`Error::NoSpace`] is true. In this order:
 //!
 //! 1. The server is asked.
-//! 2. What is left is in log trees, and in the merged tree under deletions: all that is not merged is given to be merged, with
+//! 2. What is set aside here for files that grow is taken. The server is asked again, as somebody who cannot go on without: other
+//!    mounts give back what they do not use (see `recall`).
+//! 3. What is left is in log trees, and in the merged tree under deletions: all that is not merged is given to be merged, with
 //!    the metadata blocks that the server lacks for it. Data gain by that as well: a zone that gets free can become theirs.
-//! 3. When that is done and gave nothing, the mount gives back what it has of the other kind: data blocks to the last one,
+//! 4. When that is done and gave nothing, the mount gives back what it has of the other kind: data blocks to the last one,
 //!    metadata blocks but for what it must be able to write. That comes last, since zones are few on a small volume, and
 //!    one that has become metadata is data again only when nothing is left in it.
 
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 
+use scoutfs_btree::space::budget::{DELETE_BYTES, DELETE_TRANS_BYTES, merge_growth, trans_blocks};
 use scoutfs_btree::space::{SpaceError, SpaceExtent, SpaceKind};
 use scoutfs_env::Vec;
 use scoutfs_env::time;
-use scoutfs_format::msg::{MSG_STATFS, StatfsReply};
+use scoutfs_format::msg::{MSG_STATFS, SPACE_AHEAD, SPACE_NEEDED, SPACE_STILL_NEEDED, StatfsReply};
 
 use super::commit::Wish;
-use super::slot::{checkpoint_blocks, merge_growth};
+use super::recall::Waiting;
 use super::supply::{Supplied, parse};
 use super::{DataRun, Store};
 use crate::error::{Error, Result};
@@ -30,8 +33,11 @@ const FULL_ATTEMPTS: u32 = 400;
 const LONGEST_FULL: u32 = 10 * FULL_ATTEMPTS;
 /// Between two looks.
 const FULL_PAUSE: Duration = Duration::from_millis(25);
+/// How often, and in which intervals, to look whether others have given something before merges are looked after.
+const RECALL_LOOKS: u32 = 10;
+const RECALL_PAUSE: Duration = Duration::from_millis(2);
 /// Metadata blocks that the mount keeps besides what its checkpoint needs when the server has none to merge with.
-const FEED_KEEP: u64 = 8;
+const FEED_KEEP: u64 = 16;
 /// An operation gives back what the mount has of the other kind no more often: whole zones are in the first of such gifts.
 const MAX_CONVERSIONS: u32 = 8;
 /// Bytes of items, more than a write of one extent makes.
@@ -68,7 +74,11 @@ impl Patience {
 
 /// How far an operation has come that needs space.
 #[derive(Default)]
-struct Search {
+struct Search<'a> {
+    /// It has told the server that it cannot go on.
+    waiting: Option<Waiting<'a>>,
+    /// Looks whether others have given something.
+    looks: u32,
     patience: Patience,
     /// All logs were given to be merged.
     all_given: bool,
@@ -79,27 +89,39 @@ struct Search {
 impl Store {
     /// Metadata blocks that the next checkpoint may need, with `bytes` more of items.
     fn meta_need(&self, bytes: usize) -> u64 {
-        // The transaction is bounded; two of them can be on their way.
-        let open = (2 * self.tuning.max_trans_bytes).saturating_add(bytes) as u64;
-        self.checkpoint_need.load(Ordering::Relaxed).saturating_add(checkpoint_blocks(open))
+        self.trans_need(self.tuning.max_trans_bytes, bytes)
+    }
+
+    /// The same, were no transaction larger than `trans_bytes`.
+    fn trans_need(&self, trans_bytes: usize, bytes: usize) -> u64 {
+        let extents = self.space.lock().list_entries();
+        let open = trans_blocks(trans_bytes, bytes, extents);
+        self.checkpoint_need.load(Ordering::Relaxed).saturating_add(open)
+    }
+
+    /// Metadata blocks with which a step of a deletion surely gets to disk, when no transaction is large.
+    fn delete_need(&self, bytes: usize) -> u64 {
+        self.trans_need(DELETE_TRANS_BYTES, bytes)
     }
 
     /// Metadata blocks that must be free before `bytes` more of items are written. Who is not privileged leaves the reserve
     /// alone, and what merging all that is not merged may cost: the mount gives it to the server when that has no more.
-    fn meta_want(&self, bytes: usize, privileged: bool) -> u64 {
+    pub(super) fn meta_want(&self, bytes: usize, privileged: bool) -> u64 {
         let need = self.meta_need(bytes);
         if privileged {
-            return need;
+            return need.min(self.delete_need(bytes));
         }
         let unmerged = self.unmerged_bytes.load(Ordering::Relaxed);
         let open = (2 * self.tuning.max_trans_bytes).saturating_add(bytes) as u64;
-        let reserve = self.space.lock().reserve_blocks();
+        let delete = self.delete_need(DELETE_BYTES);
+        let reserve = self.space.lock().reserve_blocks().max(delete);
         need.saturating_add(reserve).saturating_add(merge_growth(unmerged.saturating_add(open)))
     }
 
     /// Metadata blocks below which the worker gets more, so that nobody has to wait for them.
     pub(super) fn meta_ahead(&self, bytes: usize, privileged: bool) -> u64 {
-        self.meta_want(bytes, privileged).saturating_add(self.meta_need(bytes) / 2)
+        let need = self.meta_need(bytes);
+        self.meta_want(bytes, privileged).max(need).saturating_add(need / 2)
     }
 
     /// Whether a small change finds its metadata blocks without waiting, and surely.
@@ -108,9 +130,9 @@ impl Store {
         self.space.lock().free_blocks(SpaceKind::Meta) >= want
     }
 
-    /// Waits until the next checkpoint surely has its metadata blocks. The privileged may use the reserve.
-    /// [`Error::NoSpace`] when there are none anywhere; see the module.
-    pub(super) fn ensure_meta(&self, bytes: usize, privileged: bool) -> Result<()> {
+    /// Waits until the next checkpoint surely has its metadata blocks. The privileged may use the reserve. Gives the bytes of items
+    /// up to which that is so in each transaction. [`Error::NoSpace`] when there are none anywhere; see the module.
+    pub(super) fn ensure_meta(&self, bytes: usize, privileged: bool) -> Result<usize> {
         let mut search = Search::default();
         loop {
             let want = self.meta_want(bytes, privileged);
@@ -123,20 +145,23 @@ impl Store {
                 if free < ahead {
                     self.numbers.note_low(SpaceKind::Meta);
                 }
-                return Ok(());
+                let max = self.tuning.max_trans_bytes;
+                let plenty = !privileged || free >= self.meta_need(bytes);
+                return Ok(if plenty { max } else { max.min(DELETE_TRANS_BYTES) });
             }
             if free + pending >= want && pending > 0 {
                 self.commit(Wish::default())?;
                 continue;
             }
             let blocks = ahead.saturating_sub(free + pending);
-            self.get_space(SpaceKind::Meta, blocks, privileged, &mut search)?;
+            self.get_space(SpaceKind::Meta, blocks, privileged, &mut search, &|| ())?;
         }
     }
 
     /// Takes free data blocks in memory only: a run of 1 to `want_blocks`, near `near` if possible. Waits for the server when
-    /// there are none; [`Error::NoSpace`] when there are none anywhere.
-    pub fn reserve_data(&self, want_blocks: u64, near: Option<u64>) -> Result<DataRun> {
+    /// there are none; [`Error::NoSpace`] when there are none anywhere. `unset` gives back what is set aside in memory: it is called
+    /// before others are asked for what they have.
+    pub fn reserve_data(&self, want_blocks: u64, near: Option<u64>, unset: &dyn Fn()) -> Result<DataRun> {
         let mut search = Search::default();
         loop {
             self.trans.check()?;
@@ -151,18 +176,47 @@ impl Store {
                 self.commit(Wish::default())?;
                 continue;
             }
-            self.get_space(SpaceKind::Data, want_blocks, false, &mut search)?;
+            self.get_space(SpaceKind::Data, want_blocks, false, &mut search, unset)?;
         }
     }
 
     /// One attempt to get blocks, after which the caller looks whether it has what it needs. [`Error::NoSpace`] when there is
     /// nothing left to try.
-    fn get_space(&self, kind: SpaceKind, blocks: u64, privileged: bool, search: &mut Search) -> Result<()> {
+    fn get_space<'a>(
+        &'a self,
+        kind: SpaceKind,
+        blocks: u64,
+        privileged: bool,
+        search: &mut Search<'a>,
+        unset: &dyn Fn(),
+    ) -> Result<()> {
         // Read first: what is written while the server looks is not known to be merged.
         let nothing_unmerged = self.unmerged_bytes.load(Ordering::Relaxed) == 0;
-        let none = match self.request_space(kind, blocks)? {
+        let need = match search.waiting {
+            Some(_) => SPACE_STILL_NEEDED,
+            // Often it has some, and nobody need be asked.
+            None if self.request_space_for(SPACE_AHEAD, kind, blocks)? == Supplied::Some => {
+                self.commit(Wish::default())?;
+                return Ok(());
+            }
+            None => {
+                search.waiting = Some(Waiting::new(&self.numbers.waiting[kind as usize]));
+                unset();
+                if kind == SpaceKind::Data && self.space.lock().free_blocks(kind) > 0 {
+                    search.waiting = None;
+                    return Ok(());
+                }
+                SPACE_NEEDED
+            }
+        };
+        let none = match self.request_space_for(need, kind, blocks)? {
             Supplied::Some => {
                 self.commit(Wish::default())?;
+                return Ok(());
+            }
+            Supplied::Later if search.looks < RECALL_LOOKS => {
+                search.looks += 1;
+                time::sleep(RECALL_PAUSE);
                 return Ok(());
             }
             Supplied::Later => false,

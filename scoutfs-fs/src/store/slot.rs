@@ -15,6 +15,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use scoutfs_btree::forest::Union;
 use scoutfs_btree::ring::{CHECKPOINT_FRAMES, RecordBuilder, RecordItem, RingError, RingWriter};
+use scoutfs_btree::space::budget::checkpoint_blocks;
 use scoutfs_btree::space::{CommitToken, SpaceKind, write_list};
 use scoutfs_btree::tree::FreeCursor;
 use scoutfs_btree::{
@@ -238,9 +239,9 @@ impl Slot {
         self.ring.commit_nr()
     }
 
-    /// Metadata blocks that a checkpoint could need if it came now, with `bytes` more of items.
-    pub fn checkpoint_blocks(&self, bytes: u64) -> u64 {
-        checkpoint_blocks(self.tail_bytes.saturating_add(bytes))
+    /// Metadata blocks that a checkpoint could need if it came now, with a list of so many extents.
+    pub fn checkpoint_blocks(&self, extents: usize) -> u64 {
+        checkpoint_blocks(self.tail_bytes, extents)
     }
 
     /// Log trees up to `through` are merged. Their blocks are freed by the next checkpoint.
@@ -515,8 +516,10 @@ impl Slot {
         }
         let join = to_join(&runs, tail_bytes);
         let bytes = runs.iter().rev().take(join).fold(tail_bytes, |sum, run| sum.saturating_add(*run));
-        let needed = checkpoint_blocks(bytes).saturating_add(2 * checkpoint_blocks(self.max_log_bytes));
         let space = space.lock();
+        let extents = space.list_entries();
+        let next = 2 * checkpoint_blocks(self.max_log_bytes, extents);
+        let needed = checkpoint_blocks(bytes, extents).saturating_add(next);
         let free = space.free_blocks(SpaceKind::Meta).saturating_sub(space.reserve_blocks());
         Ok(if free >= needed { join } else { 0 })
     }
@@ -571,19 +574,6 @@ fn free_log(cache: &BlockCache, blocks: &mut dyn BlockSpace, log: &LogTree) -> R
     let mut cursor = FreeCursor::START;
     while !free_tree(cache, blocks, &log.root, &mut cursor, u64::MAX)? {}
     Ok(())
-}
-
-/// Metadata blocks that a checkpoint takes at most to write so many bytes of items: leaves of which the last two may be half
-/// full, each level above has at most a hundredth of the one below, and a few more for the list of space.
-pub(crate) fn checkpoint_blocks(bytes: u64) -> u64 {
-    let half_block = scoutfs_format::BLOCK_SIZE as u64 / 2;
-    let leaves = bytes.div_ceil(half_block);
-    leaves + leaves.div_ceil(50) + 16
-}
-
-/// Metadata blocks by which the fs tree may grow when so many bytes of items are merged into it: half filled leaves.
-pub(crate) fn merge_growth(bytes: u64) -> u64 {
-    bytes.div_ceil(scoutfs_format::BLOCK_SIZE as u64 / 2)
 }
 
 /// An error that the slot may know how to go on from.

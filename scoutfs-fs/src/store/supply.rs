@@ -4,7 +4,7 @@
 //! Hand-overs of space are taken strictly in order, and what was given back may come again, so one request or gift is under way
 //! at a time (`supply` lock). What was taken can be used after the next commit, which names the hand-over.
 
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 
 use scoutfs_btree::space::{SpaceExtent, SpaceKind};
@@ -15,8 +15,9 @@ use scoutfs_env::time::{self, Mono};
 use scoutfs_env::{Arc, Vec};
 use scoutfs_format::le::{U32, U64};
 use scoutfs_format::msg::{
-    HandOverHeader, HandOverTaken, InosReply, MSG_INOS, MSG_RENEW, MSG_SEQ, MSG_SPACE, MSG_SPACE_GIVE,
-    MSG_SPACE_TAKEN, MSG_STATFS, RenewReply, SeqReply, SeqRequest, SpaceRequest, StatfsReply,
+    FreeBlocks, HandOverHeader, HandOverTaken, InosReply, MSG_INOS, MSG_RENEW, MSG_SEQ, MSG_SPACE,
+    MSG_SPACE_GIVE, MSG_SPACE_TAKEN, MSG_STATFS, RenewReply, SPACE_AHEAD, SeqReply, SeqRequest, SpaceRequest,
+    StatfsReply,
 };
 use scoutfs_format::server_item::HandOverExtent;
 use zerocopy::{FromBytes, IntoBytes};
@@ -43,6 +44,8 @@ pub(crate) struct Numbers {
     finalized: AtomicBool,
     /// More space of the kind should be asked for.
     low: [AtomicBool; 2],
+    /// How many operations wait for space of the kind.
+    pub(super) waiting: [AtomicU32; 2],
     /// End of the lease, in nanoseconds of the monotonic clock.
     lease_end: AtomicU64,
     lease_ms: u64,
@@ -86,6 +89,10 @@ pub struct StatFs {
     pub server_free_meta: u64,
     /// Of the free ones, those that the server holds.
     pub server_free_data: u64,
+    /// Of the free ones, those that other mounts hold besides their reserves, as far as is known.
+    pub others_free_meta: u64,
+    /// Of the free ones, those that other mounts hold, as far as is known.
+    pub others_free_data: u64,
     /// Blocks of 4 KiB in zones that have no kind yet.
     pub unassigned: u64,
     /// Inodes.
@@ -105,6 +112,7 @@ impl Numbers {
             told_taken: AtomicU64::new(taken),
             finalized: AtomicBool::new(false),
             low: [AtomicBool::new(true), AtomicBool::new(true)],
+            waiting: [AtomicU32::new(0), AtomicU32::new(0)],
             lease_end: AtomicU64::new(lease_end.as_ns()),
             lease_ms,
             leadership,
@@ -205,13 +213,36 @@ impl Store {
         }
     }
 
-    /// Asks the server for space. What came can be used after a commit.
+    /// Asks the server for space that nobody waits for. What came can be used after a commit.
     pub(crate) fn request_space(&self, kind: SpaceKind, blocks: u64) -> Result<Supplied> {
-        self.request_space_in_turn(kind, blocks, &mut self.numbers.supply.lock())
+        self.request_space_for(SPACE_AHEAD, kind, blocks)
+    }
+
+    /// Asks the server for space, for a `SPACE_*` need. What came can be used after a commit.
+    pub(super) fn request_space_for(&self, need: u32, kind: SpaceKind, blocks: u64) -> Result<Supplied> {
+        self.request_space_in_turn(need, kind, blocks, &mut self.numbers.supply.lock())
+    }
+
+    /// Takes the reserve that the server set aside for this mount when it joined. It can be used after a commit.
+    pub(crate) fn take_reserve(&self) -> Result<()> {
+        loop {
+            let (have, reserve) = {
+                let space = self.space.lock();
+                let kind = SpaceKind::Meta;
+                (space.free_blocks(kind) + space.pending_blocks(kind), space.reserve_blocks())
+            };
+            if have >= reserve {
+                return Ok(());
+            }
+            if self.request_space(SpaceKind::Meta, reserve - have)? != Supplied::Some {
+                return Err(Error::NoReserve);
+            }
+        }
     }
 
     fn request_space_in_turn(
         &self,
+        need: u32,
         kind: SpaceKind,
         blocks: u64,
         untaken: &mut Option<Vec<u8>>,
@@ -224,7 +255,7 @@ impl Store {
         let request = SpaceRequest {
             blocks: U64::new(blocks.max(self.space_chunk(kind))),
             kind: U32::new(kind.to_raw().into()),
-            pad: U32::ZERO,
+            need: U32::new(need),
         };
         let payload = match self.client.try_request(MSG_SPACE, request.as_bytes()) {
             Ok(Some(payload)) => payload,
@@ -320,7 +351,7 @@ impl Store {
     pub(crate) fn refill(&self) -> Result<()> {
         let mut got = false;
         for kind in SpaceKind::ALL {
-            if self.numbers.low[kind as usize].swap(false, Ordering::Relaxed) {
+            if !self.read_only && self.numbers.low[kind as usize].swap(false, Ordering::Relaxed) {
                 let enough = match kind {
                     SpaceKind::Meta => self.meta_ahead(0, false),
                     SpaceKind::Data => self.space_chunk(kind) / 2,
@@ -343,7 +374,7 @@ impl Store {
     /// Asks for the lease to go on. It runs from when this was sent.
     pub(crate) fn renew(&self) -> Result<()> {
         let sent = time::mono_now();
-        let reply: RenewReply = parse(&self.client.request(MSG_RENEW, &[])?)?;
+        let reply: RenewReply = parse(&self.client.request(MSG_RENEW, self.own_free().as_bytes())?)?;
         if reply.epoch.get() != self.identity.epoch {
             return Err(Error::Shutdown(FENCED));
         }
@@ -385,22 +416,39 @@ impl Store {
         Ok(now)
     }
 
+    /// What this mount has and does not use.
+    fn own_free(&self) -> FreeBlocks {
+        let space = self.space.lock();
+        let own = |kind| space.free_blocks(kind) + space.pending_blocks(kind) + space.held_blocks(kind);
+        FreeBlocks { meta: U64::new(own(SpaceKind::Meta)), data: U64::new(own(SpaceKind::Data)) }
+    }
+
     fn ask_statfs(&self) -> Result<StatFs> {
         // Blocks that move to or from the server meanwhile would count twice.
         let _turn = self.numbers.supply.lock();
-        let reply: StatfsReply = parse(&self.client.request(MSG_STATFS, &[])?)?;
-        let space = self.space.lock();
-        let own = |kind| space.free_blocks(kind) + space.pending_blocks(kind) + space.held_blocks(kind);
+        let reply: StatfsReply = parse(&self.client.request(MSG_STATFS, self.own_free().as_bytes())?)?;
+        let own = self.own_free();
+        let reserved_meta = self.space.lock().reserve_blocks();
         let zone_blocks = self.geometry().zone_data_blocks();
         let delta = *self.inode_delta.lock();
         Ok(StatFs {
             total_meta: reply.total_meta.get(),
-            free_meta: reply.free_meta.get() + own(SpaceKind::Meta),
-            reserved_meta: space.reserve_blocks(),
+            free_meta: reply
+                .free_meta
+                .get()
+                .saturating_add(reply.others_meta.get())
+                .saturating_add(own.meta.get()),
+            reserved_meta,
             total_data: reply.total_data.get(),
-            free_data: reply.free_data.get() + own(SpaceKind::Data),
+            free_data: reply
+                .free_data
+                .get()
+                .saturating_add(reply.others_data.get())
+                .saturating_add(own.data.get()),
             server_free_meta: reply.free_meta.get(),
             server_free_data: reply.free_data.get(),
+            others_free_meta: reply.others_meta.get(),
+            others_free_data: reply.others_data.get(),
             unassigned: reply.free_zones.get().saturating_mul(zone_blocks),
             inodes: reply.inodes.get().saturating_add(delta).max(0) as u64,
         })

@@ -12,6 +12,9 @@
 //! several mounts and both kinds get some of a small volume. Large requests get empty zones; what is left of zones
 //! serves small ones, and all when no empty zone is left. The server keeps enough metadata for its own commits and merges, and
 //! does not let data take the last zones that they and the mounts' reserves need.
+//!
+//! Who joins gets his reserve with his slot, as hand-overs like any other, or is refused. Where nothing is left, mounts
+//! give back what they do not use (see `recall`).
 
 use scoutfs_btree::space::{Extent, ExtentSet, SpaceError, SpaceExtent, SpaceKind};
 use scoutfs_env::fault::{Fault, planted};
@@ -19,13 +22,15 @@ use scoutfs_env::{Vec, log};
 use scoutfs_format::Key;
 use scoutfs_format::le::{U32, U64};
 use scoutfs_format::msg::{
-    HandOverHeader, HandOverTaken, STATUS_AGAIN, STATUS_CORRUPT, STATUS_INVALID, SpaceRequest,
+    HandOverHeader, HandOverTaken, SPACE_AHEAD, SPACE_NEEDED, STATUS_AGAIN, STATUS_CORRUPT, STATUS_INVALID,
+    SpaceRequest,
 };
 use scoutfs_format::server_item::{HAND_OVER_EXTENTS, HandOverExtent};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::free_space::{first_block, zone_blocks, zone_extent};
-use super::members::{HandOver, reserve_blocks};
+use super::members::HandOver;
+use super::recall::Needy;
 use super::{Answer, Handled, Refusal, Server, bytes_of};
 use crate::error::ServerError;
 
@@ -85,18 +90,25 @@ impl Server {
                 None => payload(0, &[])?,
             }));
         }
+        let (rid, need) = (member.rid(), request.need.get());
+        if need == SPACE_AHEAD && self.recalls.is_wanted(kind, self.now) {
+            return Err(Refusal::Status(STATUS_AGAIN));
+        }
         let mut extents = self.take_for_mount(kind, request.blocks.get())?;
         if extents.is_empty() && kind == SpaceKind::Data && self.clear_zones()? {
             extents = self.take_for_mount(kind, request.blocks.get())?;
         }
         if extents.is_empty() {
-            return if self.more_space_to_come(kind) {
+            let needy = Needy { rid, slot: Some(slot), first: need == SPACE_NEEDED };
+            let recalled = need != SPACE_AHEAD && self.recall(kind, needy, request.blocks.get())?;
+            return if self.more_space_to_come(kind) || recalled {
                 Err(Refusal::Status(STATUS_AGAIN))
             } else {
                 Ok(Answer::Now(payload(0, &[])?))
             };
         }
-        let number = self.give(slot, extents)?;
+        self.recalls.served(kind, rid);
+        let number = self.give(slot, extents, true)?;
         let Some(member) = self.members.get_mut(slot) else {
             return Err(Refusal::Status(STATUS_INVALID));
         };
@@ -115,7 +127,7 @@ impl Server {
         let kept = match kind {
             SpaceKind::Meta => 0,
             SpaceKind::Data => {
-                let kept = self.kept_meta() + 2 * reserve_blocks(self.total_meta());
+                let kept = self.kept_meta() + 2 * (self.total_meta() / 64).clamp(16, 256);
                 let loose = self.free.of(SpaceKind::Meta).blocks();
                 kept.saturating_sub(loose).div_ceil(self.geometry.zone_meta_blocks())
             }
@@ -167,14 +179,48 @@ impl Server {
         Ok(extents)
     }
 
-    /// Notes a hand-over to a mount; returns its number.
-    fn give(&mut self, slot: u32, extents: Vec<SpaceExtent>) -> Result<u64, ServerError> {
+    /// Gives a mount that joins its reserve, which is there. It is told when it asks for space.
+    pub(super) fn give_reserve(&mut self, slot: u32, blocks: u64) -> Result<(), ServerError> {
+        let kind = SpaceKind::Meta;
+        let zone_blocks = zone_blocks(&self.geometry, kind);
+        let mut left = blocks;
+        while left > 0 {
+            let mut extents = Vec::new();
+            let mut got = 0;
+            if left < zone_blocks || self.free.empty_zones() == 0 {
+                let changes = &mut self.changes;
+                got = self.free.take(kind, left, MAX_EXTENTS, 0, changes, &mut |extent| {
+                    Ok(extents.push(SpaceExtent { kind, extent })?)
+                })?;
+            }
+            if got == 0 {
+                let zones = (left / zone_blocks).max(1);
+                let Some(run) = self.free.take_zones(kind, zones, &mut self.changes)? else { break };
+                got = run.len.min(left);
+                extents.push(SpaceExtent::new(kind, run.start, got))?;
+                if got < run.len {
+                    let rest = Extent::new(run.start + got, run.len - got);
+                    self.free.add(kind, rest, &mut self.changes)?;
+                }
+            }
+            left -= got;
+            self.give(slot, extents, false)?;
+        }
+        Ok(())
+    }
+
+    /// Notes a hand-over to a mount, which is told of it now or when it asks; returns its number.
+    fn give(&mut self, slot: u32, extents: Vec<SpaceExtent>, told: bool) -> Result<u64, ServerError> {
         let Some(member) = self.members.get_mut(slot) else {
             return Ok(0);
         };
         let last = member.item.down_given.get();
         let number = if planted(Fault::ReuseHandOver) { last.max(1) } else { last + 1 };
         member.item.down_given = U64::new(number);
+        for of in &extents {
+            let free = &mut member.free[of.kind as usize];
+            *free = free.saturating_add(of.extent.len);
+        }
         let mut parts = 0;
         for part in extents.chunks(HAND_OVER_EXTENTS as usize) {
             let mut value = Vec::new();
@@ -184,7 +230,7 @@ impl Server {
             self.changes.put(Key::hand_over(slot, number, parts), &*value)?;
             parts += 1;
         }
-        member.hand_overs.insert(number, HandOver { extents, parts, told: true })?;
+        member.hand_overs.insert(number, HandOver { extents, parts, told })?;
         self.note_member(slot)?;
         Ok(number)
     }
@@ -266,11 +312,21 @@ impl Server {
             log::error!("scoutfs server: mount slot {slot} gives space that is not its own: {e}");
             return Err(Refusal::Status(STATUS_CORRUPT));
         }
+        let before = SpaceKind::ALL.map(|kind| self.free.available(kind));
         for extent in &extents {
             self.free.add(extent.kind, extent.extent, &mut self.changes)?;
         }
+        for (kind, before) in SpaceKind::ALL.into_iter().zip(before) {
+            if self.free.available(kind) > before {
+                self.recalls.gained(kind);
+            }
+        }
         if let Some(member) = self.members.get_mut(slot) {
             member.item.up_taken = U64::new(number);
+            for of in &extents {
+                let free = &mut member.free[of.kind as usize];
+                *free = free.saturating_sub(of.extent.len);
+            }
         }
         self.note_member(slot)?;
         answer(number)

@@ -16,7 +16,7 @@
 //! The logs of a fenced member are merged like those of one that is gone; its blocks stay as they are, in quarantine,
 //! until its death is confirmed.
 
-use scoutfs_btree::space::{SpaceExtent, SpaceKind};
+use scoutfs_btree::space::{SpaceExtent, SpaceKind, budget};
 use scoutfs_env::fault::{Fault, planted};
 use scoutfs_env::time::Mono;
 use scoutfs_env::{AllocError, OrdMap, Vec, log};
@@ -28,6 +28,7 @@ use scoutfs_format::msg::{
 };
 use scoutfs_format::server_item::{MEMBER_FENCED, MEMBER_FREE, MEMBER_GONE, MEMBER_LIVE, MemberItem};
 
+use super::recall::Needy;
 use super::{Answer, Handled, LEASE, LEASE_MARGIN, Refusal, Server, bytes_of, slot_le, status_of};
 use crate::error::ServerError;
 use crate::roots::{Member, SlotState, read_slot};
@@ -63,6 +64,8 @@ pub(crate) struct MemberState {
     pub hand_overs: OrdMap<u64, HandOver>,
     /// The last request for space, and the hand-over that answered it.
     pub last_space: Option<(u64, u64)>,
+    /// Free blocks that it has, by kind, as far as is known.
+    pub free: [u64; 2],
     /// What counts of its ring, as it was last read.
     pub state: Option<SlotState>,
     /// Its slot is damaged: nothing of it is merged or taken back.
@@ -83,6 +86,7 @@ impl MemberState {
             told: OrdMap::new(),
             hand_overs: OrdMap::new(),
             last_space: None,
+            free: [0; 2],
             state: None,
             broken: false,
         }
@@ -166,12 +170,12 @@ impl Members {
     }
 }
 
-/// Metadata blocks that each mount keeps for commits and deletes.
-pub(super) fn reserve_blocks(total_meta: u64) -> u64 {
-    (total_meta / 64).clamp(16, 256)
-}
-
 impl Server {
+    /// Metadata blocks that each mount keeps for commits and deletes: with more it is quicker.
+    pub(super) fn reserve_blocks(&self) -> u64 {
+        budget::delete_blocks().max((self.total_meta() / 64).min(256))
+    }
+
     /// Metadata blocks, were all zones metadata.
     pub(super) fn total_meta(&self) -> u64 {
         self.geometry.nr_zones() * self.geometry.zone_meta_blocks()
@@ -189,6 +193,7 @@ impl Server {
                 member.asked_below = 0;
             }
             self.horizon_progress()?;
+            self.recall_again(slot)?;
             return self.join_reply(slot);
         }
         if self.members.iter().any(|m| m.rid() == from) {
@@ -202,9 +207,21 @@ impl Server {
         let Some(slot) = free_slot else {
             return Err(Refusal::Status(shortage(STATUS_NO_SLOT)));
         };
-        if self.free.available(SpaceKind::Meta) < self.work_deficit() + reserve_blocks(self.total_meta()) {
-            return Err(Refusal::Status(shortage(STATUS_NO_SPACE)));
+        // Who changes nothing needs nothing.
+        let reserve = if request.read_only.get() == 0 { self.reserve_blocks() } else { 0 };
+        let kept = self.work_deficit();
+        if reserve > 0 && self.free.available(SpaceKind::Meta) < kept + reserve {
+            let needy = Needy { rid: from, slot: None, first: false };
+            let status = shortage(STATUS_NO_SPACE);
+            let more = self.recall(SpaceKind::Meta, needy, kept + reserve)?;
+            if !more && status == STATUS_NO_SPACE {
+                log::warn!(
+                    "scoutfs server: no {reserve} metadata blocks are left for another mount: it is refused"
+                );
+            }
+            return Err(Refusal::Status(if more { STATUS_AGAIN } else { status }));
         }
+        self.recalls.served(SpaceKind::Meta, from);
         let old = self.members.get(slot).map(|m| m.item).unwrap_or_default();
         let item = MemberItem {
             rid: U64::new(from),
@@ -217,6 +234,7 @@ impl Server {
         };
         self.members.insert(MemberState::new(Member { slot, item }, now, 0))?;
         self.note_member(slot)?;
+        self.give_reserve(slot, reserve)?;
         self.join_reply(slot)
     }
 
@@ -230,10 +248,10 @@ impl Server {
             pad: U32::ZERO,
             epoch: item.epoch,
             merged_through: item.merged_through,
-            down_given: item.down_given,
+            down_given: item.down_forgotten,
             up_taken: item.up_taken,
             lease_ms: U64::new(LEASE.as_millis() as u64),
-            reserve_blocks: U64::new(reserve_blocks(self.total_meta())),
+            reserve_blocks: U64::new(self.reserve_blocks()),
         })?))
     }
 
@@ -333,6 +351,7 @@ impl Server {
         member.unknown_below = 0;
         self.note_member(slot)?;
         self.locks_left(rid);
+        self.recalls.ended(slot, rid);
         self.send_locks(self.now)?;
         self.merges.wake();
         self.horizon_progress()

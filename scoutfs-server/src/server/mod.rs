@@ -14,6 +14,7 @@
 //! | `seqs` | seqs and inode numbers |
 //! | `horizon` | rounds that find how far the change index is complete |
 //! | `hand_over` | space to and from mounts |
+//! | `recall` | taking back what mounts do not use |
 //! | `clear` | whole zones out of loose metadata blocks |
 //! | `merges` | which log is merged when, and what becomes of the pieces |
 //! | `fences` | who was reclaimed by lease alone, and the data blocks that they may still write |
@@ -42,6 +43,7 @@ mod locks;
 mod members;
 mod merges;
 mod open;
+mod recall;
 mod reclaim;
 mod seqs;
 mod work;
@@ -62,9 +64,9 @@ use scoutfs_format::le::{I64, U32, U64};
 use scoutfs_format::msg::{
     MAX_PAYLOAD, MSG_COMMIT_BELOW, MSG_DEATH, MSG_FILE_LOCK, MSG_FILE_LOCK_REPORT, MSG_FINALIZED,
     MSG_HORIZON, MSG_INOS, MSG_JOIN, MSG_LEAVE, MSG_LOCK, MSG_LOCK_REPORT, MSG_OPENS_REPORT, MSG_RECOVERED,
-    MSG_RENEW, MSG_RESPONSE, MSG_SEQ, MSG_SEQ_CLOSED, MSG_SPACE, MSG_SPACE_GIVE, MSG_SPACE_TAKEN, MSG_STATFS,
-    MessageHeader, STATUS_AGAIN, STATUS_CORRUPT, STATUS_INVALID, STATUS_IO, STATUS_NO_MEMORY,
-    STATUS_NOT_MEMBER, STATUS_OK, StatfsReply,
+    MSG_RENEW, MSG_RESPONSE, MSG_SEQ, MSG_SEQ_CLOSED, MSG_SPACE, MSG_SPACE_GIVE, MSG_SPACE_RECALL,
+    MSG_SPACE_TAKEN, MSG_STATFS, MessageHeader, STATUS_AGAIN, STATUS_CORRUPT, STATUS_INVALID, STATUS_IO,
+    STATUS_NO_MEMORY, STATUS_NOT_MEMBER, STATUS_OK, StatfsReply,
 };
 use scoutfs_format::voter::{ProcessId, SuperBlock};
 use scoutfs_lock::file_locks::FileLockServer;
@@ -165,6 +167,7 @@ pub struct Server {
     deaths_due: Mono,
     /// See [`StatfsReply::pieces`].
     pieces: u64,
+    recalls: recall::Recalls,
     locks: locks::Locks,
     file_locks: FileLockServer<u64>,
     /// May be sent.
@@ -303,8 +306,14 @@ impl Server {
             MSG_SPACE_GIVE => self.space_give(slot, payload),
             MSG_LOCK => self.lock_request(now, from, id, payload),
             MSG_HORIZON => self.horizon_request(from, id),
-            MSG_STATFS => self.statfs(),
-            MSG_RENEW => self.renew(now, slot),
+            MSG_STATFS => {
+                self.note_free(slot, payload);
+                self.statfs(slot)
+            }
+            MSG_RENEW => {
+                self.note_free(slot, payload);
+                self.renew(now, slot)
+            }
             MSG_LEAVE => self.leave(slot, parse(payload)?),
             MSG_FINALIZED => self.finalized(slot, parse(payload)?),
             MSG_LOCK_REPORT => self.lock_report(from, payload),
@@ -338,11 +347,15 @@ impl Server {
             },
             MSG_LOCK => self.lock_answer(now, slot, from, payload),
             MSG_DEATH => self.death_answer(slot, payload),
+            MSG_SPACE_RECALL => match FromBytes::read_from_bytes(payload) {
+                Ok(answer) => self.recalled(slot, answer),
+                Err(_) => Ok(()),
+            },
             _ => Ok(()),
         }
     }
 
-    fn statfs(&self) -> Handled {
+    fn statfs(&self, slot: u32) -> Handled {
         let zones = self.geometry.nr_zones();
         let (meta_zones, free_zones) = (self.free.meta_zones, self.free.empty_zones());
         let data_zones = zones.saturating_sub(meta_zones).saturating_sub(free_zones);
@@ -356,6 +369,8 @@ impl Server {
             inodes: I64::new(self.sb.inodes.get().cast_signed()),
             super_seq: self.durable.seq,
             pieces: U64::new(self.pieces),
+            others_meta: U64::new(self.others_free(slot, SpaceKind::Meta)),
+            others_data: U64::new(self.others_free(slot, SpaceKind::Data)),
             lacking_meta: U64::new(self.work_deficit().saturating_sub(self.free.available(SpaceKind::Meta))),
         })?))
     }

@@ -276,6 +276,7 @@ impl Server {
             reclaiming: None,
             deaths_due: now,
             pieces: 0,
+            recalls: super::recall::Recalls::default(),
             locks: locks::Locks::new(sb.term.get()),
             file_locks: FileLockServer::new(),
             ready: OrdMap::new(),

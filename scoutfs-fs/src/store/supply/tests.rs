@@ -6,7 +6,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 
 use scoutfs_btree::space::SpaceKind;
-use scoutfs_format::msg::MSG_SPACE_GIVE;
+use scoutfs_format::msg::{MSG_SPACE_GIVE, SPACE_AHEAD};
 
 use super::Supplied;
 use crate::fs::testing::TestFs;
@@ -50,7 +50,10 @@ fn a_gift_is_forgotten_before_its_blocks_come_back() {
         assert_ne!(store.space.lock().given().count(), 0);
         // Who wants space now has to wait. Who would not, gets what the mount has not forgotten.
         if let Some(mut turn) = store.numbers.supply.try_lock() {
-            panic!("nobody waits: {:?}", store.request_space_in_turn(SpaceKind::Data, 64, &mut turn));
+            panic!(
+                "nobody waits: {:?}",
+                store.request_space_in_turn(SPACE_AHEAD, SpaceKind::Data, 64, &mut turn)
+            );
         }
         go_on.send(()).unwrap();
         teller.join().unwrap().unwrap();

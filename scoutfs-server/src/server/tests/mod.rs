@@ -7,6 +7,7 @@ mod file_locks;
 mod members;
 mod merging;
 mod mount;
+mod recall;
 mod rig;
 mod roots;
 mod space;

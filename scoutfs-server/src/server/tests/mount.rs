@@ -147,8 +147,20 @@ impl SimMount {
     }
 
     pub fn ask_space(&self, rig: &mut Rig, id: u64, kind: SpaceKind, blocks: u64) -> (u16, Vec<u8>) {
-        let request =
-            SpaceRequest { blocks: U64::new(blocks), kind: U32::new(kind.to_raw().into()), pad: U32::ZERO };
+        self.ask_space_for(rig, id, SPACE_AHEAD, kind, blocks)
+    }
+
+    /// As [`ask_space`](Self::ask_space), for a `SPACE_*` need.
+    pub fn ask_space_for(
+        &self,
+        rig: &mut Rig,
+        id: u64,
+        need: u32,
+        kind: SpaceKind,
+        blocks: u64,
+    ) -> (u16, Vec<u8>) {
+        let kind = U32::new(kind.to_raw().into());
+        let request = SpaceRequest { blocks: U64::new(blocks), kind, need: U32::new(need) };
         rig.request(self.rid, id, MSG_SPACE, request.as_bytes())
     }
 
@@ -264,6 +276,45 @@ impl SimMount {
             let taken = HandOverTaken::read_from_bytes(&answer).unwrap();
             self.space.forget_given(taken.number.get()).unwrap();
         }
+    }
+
+    /// The recalls of space that came since it was looked last.
+    pub fn recalls(&self, rig: &mut Rig) -> Vec<SpaceRecall> {
+        let mut recalls = vec![];
+        rig.inbox.retain(|(to, kind, payload)| {
+            let is_one = *to == self.rid && *kind == MSG_SPACE_RECALL;
+            if is_one {
+                recalls.push(SpaceRecall::read_from_bytes(payload).unwrap());
+            }
+            !is_one
+        });
+        recalls
+    }
+
+    /// The one that came.
+    pub fn recall(&self, rig: &mut Rig) -> SpaceRecall {
+        let recalls = self.recalls(rig);
+        assert_eq!(recalls.len(), 1, "{recalls:?}");
+        recalls[0]
+    }
+
+    pub fn answer_recall(&self, rig: &mut Rig, recall: &SpaceRecall, kept: bool) {
+        let SpaceRecall { round, kind, .. } = *recall;
+        let answer = SpaceRecalled { round, kind, kept: U32::new(kept.into()) };
+        rig.send(self.rid, 1, MSG_SPACE_RECALL, MSG_RESPONSE, answer.as_bytes());
+    }
+
+    /// Gives free blocks to the server, which has them then.
+    pub fn give_away(&mut self, rig: &mut Rig, kind: SpaceKind, mut blocks: u64) {
+        let mut extents = vec![];
+        while blocks > 0 {
+            let extent = self.space.alloc_to_give(kind, blocks, true).unwrap();
+            blocks -= extent.len;
+            extents.push(SpaceExtent { kind, extent });
+        }
+        self.space.give(&extents).unwrap();
+        self.commit(rig, true);
+        self.exchange(rig);
     }
 
     /// What the server has merged of this mount is freed by the next checkpoint.

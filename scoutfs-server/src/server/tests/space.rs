@@ -26,7 +26,7 @@ fn a_hand_over_is_durable_before_the_answer_and_the_same_request_gets_the_same()
     let mut rig = Rig::smallest();
     let mut mount = SimMount::start(&mut rig, 7);
     let id = rig.new_id();
-    let request = SpaceRequest { blocks: U64::new(100), kind: 2.into(), pad: 0.into() };
+    let request = SpaceRequest { blocks: U64::new(100), kind: 2.into(), need: 0.into() };
     rig.send(7, id, MSG_SPACE, 0, request.as_bytes());
     assert!(rig.poll().is_empty());
     rig.server.commit().unwrap();
@@ -258,6 +258,13 @@ fn a_volume_whose_metadata_are_all_given_refuses_a_mount_and_takes_it_when_they_
         hog.commit(&mut rig, true);
     }
     hog.exchange(&mut rig);
+    // It is asked for what it does not use, and uses all.
+    for all in [0, 1] {
+        assert_eq!(SimMount::join(&mut rig, 2).err(), Some(STATUS_AGAIN));
+        let recall = hog.recall(&mut rig);
+        assert_eq!((recall.all.get(), recall.slot.get()), (all, u32::MAX));
+        hog.answer_recall(&mut rig, &recall, false);
+    }
     assert_eq!(SimMount::join(&mut rig, 2).err(), Some(STATUS_NO_SPACE));
     assert_sound(&rig.dev, "all metadata are given");
     // The server itself goes on: the hog leaves, is merged and taken back.
