@@ -32,6 +32,8 @@ pub enum Fault {
     ServeAtOnce,
     /// A leader goes on without a valid lease.
     LeadWithoutLease,
+    /// A leader that follows one that may live writes before the super block says where.
+    WriteUnnamed,
     /// A hand-over of space has the number of the one before.
     ReuseHandOver,
     /// The super block is read before the slots that it tells how to read.
@@ -63,6 +65,7 @@ impl Fault {
         Fault::VoteTwice,
         Fault::ServeAtOnce,
         Fault::LeadWithoutLease,
+        Fault::WriteUnnamed,
         Fault::ReuseHandOver,
         Fault::SuperBeforeSlots,
         Fault::IgnoreLease,

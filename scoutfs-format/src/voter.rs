@@ -5,7 +5,7 @@
 //! leader writes both super block copies of its own voter slot, one after the other; readers take the copy with
 //! the highest (term, seq) of all voters' copies.
 
-use crate::geometry::RawGeometry;
+use crate::geometry::{MAX_VOTERS, RawGeometry};
 use crate::layout::{constants, layout};
 use crate::le::{U16, U32, U64};
 use crate::space::SpaceListRef;
@@ -24,6 +24,8 @@ constants! { VOTER_CONSTANTS:
 
     /// [`SuperBlock::flags`]: the last leader left cleanly and nobody serves.
     pub const SUPER_CLEAN: u64 = 1;
+    /// Entries in [`SuperBlock::take_overs`]. At least one for each voter slot, so that each leader may have one.
+    pub const MAX_TAKE_OVERS: usize = 16;
 
     /// [`Address::family`]: no address.
     pub const ADDRESS_NONE: u16 = 0;
@@ -32,6 +34,8 @@ constants! { VOTER_CONSTANTS:
     /// [`Address::family`]: IPv6.
     pub const ADDRESS_V6: u16 = 6;
 }
+
+const _: () = assert!(MAX_TAKE_OVERS >= MAX_VOTERS as usize);
 
 layout! {
     /// A network address.
@@ -107,6 +111,32 @@ layout! {
         pub reserved: [u8; 16],
     }
 
+    /// Names a leader. While the block of its voter slot shows its mount as the owner, it may still write; whoever owns the slot
+    /// after it has made sure that it does not.
+    pub struct LeaderId {
+        /// Its term.
+        pub term: U64,
+        /// Its mount; 0 is nobody.
+        pub rid: U64,
+        /// Its voter slot.
+        pub voter: U32,
+        pub pad: U32,
+    }
+
+    /// Free metadata blocks that a leader may write before it has written anything that names them otherwise.
+    pub struct TakeOver {
+        /// First block.
+        pub start: U64,
+        /// The leader's term.
+        pub term: U64,
+        /// The leader's mount.
+        pub rid: U64,
+        /// Blocks; 0 in an entry without meaning.
+        pub len: U32,
+        /// The leader's voter slot.
+        pub voter: U32,
+    }
+
     /// A super block: the roots of all that the server owns.
     pub struct SuperBlock {
         pub id: SuperId,
@@ -130,7 +160,7 @@ layout! {
         pub fs_root: TreeRoot,
         /// The server's own items.
         pub server_root: TreeRoot,
-        /// The metadata blocks that the leader of this term may allocate for itself.
+        /// The metadata blocks that [`work_leader`](Self::work_leader) may allocate for itself.
         pub work: SpaceListRef,
         /// Tombstones in the merged tree.
         pub tombstones: U64,
@@ -138,7 +168,25 @@ layout! {
         pub inodes: U64,
         /// Seq of the last block that the server wrote, for unique block seqs.
         pub block_seq: U64,
-        /// Zones that hold metadata; those that are neither these nor empty hold data.
+        /// Zones that hold metadata, by the server's tree; those that are neither these nor empty hold data.
         pub meta_zones: U64,
+        /// Whose working set `work` is.
+        pub work_leader: LeaderId,
+        /// What leaders took who followed one that may still write, until one of them has committed. The server's tree has it as free.
+        pub take_overs: [TakeOver; MAX_TAKE_OVERS],
+    }
+}
+
+impl TakeOver {
+    /// Whose it is.
+    pub fn leader(&self) -> LeaderId {
+        LeaderId { term: self.term, rid: self.rid, voter: self.voter, pad: U32::ZERO }
+    }
+}
+
+impl SuperBlock {
+    /// The entries of [`take_overs`](Self::take_overs) that have a meaning.
+    pub fn take_overs(&self) -> impl Iterator<Item = &TakeOver> {
+        self.take_overs.iter().filter(|take_over| take_over.len.get() > 0)
     }
 }

@@ -46,7 +46,7 @@ pub enum Owner {
     /// An empty zone.
     #[error("the empty zones")]
     EmptyZone,
-    /// A former leader may still write it.
+    /// A former leader may still write it, as the server's tree or the super block says.
     #[error("the quarantine")]
     Quarantine,
     /// A node of a log tree.
@@ -179,8 +179,19 @@ pub fn audit(
         }
         Err(error) => claims.broken(Owner::WorkList, error)?,
     }
+    let mut meta_zones = sb.meta_zones.get();
     match ServerItems::read(cache, geometry, sb, Mono::ZERO, 0) {
-        Ok(items) => {
+        Ok(mut items) => {
+            for take_over in sb.take_overs() {
+                let (start, len) = (take_over.start.get(), take_over.len.get().into());
+                claims.blocks(SpaceKind::Meta, Extent::new(start, len), Owner::Quarantine)?;
+            }
+            // Those that are not free have two owners now.
+            match items.set_aside(sb) {
+                Err(ServerError::NoMemory) => return Err(ServerError::NoMemory),
+                Err(error) => claims.broken(Owner::Quarantine, error)?,
+                Ok(()) => meta_zones = items.free.meta_zones,
+            }
             claims.server(&items)?;
             for member in items.members.iter().filter(|m| !m.is(MEMBER_FREE)) {
                 if let Err(error) = claims.member(cache, roots, &items, member) {
@@ -196,7 +207,7 @@ pub fn audit(
     data(&mut |ino, start, len| {
         claims.blocks(SpaceKind::Data, Extent::new(start, len), Owner::Data { ino })
     })?;
-    claims.finish(sb.meta_zones.get())
+    claims.finish(meta_zones)
 }
 
 /// Sectors and their owners.

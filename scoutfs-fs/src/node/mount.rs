@@ -23,7 +23,7 @@ use scoutfs_net::connection::Secret;
 use scoutfs_net::quorum::{Config, Timing};
 use scoutfs_server::roots::read_roots;
 use scoutfs_server::super_block::read_super;
-use scoutfs_server::{DeathOracle, Server};
+use scoutfs_server::{DeathOracle, Leader, Server};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::client::Client;
@@ -153,7 +153,8 @@ impl Mount {
         // The super block as the last leader left it, now that there is no other.
         let sb = read_super(&**base.device).map_err(|e| Error::from(scoutfs_server::ServerError::from(e)))?;
         let (device, cache) = (base.device.clone(), base.cache.clone());
-        let server = Server::open(device, cache.clone(), sb, slot, term, oracle, time::mono_now())?;
+        let leader = Leader { voter: slot, term, rid: node.rid };
+        let server = Server::open(device, cache.clone(), sb, leader, oracle, time::mono_now())?;
         let ranks = voter.ranks();
         let server = ServerHost::start(server, cache, ranks.leadership(), node.counters.clone(), None)?;
         *node.door.lock() = Some(server.door());
@@ -180,9 +181,10 @@ impl Mount {
             let config = node.config(address, options);
             let listener = network.listen(address).map_err(|why| Error::Network { address, why })?;
             running.port = Some(Port::open(listener, node.door.clone())?);
-            let Node { fsid, geometry, term, .. } = node;
+            let Node { fsid, rid, geometry, term, .. } = node;
             let voter = VoterHost::start(&node.device, fsid, geometry, config, term, oracle.clone())?;
             let parts = Parts {
+                rid,
                 device: base.device.clone(),
                 cache: base.cache.clone(),
                 counters: node.counters.clone(),

@@ -42,7 +42,7 @@ impl Server {
         if !self.is_running() {
             return;
         }
-        if let Err(e) = self.confirm_deaths(dead) {
+        if let Err(e) = self.finish_take_over().and_then(|()| self.confirm_deaths(dead)) {
             self.stop(e);
         }
     }

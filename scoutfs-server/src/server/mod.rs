@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | this | [`Server`], its life, and which handler gets which message |
 //! | `open` | taking over what the leader before left |
+//! | `take_over` | blocks that leaders before may still write, and those that a new one writes first |
 //! | `commit` | one super block write for all that was handled |
 //! | `work` | the working set: blocks that the server itself may allocate |
 //! | `changes` | changes of the server's tree since the last commit |
@@ -42,6 +43,7 @@ mod merges;
 mod open;
 mod reclaim;
 mod seqs;
+mod take_over;
 mod work;
 
 #[cfg(test)]
@@ -64,7 +66,7 @@ use scoutfs_format::msg::{
     MessageHeader, STATUS_AGAIN, STATUS_CORRUPT, STATUS_INVALID, STATUS_IO, STATUS_NO_MEMORY,
     STATUS_NOT_MEMBER, STATUS_OK, StatfsReply,
 };
-use scoutfs_format::voter::{ProcessId, SuperBlock};
+use scoutfs_format::voter::{LeaderId, ProcessId, SuperBlock};
 use scoutfs_lock::file_locks::FileLockServer;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -83,6 +85,7 @@ pub(crate) use {
     members::MemberState,
     open::{ServerItems, read_work},
     reclaim::{FreedBlocks, Leftovers, SPACE_PROGRESS, trees_left},
+    take_over::Former,
 };
 
 /// How long a mount may go on without a renewal, from the moment it asked for the last one.
@@ -113,6 +116,17 @@ pub struct Suspect {
     pub process: ProcessId,
 }
 
+/// Who serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leader {
+    /// The voter slot of its mount.
+    pub voter: u32,
+    /// The term that it has won.
+    pub term: u64,
+    /// Its mount, not 0.
+    pub rid: u64,
+}
+
 /// A message to a mount.
 #[derive(Debug)]
 pub struct Outgoing {
@@ -135,7 +149,10 @@ pub struct Server {
     dev: Arc<Box<dyn BlockDevice>>,
     cache: Arc<BlockCache>,
     geometry: Geometry,
-    voter: u32,
+    /// This one.
+    leader: LeaderId,
+    /// Something was taken over from leaders that may still write, and is not committed yet.
+    taking_over: bool,
     /// The latest time that the server was told.
     now: Mono,
     /// The next super block.
@@ -246,7 +263,11 @@ impl Server {
         let _ = self.ready.reserve(1);
         let _ = self.waiting.reserve(1);
         let handled = if self.is_running() {
-            match self.handle_request(now, from, header, payload) {
+            match self
+                .finish_take_over()
+                .map_err(Refusal::Stop)
+                .and_then(|()| self.handle_request(now, from, header, payload))
+            {
                 // These leave nothing half done: at worst a number is never used.
                 Err(Refusal::Stop(ServerError::NoMemory))
                     if self.is_running()
@@ -366,7 +387,8 @@ impl Server {
             return;
         }
         let done = self
-            .check_leases(now)
+            .finish_take_over()
+            .and_then(|()| self.check_leases(now))
             .and_then(|()| self.reclaim_step())
             .and_then(|()| self.lock_tick(now))
             .and_then(|()| self.keep_ahead());

@@ -9,3 +9,4 @@ mod mount;
 mod rig;
 mod roots;
 mod space;
+mod take_over;
