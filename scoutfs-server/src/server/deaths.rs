@@ -39,10 +39,11 @@ impl Server {
     /// Asks whether members, those who are fenced, and former leaders are dead by now; then what they held is taken back.
     #[inline(never)]
     pub fn recheck_deaths(&mut self, dead: &dyn DeathOracle) {
+        self.finish_take_over();
         if !self.is_running() {
             return;
         }
-        if let Err(e) = self.finish_take_over().and_then(|()| self.confirm_deaths(dead)) {
+        if let Err(e) = self.confirm_deaths(dead) {
             self.stop(e);
         }
     }

@@ -250,6 +250,7 @@ impl Server {
     #[inline(never)]
     pub fn handle(&mut self, now: Mono, from: u64, header: &MessageHeader, payload: &[u8]) {
         self.now = self.now.max(now);
+        self.finish_take_over();
         if header.flags & MSG_RESPONSE != 0 {
             if self.is_running()
                 && let Err(e) = self.handle_answer(now, from, header, payload)
@@ -263,11 +264,7 @@ impl Server {
         let _ = self.ready.reserve(1);
         let _ = self.waiting.reserve(1);
         let handled = if self.is_running() {
-            match self
-                .finish_take_over()
-                .map_err(Refusal::Stop)
-                .and_then(|()| self.handle_request(now, from, header, payload))
-            {
+            match self.handle_request(now, from, header, payload) {
                 // These leave nothing half done: at worst a number is never used.
                 Err(Refusal::Stop(ServerError::NoMemory))
                     if self.is_running()
@@ -383,12 +380,12 @@ impl Server {
     #[inline(never)]
     pub fn tick(&mut self, now: Mono) {
         self.now = self.now.max(now);
+        self.finish_take_over();
         if !self.is_running() {
             return;
         }
         let done = self
-            .finish_take_over()
-            .and_then(|()| self.check_leases(now))
+            .check_leases(now)
             .and_then(|()| self.reclaim_step())
             .and_then(|()| self.lock_tick(now))
             .and_then(|()| self.keep_ahead());

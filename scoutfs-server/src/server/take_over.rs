@@ -211,8 +211,11 @@ impl Server {
 
     /// Makes the first commit of the term, if something was taken over from leaders that may still write: what they have is named
     /// by the tree then. To be done before anything is handled, because it has no more space than was named for it.
-    pub(super) fn finish_take_over(&mut self) -> Result<(), ServerError> {
-        if self.taking_over { self.commit() } else { Ok(()) }
+    pub(super) fn finish_take_over(&mut self) {
+        if self.taking_over {
+            // An error stops the server.
+            let _ = self.commit();
+        }
     }
 }
 
