@@ -5,6 +5,7 @@
 //! leader writes both super block copies of its own voter slot, one after the other; readers take the copy with
 //! the highest (term, seq) of all voters' copies.
 
+use crate::block::SECTOR_SIZE;
 use crate::geometry::{MAX_VOTERS, RawGeometry};
 use crate::layout::{constants, layout};
 use crate::le::{U16, U32, U64};
@@ -24,7 +25,9 @@ constants! { VOTER_CONSTANTS:
 
     /// [`SuperBlock::flags`]: the last leader left cleanly and nobody serves.
     pub const SUPER_CLEAN: u64 = 1;
-    /// Entries in [`SuperBlock::take_overs`]. At least one for each voter slot, so that each leader may have one.
+    /// Where in the sector of a super block its entries of [`TakeOver`] are.
+    pub const TAKE_OVERS_OFFSET: usize = 2048;
+    /// How many. At least one for each voter slot, so that each leader may have one.
     pub const MAX_TAKE_OVERS: usize = 16;
 
     /// [`Address::family`]: no address.
@@ -36,6 +39,8 @@ constants! { VOTER_CONSTANTS:
 }
 
 const _: () = assert!(MAX_TAKE_OVERS >= MAX_VOTERS as usize);
+const _: () = assert!(size_of::<SuperBlock>() <= TAKE_OVERS_OFFSET);
+const _: () = assert!(TAKE_OVERS_OFFSET + MAX_TAKE_OVERS * size_of::<TakeOver>() <= SECTOR_SIZE);
 
 layout! {
     /// A network address.
@@ -123,7 +128,8 @@ layout! {
         pub pad: U32,
     }
 
-    /// Free metadata blocks that a leader may write before it has written anything that names them otherwise.
+    /// Free metadata blocks that a leader who followed one that may still write took, and may write, until one has committed: the
+    /// server's tree has them as free. They are in the sector of a super block, behind that.
     pub struct TakeOver {
         /// First block.
         pub start: U64,
@@ -172,8 +178,6 @@ layout! {
         pub meta_zones: U64,
         /// Whose working set `work` is.
         pub work_leader: LeaderId,
-        /// What leaders took who followed one that may still write, until one of them has committed. The server's tree has it as free.
-        pub take_overs: [TakeOver; MAX_TAKE_OVERS],
     }
 }
 
@@ -181,12 +185,5 @@ impl TakeOver {
     /// Whose it is.
     pub fn leader(&self) -> LeaderId {
         LeaderId { term: self.term, rid: self.rid, voter: self.voter, pad: U32::ZERO }
-    }
-}
-
-impl SuperBlock {
-    /// The entries of [`take_overs`](Self::take_overs) that have a meaning.
-    pub fn take_overs(&self) -> impl Iterator<Item = &TakeOver> {
-        self.take_overs.iter().filter(|take_over| take_over.len.get() > 0)
     }
 }

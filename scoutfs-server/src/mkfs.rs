@@ -13,7 +13,7 @@ use scoutfs_format::geometry::{Geometry, RESERVED_BYTES};
 use scoutfs_format::le::{U32, U64};
 use scoutfs_format::server_item::FreeItem;
 use scoutfs_format::space::{SPACE_META, SPACE_ZONES};
-use scoutfs_format::voter::{LeaderId, MAX_TAKE_OVERS, SUPER_CLEAN, SuperBlock, TakeOver};
+use scoutfs_format::voter::{LeaderId, SUPER_CLEAN, SuperBlock};
 use scoutfs_format::{BlockRef, Key, SECTOR_SIZE};
 use scoutfs_net::quorum::VoterBlock;
 
@@ -158,7 +158,6 @@ pub fn create_volume(dev: &Arc<Box<dyn BlockDevice>>, new: &NewVolume) -> Result
         block_seq: U64::new(MKFS_SEQ),
         meta_zones: U64::new(meta_zones),
         work_leader: LeaderId::default(),
-        take_overs: [TakeOver::default(); MAX_TAKE_OVERS],
     };
     write_super(&**dev, 0, &mut sb)?;
     Ok(sb)

@@ -185,7 +185,8 @@ impl Rig {
         let cache = scoutfs_env::Arc::new(cache).unwrap();
         let now = Mono::from_ns(0);
         let mut server =
-            Server::open(dev, cache.clone(), sb, Leader { voter: 0, term, rid: 3 }, &NoneDead, now).unwrap();
+            Server::open(dev, cache.clone(), (&sb, &[]), Leader { voter: 0, term, rid: 3 }, &NoneDead, now)
+                .unwrap();
         for rid in [1, 2] {
             let join = JoinRequest {
                 rid: U64::new(rid),

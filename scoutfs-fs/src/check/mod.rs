@@ -68,7 +68,7 @@ use scoutfs_env::device::BlockDevice;
 use scoutfs_env::{AllocError, Arc, Box};
 use scoutfs_format::geometry::Geometry;
 use scoutfs_format::voter::SuperBlock;
-use scoutfs_server::super_block::{SuperError, ValidSuper, read_super};
+use scoutfs_server::super_block::{SuperError, ValidSuper, read_super_with_take_overs};
 
 pub use issue::{Issue, IssueKind, Place, TreeId};
 pub use owners::{FreeZones, Owner};
@@ -176,7 +176,7 @@ fn check_in_pieces(
     report: &mut dyn FnMut(Issue),
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary, CheckError> {
-    let found = read_super(&***dev)?;
+    let (found, take_overs) = read_super_with_take_overs(&***dev)?;
     let fsid = found.sb.id.fsid.get();
     let cache = Arc::new(BlockCache::new(dev.clone(), fsid, found.geometry, CACHE_BLOCKS)?)?;
     let mut checker = Checker {
@@ -194,6 +194,7 @@ fn check_in_pieces(
         tree_items: 0,
         cuts,
     };
+    checker.take_overs(&take_overs)?;
     checker.run(found)?;
     Ok(checker.summary)
 }

@@ -85,7 +85,6 @@ impl TakenBack {
 impl Checker<'_> {
     /// Checks all but the filesystem's items, and says where those are.
     pub(super) fn check_space(&mut self, sb: ValidSuper) -> Result<Found, CheckError> {
-        self.take_overs()?;
         let items = self.server_items()?;
         let members = self.members(&items)?;
         let mut slots = Vec::new();

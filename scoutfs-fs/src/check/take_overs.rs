@@ -7,7 +7,7 @@
 
 use scoutfs_btree::space::SpaceKind;
 use scoutfs_env::Vec;
-use scoutfs_format::voter::MAX_TAKE_OVERS;
+use scoutfs_format::voter::TakeOver;
 
 use super::issue::{IssueKind, Place};
 use super::owners::{Owner, Run};
@@ -33,11 +33,8 @@ impl TakeOvers {
 
 impl Checker<'_> {
     /// Claims what the super block names. To be done first.
-    pub(super) fn take_overs(&mut self) -> Result<(), CheckError> {
-        for at in 0..MAX_TAKE_OVERS {
-            let Some(take_over) = self.sb.take_overs.get(at).filter(|entry| entry.len.get() > 0) else {
-                continue;
-            };
+    pub(super) fn take_overs(&mut self, take_overs: &[TakeOver]) -> Result<(), CheckError> {
+        for take_over in take_overs {
             let (start, len) = (take_over.start.get(), take_over.len.get().into());
             self.claim(SpaceKind::Meta, start, len, Owner::Quarantine, None)?;
             let Some(run) = self.owners.run(SpaceKind::Meta, start, len, Owner::Quarantine) else { continue };

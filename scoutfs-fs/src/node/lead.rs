@@ -14,7 +14,7 @@ use scoutfs_env::device::BlockDevice;
 use scoutfs_env::sync::Mutex;
 use scoutfs_env::thread::{self, JoinHandle};
 use scoutfs_env::{Arc, Box, memory, time};
-use scoutfs_server::super_block::read_super;
+use scoutfs_server::super_block::read_super_with_take_overs;
 use scoutfs_server::{DeathOracle, Leader, Server, ServerError};
 
 use super::leadership::Acting;
@@ -129,9 +129,17 @@ fn serve_when_possible(shared: &Shared, parts: &Parts, slot: u32, term: u64) -> 
 fn serve(shared: &Shared, parts: &Parts, slot: u32, term: u64) -> Result<ServerHost> {
     let Parts { device, cache, counters, oracle, rid, .. } = parts;
     // The super block as the last leader left it, now that there is no other.
-    let sb = read_super(&***device).map_err(|e| Error::from(ServerError::from(e)))?;
+    let read = read_super_with_take_overs(&***device);
+    let (sb, take_overs) = read.map_err(|e| Error::from(ServerError::from(e)))?;
     let leader = Leader { voter: slot, term, rid: *rid };
-    let server = Server::open(device.clone(), cache.clone(), sb, leader, &***oracle, time::mono_now())?;
+    let server = Server::open(
+        device.clone(),
+        cache.clone(),
+        (&sb, &take_overs),
+        leader,
+        &***oracle,
+        time::mono_now(),
+    )?;
     let leadership = shared.ranks.leadership();
     ServerHost::start(server, cache.clone(), leadership, counters.clone(), Some(oracle.clone()))
 }

@@ -19,7 +19,7 @@ use scoutfs_env::fault::{Fault, planted};
 use scoutfs_format::BlockRef;
 use scoutfs_format::le::{U32, U64};
 use scoutfs_format::space::{ENTRY_FREE, SPACE_META, SpaceEntry};
-use scoutfs_format::voter::{MAX_TAKE_OVERS, SUPER_CLEAN, TakeOver};
+use scoutfs_format::voter::SUPER_CLEAN;
 
 use super::Server;
 use super::work::CommitSpace;
@@ -39,8 +39,8 @@ impl Server {
 
     /// Makes durable all that was handled, and releases the answers that depend on it. Free when nothing is dirty.
     ///
-    /// The caller makes sure that its lease as leader is still valid after this has returned, before it sends what
-    /// [`poll_message`](Self::poll_message) gives. After an error the server refuses everything.
+    /// The caller makes sure that its lease as leader is still valid after this has returned, before it calls anything else or sends what
+    /// [`poll_message`](Self::poll_message) gives; see also [`set_lease`](Self::set_lease). After an error the server refuses everything.
     #[inline(never)]
     pub fn commit(&mut self) -> Result<(), ServerError> {
         if !self.is_running() {
@@ -91,16 +91,19 @@ impl Server {
             self.sb.server_root = applied.root;
             freed = space.freed;
             self.write_work_list()?;
-            // What former leaders may write, and what this one does, has names in tree and list now.
             self.sb.work_leader = self.leader;
-            self.sb.take_overs = [TakeOver::default(); MAX_TAKE_OVERS];
         }
         self.sb.meta_zones = U64::new(self.free.meta_zones);
         self.sb.block_seq = U64::new(self.block_seq);
         if !planted(Fault::SkipServerFlush) {
             self.dev.flush()?;
         }
+        // What former leaders may write, and what this one does, has names in tree and list now: no entries of a take-over are left.
         write_super(&**self.dev, self.leader.voter.get(), &mut self.sb)?;
+        // Another leader may have read the super block before, and has what it names as free in use.
+        if self.lease.as_ref().is_some_and(|lease| !lease.holds()) {
+            return Err(ServerError::Stopped);
+        }
         *self.durable = *self.sb;
         self.super_dirty = false;
         self.taking_over = false;

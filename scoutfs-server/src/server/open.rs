@@ -18,7 +18,7 @@ use scoutfs_format::le::{U32, U64};
 use scoutfs_format::server_item::{FreeItem, MEMBER_FREE, MEMBER_LIVE, MergeItem, QuarantineItem};
 use scoutfs_format::space::{ENTRY_FREE, SPACE_META};
 use scoutfs_format::tree::MAX_TREE_HEIGHT;
-use scoutfs_format::voter::{LeaderId, ProcessId, SUPER_CLEAN, SuperBlock};
+use scoutfs_format::voter::{LeaderId, ProcessId, SUPER_CLEAN, SuperBlock, TakeOver};
 use scoutfs_lock::file_locks::FileLockServer;
 use zerocopy::FromBytes;
 
@@ -91,9 +91,9 @@ impl ServerItems {
 
     /// Subtracts what leaders took that have not committed yet from the free space, of which the tree has it as a part.
     #[cfg(test)]
-    pub fn set_aside(&mut self, sb: &SuperBlock) -> Result<(), ServerError> {
+    pub fn set_aside(&mut self, take_overs: &[TakeOver]) -> Result<(), ServerError> {
         let mut changes = Changes::new();
-        for take_over in sb.take_overs() {
+        for take_over in take_overs {
             let extent = Extent::new(take_over.start.get(), take_over.len.get().into());
             self.free.set_aside(extent, &mut changes)?;
         }
@@ -192,7 +192,7 @@ fn check_super(sb: &SuperBlock, geometry: &Geometry) -> Result<(), ServerError> 
 }
 
 impl Server {
-    /// Begins to serve as the leader of a new term, from the newest super block, writing to the copies of its voter slot.
+    /// Begins to serve as the leader of a new term, from the newest super block and what leaders took over by it, writing to the copies of its voter slot.
     ///
     /// Writes the newest state under the new term before anything else, and nothing when it fails before. Members that are known to be dead, or that have left,
     /// are gone, and the mount of the leader before is fenced: its lease ended with that of the leader, which the winner of an
@@ -201,7 +201,7 @@ impl Server {
     pub fn open(
         dev: Arc<Box<dyn BlockDevice>>,
         cache: Arc<BlockCache>,
-        sb: ValidSuper,
+        (sb, take_overs): (&ValidSuper, &[TakeOver]),
         leader: Leader,
         dead: &dyn DeathOracle,
         now: Mono,
@@ -223,7 +223,7 @@ impl Server {
         let mut counters = Counters::new(old);
         let items = ServerItems::read(&cache, &geometry, old, now, counters.next_seq).map_err(settled)?;
         let (work_extents, work_list) = read_work(&cache, old).map_err(settled)?;
-        let former = Former::read(&**dev, &geometry, old, voter, dead)?;
+        let former = Former::read(&**dev, &geometry, (old, take_overs), voter, dead)?;
 
         let mut new = try_box(*old)?;
         new.term = U64::new(term);
@@ -235,10 +235,10 @@ impl Server {
         let mut server = Self::assemble(dev, cache, (geometry, leader), new, items, counters, now)?;
         server.work_list = work_list;
         server.block_seq = block_seq;
-        server.take_over_work(work_extents, &former)?;
+        let take_overs = server.take_over_work(work_extents, &former)?;
         // What was read may be another host's writes that are not durable yet.
         server.dev.flush()?;
-        write_super_after(&**server.dev, voter, newest_copy, &mut server.sb)?;
+        write_super_after(&**server.dev, voter, newest_copy, &mut server.sb, &take_overs)?;
         *server.durable = *server.sb;
         server.take_over_members(dead, &former)?;
         Ok(server)
@@ -267,6 +267,7 @@ impl Server {
                 pad: U32::ZERO,
             },
             taking_over: false,
+            lease: None,
             now,
             locks: locks::Locks::new(leader.term),
             durable: try_box(*sb)?,

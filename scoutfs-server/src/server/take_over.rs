@@ -4,7 +4,7 @@
 //! A leader whose death is not known may have writes on their way to its working set. So that set goes into quarantine,
 //! and its successor takes another one out of the free space. To write down that these blocks are not free it must write some
 //! of them. Until its first commit is durable only the super block can say which: the first super block of the term names
-//! them, as an entry of [`SuperBlock::take_overs`] for each extent. A leader that comes to nothing before that commit leaves the
+//! them, as a [`TakeOver`] for each extent. A leader that comes to nothing before that commit leaves the
 //! working set of the one before as it was, and its entries; whoever follows treats both alike, each by its own leader.
 //!
 //! # What must hold
@@ -56,7 +56,7 @@ impl Former {
     pub fn read(
         dev: &dyn BlockDevice,
         geometry: &Geometry,
-        sb: &SuperBlock,
+        (sb, take_overs): (&SuperBlock, &[TakeOver]),
         voter: u32,
         dead: &dyn DeathOracle,
     ) -> Result<Former, ServerError> {
@@ -66,7 +66,7 @@ impl Former {
             former.note_led(&sb.work_leader)?;
             former.work = slots.may_write(&sb.work_leader)?;
         }
-        for take_over in sb.take_overs() {
+        for take_over in take_overs {
             let leader = take_over.leader();
             former.note_led(&leader)?;
             if let Some(process) = slots.may_write(&leader)? {
@@ -147,13 +147,17 @@ impl Slots<'_> {
 
 impl Server {
     /// Takes over the working set, or puts it into quarantine and takes another. All of it in memory and in the super
-    /// block that is to be written: nothing may be written to the blocks before that is durable.
+    /// block that is to be written, with the entries that are returned: nothing may be written to the blocks before that is durable.
     #[inline(never)]
-    pub(super) fn take_over_work(&mut self, work: Vec<Extent>, former: &Former) -> Result<(), ServerError> {
+    pub(super) fn take_over_work(
+        &mut self,
+        work: Vec<Extent>,
+        former: &Former,
+    ) -> Result<Vec<TakeOver>, ServerError> {
         let old_leader = self.sb.work_leader;
-        self.sb.take_overs = [TakeOver::default(); MAX_TAKE_OVERS];
-        for (entry, (take_over, process)) in self.sb.take_overs.iter_mut().zip(&former.take_overs) {
-            *entry = *take_over;
+        let mut take_overs = Vec::new();
+        for (take_over, process) in &former.take_overs {
+            take_overs.push(*take_over)?;
             let extent = Extent::new(take_over.start.get(), take_over.len.get().into());
             // Whatever it took is part of a zone of metadata from now on, and cannot be counted as free.
             self.free.set_aside(extent, &mut self.changes)?;
@@ -169,25 +173,30 @@ impl Server {
                 self.work.usable.insert(extent)?;
             }
             self.sb.work_leader = self.leader;
-            return Ok(());
+            return Ok(take_overs);
         };
         log::warn!("scoutfs server: the leader of term {} is not known to be dead", old_leader.term);
         for extent in work {
             quarantine(&mut self.changes, &mut self.quarantined, extent, old_leader.term, process)?;
         }
-        self.name_first_blocks(former)
+        self.name_first_blocks(former, &mut take_overs)?;
+        Ok(take_overs)
     }
 
     /// Takes the blocks of the first commit, and names them in the super block.
-    fn name_first_blocks(&mut self, former: &Former) -> Result<(), ServerError> {
+    fn name_first_blocks(
+        &mut self,
+        former: &Former,
+        take_overs: &mut Vec<TakeOver>,
+    ) -> Result<(), ServerError> {
         let refused = |lacks| ServerError::FormerLeaders { lacks };
-        let (used, share) = (former.take_overs.len(), former.share(self.geometry.nr_voters()));
+        let share = former.share(self.geometry.nr_voters());
         if share == 0 {
             return Err(refused("room in the super block"));
         }
         let mut lacks = self.commit_reserve();
         let mut taken = 0;
-        for entry in self.sb.take_overs.iter_mut().skip(used).take(share) {
+        for _ in 0..share {
             let Some(extent) = self.free.longest_meta(lacks) else {
                 break;
             };
@@ -201,7 +210,7 @@ impl Server {
             let LeaderId { term, rid, voter, .. } = self.leader;
             // `longest_meta` gives no longer ones.
             let len = U32::new(u32::try_from(extent.len).unwrap_or(u32::MAX));
-            *entry = TakeOver { start: U64::new(extent.start), term, rid, len, voter };
+            take_overs.push(TakeOver { start: U64::new(extent.start), term, rid, len, voter })?;
         }
         if taken == 0 {
             return Err(refused("free metadata block"));

@@ -335,7 +335,8 @@ fn quarantine_is_an_owner() {
 fn take_over(at: usize, start: u64, len: u32) -> impl FnOnce(&mut Volume) {
     move |v| {
         let leader = TakeOver { term: 1.into(), rid: 77.into(), voter: 0.into(), ..TakeOver::default() };
-        v.sb.take_overs[at] = TakeOver { start: start.into(), len: len.into(), ..leader };
+        v.take_overs.resize(v.take_overs.len().max(at + 1), TakeOver::default());
+        v.take_overs[at] = TakeOver { start: start.into(), len: len.into(), ..leader };
     }
 }
 

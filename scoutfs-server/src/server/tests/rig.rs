@@ -28,7 +28,7 @@ use crate::merge_job::MergeResult;
 use crate::mkfs::{NewVolume, create_volume};
 use crate::roots::{Roots, read_roots};
 use crate::server::{DeathOracle, Leader, Server};
-use crate::super_block::read_super;
+use crate::super_block::{read_super, read_super_with_take_overs};
 
 pub const FSID: u64 = 0x5c00_7f5f_0000_0001;
 
@@ -271,12 +271,12 @@ impl Rig {
     /// As the leader whose mount is `rid`.
     pub fn lead(dev: TestDevice, voter: u32, rid: u64, dead: &dyn DeathOracle) -> Result<Rig, ServerError> {
         let boxed = dev.boxed();
-        let sb = read_super(&**boxed).unwrap();
+        let (sb, take_overs) = read_super_with_take_overs(&**boxed).unwrap();
         let cache = BlockCache::new(boxed.clone(), FSID, sb.geometry, 512).unwrap();
         let cache = Arc::new(cache).unwrap();
         let leader = Leader { voter, term: sb.sb.term.get() + 1, rid };
         let now = Mono::from_ns(1_000_000_000);
-        let server = Server::open(boxed, cache.clone(), sb, leader, dead, now)?;
+        let server = Server::open(boxed, cache.clone(), (&sb, &take_overs), leader, dead, now)?;
         Ok(Rig {
             dev,
             cache,
@@ -412,11 +412,11 @@ pub fn items_of(cache: &BlockCache, roots: &Roots) -> BTreeMap<Key, (u64, Vec<u8
 /// Audits a device with a cache of its own. The data are those that the items on the device name.
 pub fn audit_device(dev: &TestDevice) -> Audit {
     let boxed = dev.boxed();
-    let sb = read_super(&**boxed).unwrap();
+    let (sb, take_overs) = read_super_with_take_overs(&**boxed).unwrap();
     let cache = BlockCache::new(boxed.clone(), FSID, sb.geometry, 512).unwrap();
     let roots = read_roots(&**boxed, &cache, &sb.geometry).unwrap();
     let items = items(dev);
-    audit(&cache, &roots, |visit| {
+    audit(&cache, &roots, &take_overs, |visit| {
         for (key, (_, value)) in &items {
             if key.kind == KIND_EXTENT {
                 let extent = ExtentItem::read_from_bytes(value).unwrap();

@@ -8,13 +8,14 @@ use std::{format, vec};
 use scoutfs_btree::space::{Extent, SpaceKind};
 use scoutfs_format::Key;
 use scoutfs_format::geometry::MAX_VOTERS;
-use scoutfs_format::voter::{LeaderId, MAX_TAKE_OVERS, ProcessId, TakeOver};
+use scoutfs_format::msg::{MSG_RENEW, MSG_RESPONSE};
+use scoutfs_format::voter::{LeaderId, MAX_TAKE_OVERS, ProcessId, SuperBlock, TakeOver};
 
 use super::mount::*;
 use super::rig::*;
 use crate::ServerError;
 use crate::server::{DeathOracle, Former};
-use crate::super_block::{read_super, write_super};
+use crate::super_block::{read_super_with_take_overs, write_super, write_super_after};
 
 /// These are dead, by the rids of their mounts.
 struct DeadMounts<'a>(&'a [u64]);
@@ -217,7 +218,13 @@ fn the_next_owner_of_a_leaders_slot_takes_over_what_it_had() {
 }
 
 fn geometry_of(dev: &TestDevice) -> scoutfs_format::geometry::Geometry {
-    read_super(dev).unwrap().geometry
+    read_super_with_take_overs(dev).unwrap().0.geometry
+}
+
+/// The super block, and what it names of leaders that took over.
+fn named(dev: &TestDevice) -> (SuperBlock, Vec<TakeOver>) {
+    let (sb, take_overs) = read_super_with_take_overs(dev).unwrap();
+    (sb.sb, take_overs.to_vec())
 }
 
 /// As many as there are voter slots, each stopped in its first commit: the super block has room for all of them.
@@ -235,7 +242,7 @@ fn every_voter_may_lead_and_fail_before_its_first_commit() {
         assert!(stopped.iter().all(|before| before.may_write.is_disjoint(&next.may_write)), "voter {voter}");
         stopped.push(next);
     }
-    let named: Vec<u32> = read_super(&dev).unwrap().sb.take_overs().map(|t| t.voter.get()).collect();
+    let named: Vec<u32> = named(&dev).1.iter().map(|t| t.voter.get()).collect();
     assert!(named.len() <= MAX_TAKE_OVERS && named.iter().collect::<BTreeSet<_>>().len() == 14, "{named:?}");
     // The next one has a slot of one of them, which is gone then.
     dev.written_blocks();
@@ -265,17 +272,20 @@ fn without_room_for_its_blocks_a_leader_does_not_begin_and_writes_nothing() {
         blocks([crate::server::free_space::zone_extent(&geometry, SpaceKind::Meta, zone)].into_iter());
     Stopped::in_a_commit(first, 0);
     own_voter_slot(&dev, &geometry, 1, leader_rid(1), 0);
-    let mut sb = read_super(&dev).unwrap().sb;
-    for (entry, block) in sb.take_overs.iter_mut().zip(free.into_iter().chain(empty)) {
-        *entry = TakeOver {
+    let (mut sb, _) = named(&dev);
+    let all: Vec<TakeOver> = free
+        .into_iter()
+        .chain(empty)
+        .map(|block| TakeOver {
             start: block.into(),
             term: 1.into(),
             rid: leader_rid(1).into(),
             len: 1.into(),
             voter: 1.into(),
-        };
-    }
-    write_super(&dev, 0, &mut sb).unwrap();
+        })
+        .collect();
+    write_super_after(&dev, 0, 1, &mut sb, &all).unwrap();
+    assert_eq!(named(&dev).1.len(), MAX_TAKE_OVERS);
     assert_sound(&dev, "full");
     let before = dev.writes();
     let refused = Rig::lead(dev.clone(), 2, leader_rid(2), &NOBODY).err();
@@ -331,9 +341,10 @@ fn without_a_free_block_a_leader_does_not_begin_and_writes_nothing() {
 #[test]
 fn a_take_over_is_committed_before_anything_is_handled() {
     type Step = fn(&mut Rig);
-    let steps: [Step; 3] = [
+    let steps: [Step; 4] = [
         |rig| assert!(SimMount::join(rig, 7).is_ok()),
         |rig| rig.server.tick(rig.now),
+        |rig| rig.send(7, 1, MSG_RENEW, MSG_RESPONSE, &[]),
         |rig| rig.server.recheck_deaths(&NOBODY),
     ];
     for step in steps {
@@ -342,11 +353,11 @@ fn a_take_over_is_committed_before_anything_is_handled() {
         first.settle();
         Stopped::in_a_commit(first, 0);
         let mut second = Rig::lead(dev.clone(), 1, leader_rid(1), &NOBODY).unwrap();
-        let sb = read_super(&dev).unwrap().sb;
-        assert_eq!((sb.work_leader.rid.get(), sb.take_overs().count() > 0), (leader_rid(0), true));
+        let (sb, take_overs) = named(&dev);
+        assert_eq!((sb.work_leader.rid.get(), take_overs.is_empty()), (leader_rid(0), false));
         step(&mut second);
-        let sb = read_super(&dev).unwrap().sb;
-        assert_eq!((sb.work_leader.rid.get(), sb.take_overs().count()), (leader_rid(1), 0));
+        let (sb, take_overs) = named(&dev);
+        assert_eq!((sb.work_leader.rid.get(), take_overs.is_empty()), (leader_rid(1), true));
         assert_eq!(sb.term, sb.work_leader.term);
     }
 }
@@ -376,7 +387,7 @@ fn impossible_take_overs_are_refused() {
     let used = rig.server.sb.server_root.block.blkno.get();
     let (end, free) =
         (rig.geometry.end_meta_block(), rig.server.free.of(SpaceKind::Meta).at_or_after(0).unwrap().start);
-    let sb = read_super(&dev).unwrap().sb;
+    let (sb, _) = named(&dev);
     own_voter_slot(&dev, &rig.geometry, 1, leader_rid(1), 0);
     for (start, len, voter) in
         [(used, 1, 1), (end, 1, 1), (0, 1, 1), (u64::MAX, 1, 1), (free, u32::MAX, 1), (free, 1, 3)]
@@ -385,9 +396,9 @@ fn impossible_take_overs_are_refused() {
         let leader =
             LeaderId { term: 1.into(), rid: leader_rid(1).into(), voter: voter.into(), pad: 0.into() };
         let LeaderId { term, rid, voter, .. } = leader;
-        sb.take_overs[3] = TakeOver { start: start.into(), term, rid, len: len.into(), voter };
+        let entry = TakeOver { start: start.into(), term, rid, len: len.into(), voter };
         sb.seq = (sb.seq.get() + 10).into();
-        write_super(&dev, 0, &mut sb).unwrap();
+        write_super_after(&dev, 0, 1, &mut sb, &[TakeOver::default(), entry]).unwrap();
         assert!(!audit_device(&dev).issues.is_empty() || voter.get() == 3);
         Rig::lead(dev.clone(), 2, leader_rid(2), &NOBODY).err().expect("an error");
     }

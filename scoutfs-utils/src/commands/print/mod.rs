@@ -28,7 +28,7 @@ use scoutfs_format::tree::TreeRoot;
 use scoutfs_format::voter::{ADDRESS_V4, ADDRESS_V6, Address, QuorumBlock, SuperBlock, TakeOver};
 use scoutfs_fs::check::{QuorumState, TreeId, read_quorum};
 use scoutfs_server::roots::read_members;
-use scoutfs_server::super_block::{SuperError, ValidSuper, read_copy, read_super};
+use scoutfs_server::super_block::{SuperError, ValidSuper, read_copy, read_super_with_take_overs};
 
 use self::output::{Field, Fields, Output};
 use super::mkfs::uuid_text;
@@ -70,7 +70,7 @@ fn print(
 ) -> Result<(), PrintError> {
     let mut out = Output::new(out, json);
     print_supers(device, &mut out);
-    let found = match read_super(&***device) {
+    let (found, take_overs) = match read_super_with_take_overs(&***device) {
         Ok(found) => found,
         Err(e) => {
             out.finish()?;
@@ -80,7 +80,7 @@ fn print(
     let fsid = found.sb.id.fsid.get();
     let cache = BlockCache::new(device.clone(), fsid, found.geometry, CACHE_BLOCKS)?;
     let mut printer = Printer { device, cache: &cache, geometry: found.geometry, out, skip_items };
-    printer.volume(&found.sb)?;
+    printer.volume(&found.sb, &take_overs)?;
     Ok(printer.out.finish()?)
 }
 
@@ -215,7 +215,7 @@ struct Printer<'a> {
 }
 
 impl Printer<'_> {
-    fn volume(&mut self, sb: &SuperBlock) -> Result<(), PrintError> {
+    fn volume(&mut self, sb: &SuperBlock, take_overs: &[TakeOver]) -> Result<(), PrintError> {
         for voter in 0..self.geometry.nr_voters() {
             for copy in 0..2 {
                 self.quorum_block(voter, copy)?;
@@ -230,7 +230,7 @@ impl Printer<'_> {
             Err(e) => damaged(&mut self.out, Fields::default().with("members", Field::Word("?".into())), &e),
         }
         self.list("work", &sb.work, Fields::default())?;
-        for take_over in sb.take_overs() {
+        for take_over in take_overs {
             self.out.line("take_over", take_over_fields(take_over));
         }
         self.tree(TreeId::Server, &sb.server_root)?;

@@ -6,7 +6,7 @@ use scoutfs_format::item::{DirentHeader, FT_REG};
 use scoutfs_format::voter::LeaderId;
 use scoutfs_format::{BLOCK_SIZE, Key, SECTOR_SIZE};
 use scoutfs_fs::mkfs::{Options, mkfs};
-use scoutfs_server::super_block::write_super;
+use scoutfs_server::super_block::write_super_after;
 use zerocopy::IntoBytes;
 
 use super::*;
@@ -49,9 +49,9 @@ fn leaders_and_what_they_took_over_are_printed() {
     let (device, mut sb) = new_volume();
     assert!(!printed(&device, true, false).contains("take_over"));
     sb.work_leader = LeaderId { term: 3.into(), rid: 0xabc.into(), voter: 2.into(), pad: 0.into() };
-    sb.take_overs[1] =
+    let take_over =
         TakeOver { start: 77.into(), term: 4.into(), rid: 0xdef.into(), len: 5.into(), voter: 1.into() };
-    write_super(&**device, 0, &mut sb).unwrap();
+    write_super_after(&**device, 0, 1, &mut sb, &[TakeOver::default(), take_over]).unwrap();
     let text = printed(&device, true, false);
     assert!(text.contains(" work_term=3 work_rid=0000000000000abc work_voter=2\n"), "{text}");
     assert!(text.contains("\ntake_over start=77 len=5 term=4 rid=0000000000000def voter=1\n"), "{text}");
