@@ -32,8 +32,6 @@ pub enum Fault {
     ServeAtOnce,
     /// A leader goes on without a valid lease.
     LeadWithoutLease,
-    /// A leader that follows one that may live writes before the super block says where.
-    WriteUnnamed,
     /// A hand-over of space has the number of the one before.
     ReuseHandOver,
     /// The super block is read before the slots that it tells how to read.
@@ -48,6 +46,10 @@ pub enum Fault {
     DropTombstones,
     /// Logs that were merged are merged again.
     MergeAgain,
+    /// Blocks that a fenced mount may still write are used again.
+    ReuseQuarantined,
+    /// Blocks that a fenced mount may still write are written in place.
+    WriteInPlace,
 }
 
 impl Fault {
@@ -65,7 +67,6 @@ impl Fault {
         Fault::VoteTwice,
         Fault::ServeAtOnce,
         Fault::LeadWithoutLease,
-        Fault::WriteUnnamed,
         Fault::ReuseHandOver,
         Fault::SuperBeforeSlots,
         Fault::IgnoreLease,
@@ -73,6 +74,8 @@ impl Fault {
         Fault::LateRecordCounts,
         Fault::DropTombstones,
         Fault::MergeAgain,
+        Fault::ReuseQuarantined,
+        Fault::WriteInPlace,
     ];
 }
 

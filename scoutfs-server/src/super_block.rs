@@ -105,6 +105,9 @@ pub enum SuperError {
         /// How many the volume has.
         nr_voters: u32,
     },
+    /// It is another one each time it is read.
+    #[error("the newest super block changes as often as it is read")]
+    Changing,
     /// The device is smaller than the volume.
     #[error("the volume has {volume_bytes} bytes, its device only {device_bytes}")]
     DeviceTooSmall {
@@ -171,16 +174,10 @@ pub fn read_super_with_take_overs(dev: &dyn BlockDevice) -> Result<(ValidSuper, 
         }
         sb = read_super(dev)?;
     }
-    let (voter, copy) = (sb.voter, sb.copy);
-    Err(SuperError::Number {
-        voter,
-        copy,
-        what: "seq, which does not stay as it is,",
-        found: sb.sb.seq.get(),
-    })
+    Err(SuperError::Changing)
 }
 
-/// A leader writes twice within this many readings in a row only if somebody made it so.
+/// No leader writes a super block between each two of so many readings.
 const READS: u32 = 16;
 
 /// The blocks that leaders took over, by a super block that was read before: the entries that have a meaning. `None` when it is not in its

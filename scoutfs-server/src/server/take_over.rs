@@ -20,7 +20,6 @@
 
 use scoutfs_btree::space::{Extent, SpaceKind};
 use scoutfs_env::device::BlockDevice;
-use scoutfs_env::fault::{Fault, planted};
 use scoutfs_env::{IoBuf, Vec, log};
 use scoutfs_format::geometry::Geometry;
 use scoutfs_format::le::{U32, U64};
@@ -204,9 +203,6 @@ impl Server {
             self.work.usable.insert(extent)?;
             taken += extent.len;
             lacks -= extent.len;
-            if planted(Fault::WriteUnnamed) {
-                continue;
-            }
             let LeaderId { term, rid, voter, .. } = self.leader;
             // `longest_meta` gives no longer ones.
             let len = U32::new(u32::try_from(extent.len).unwrap_or(u32::MAX));

@@ -83,12 +83,6 @@ pub const PLANTED: &[Planted] = &[
     planted(Fault::VoteTwice, Weather::Leaders, 60, "a voter votes once in a term"),
     planted(Fault::ServeAtOnce, Weather::Leaders, 20, "a winner waits for the end of an older lease"),
     planted(Fault::LeadWithoutLease, Weather::Leaders, 20, "a leader acts only while its lease is valid"),
-    planted(
-        Fault::WriteUnnamed,
-        Weather::LateData,
-        100,
-        "a leader writes to no block that no super block has named",
-    ),
     planted(Fault::ReuseHandOver, Weather::Mixed, 10, "each hand-over of space has a number of its own"),
     planted(Fault::SuperBeforeSlots, Weather::Slow, 100, "slots are read before the super block"),
     planted(
