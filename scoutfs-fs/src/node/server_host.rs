@@ -73,19 +73,6 @@ impl Shared {
     }
 }
 
-/// For the commits that the server makes between two messages.
-struct HostLease {
-    shared: Arc<Shared>,
-    leadership: Arc<Leadership>,
-}
-
-impl scoutfs_server::Lease for HostLease {
-    fn holds(&self) -> bool {
-        // That it had ended and goes on is seen by how long the round takes.
-        self.leadership.wait(|| self.shared.abandon.load(Ordering::Acquire)) != Lease::Over
-    }
-}
-
 /// The running server of this node.
 pub(crate) struct ServerHost {
     shared: Arc<Shared>,
@@ -137,7 +124,6 @@ impl ServerHost {
             merge_changed: Condvar::new(),
             counters,
         })?;
-        server.set_lease(try_box(HostLease { shared: shared.clone(), leadership: leadership.clone() })?);
         let spawn_failed = |_| Error::NoMemory;
         let for_server = shared.clone();
         let (server_acts, merger_acts) = (Acting::new(&leadership), Acting::new(&leadership));
@@ -220,6 +206,8 @@ fn serve(
         scoutfs_env::error!("server: the first commit failed: {e}");
         return false;
     }
+    // No mount could renew its lease before now.
+    server.resumed(time::mono_now());
     loop {
         let stopping = shared.stop.load(Ordering::Acquire);
         let now = time::mono_now();

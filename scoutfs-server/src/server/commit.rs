@@ -39,8 +39,8 @@ impl Server {
 
     /// Makes durable all that was handled, and releases the answers that depend on it. Free when nothing is dirty.
     ///
-    /// The caller makes sure that its lease as leader is still valid after this has returned, before it calls anything else or sends what
-    /// [`poll_message`](Self::poll_message) gives; see also [`set_lease`](Self::set_lease). After an error the server refuses everything.
+    /// The caller makes sure that its lease as leader is still valid after this has returned, before it sends what
+    /// [`poll_message`](Self::poll_message) gives. After an error the server refuses everything.
     #[inline(never)]
     pub fn commit(&mut self) -> Result<(), ServerError> {
         if !self.is_running() {
@@ -100,10 +100,6 @@ impl Server {
         }
         // What former leaders may write, and what this one does, has names in tree and list now: no entries of a take-over are left.
         write_super(&**self.dev, self.leader.voter.get(), &mut self.sb)?;
-        // Another leader may have read the super block before, and has what it names as free in use.
-        if self.lease.as_ref().is_some_and(|lease| !lease.holds()) {
-            return Err(ServerError::Stopped);
-        }
         *self.durable = *self.sb;
         self.super_dirty = false;
         self.taking_over = false;

@@ -107,12 +107,6 @@ pub trait DeathOracle {
     }
 }
 
-/// Knows whether this node leads.
-pub trait Lease {
-    /// Waits until the lease as the leader is valid. False when there will be none.
-    fn holds(&self) -> bool;
-}
-
 /// A mount that is fenced.
 #[derive(Clone, Copy, Debug)]
 pub struct Suspect {
@@ -159,8 +153,6 @@ pub struct Server {
     leader: LeaderId,
     /// Something was taken over from leaders that may still write, and is not committed yet.
     taking_over: bool,
-    /// Looked at after each super block.
-    lease: Option<Box<dyn Lease + Send>>,
     /// The latest time that the server was told.
     now: Mono,
     /// The next super block.
@@ -411,12 +403,6 @@ impl Server {
             return now;
         }
         self.next_lease_end().min(self.next_merge(now))
-    }
-
-    /// A commit counts only if the lease as the leader is valid when it is durable. Commits that the caller does not ask for, but that
-    /// the server makes between two messages, need this to know it.
-    pub fn set_lease(&mut self, lease: Box<dyn Lease + Send>) {
-        self.lease = Some(lease);
     }
 
     /// The next message to send.

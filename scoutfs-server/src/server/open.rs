@@ -267,7 +267,6 @@ impl Server {
                 pad: U32::ZERO,
             },
             taking_over: false,
-            lease: None,
             now,
             locks: locks::Locks::new(leader.term),
             durable: try_box(*sb)?,

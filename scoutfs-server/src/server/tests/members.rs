@@ -452,38 +452,6 @@ fn a_failed_commit_stops_the_server_and_waiting_requests_are_refused() {
     assert_sound(&rig.dev, "after the failure");
 }
 
-struct LeaseUntil(std::sync::Arc<std::sync::atomic::AtomicBool>);
-
-impl crate::server::Lease for LeaseUntil {
-    fn holds(&self) -> bool {
-        self.0.load(std::sync::atomic::Ordering::Relaxed)
-    }
-}
-
-/// Between two commits that nobody asked for: the next leader may have read the super block before the first of them.
-#[test]
-fn nothing_is_written_when_the_lease_has_ended_during_a_commit() {
-    let mut rig = Rig::smallest();
-    let mount = SimMount::start(&mut rig, 7);
-    rig.settle();
-    let lease = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
-    rig.server.set_lease(scoutfs_env::try_box(LeaseUntil(lease.clone())).unwrap());
-    let id = rig.new_id();
-    assert_eq!(mount.ask_space(&mut rig, id, SpaceKind::Data, 5).0, STATUS_OK);
-    lease.store(false, std::sync::atomic::Ordering::Relaxed);
-    let usable = rig.server.work.usable.blocks();
-    // All inode numbers that the super block allows for, and a commit for more.
-    let refused = (0..1000).find_map(|_| rig.call::<InosReply>(7, MSG_INOS, &[0u8; 0]).err());
-    assert_eq!(refused, Some(STATUS_IO));
-    assert!(rig.server.failed().is_some() && rig.server.work.usable.blocks() <= usable);
-    let written = rig.dev.writes();
-    assert_eq!(SimMount::join(&mut rig, 8).err(), Some(STATUS_IO));
-    rig.server.tick(rig.now);
-    rig.server.commit().unwrap_err();
-    assert_eq!(rig.dev.writes(), written);
-    assert_sound(&rig.dev, "the lease has ended");
-}
-
 #[test]
 fn messages_that_make_no_sense_are_refused() {
     let mut rig = Rig::smallest();
