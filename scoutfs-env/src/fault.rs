@@ -46,10 +46,6 @@ pub enum Fault {
     DropTombstones,
     /// Logs that were merged are merged again.
     MergeAgain,
-    /// Blocks that a fenced mount may still write are used again.
-    ReuseQuarantined,
-    /// Blocks that a fenced mount may still write are written in place.
-    WriteInPlace,
 }
 
 impl Fault {
@@ -74,8 +70,6 @@ impl Fault {
         Fault::LateRecordCounts,
         Fault::DropTombstones,
         Fault::MergeAgain,
-        Fault::ReuseQuarantined,
-        Fault::WriteInPlace,
     ];
 }
 
