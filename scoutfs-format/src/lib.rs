@@ -79,6 +79,8 @@ pub const LAYOUTS: &[Layout] = &[
     voter::ProcessId::LAYOUT,
     voter::QuorumBlock::LAYOUT,
     voter::SuperId::LAYOUT,
+    voter::LeaderId::LAYOUT,
+    voter::TakeOver::LAYOUT,
     voter::SuperBlock::LAYOUT,
     item::Time::LAYOUT,
     item::InodeItem::LAYOUT,

@@ -5,7 +5,8 @@
 //! leader writes both super block copies of its own voter slot, one after the other; readers take the copy with
 //! the highest (term, seq) of all voters' copies.
 
-use crate::geometry::RawGeometry;
+use crate::block::SECTOR_SIZE;
+use crate::geometry::{MAX_VOTERS, RawGeometry};
 use crate::layout::{constants, layout};
 use crate::le::{U16, U32, U64};
 use crate::space::SpaceListRef;
@@ -24,6 +25,10 @@ constants! { VOTER_CONSTANTS:
 
     /// [`SuperBlock::flags`]: the last leader left cleanly and nobody serves.
     pub const SUPER_CLEAN: u64 = 1;
+    /// Where in the sector of a super block its entries of [`TakeOver`] are.
+    pub const TAKE_OVERS_OFFSET: usize = 2048;
+    /// How many. At least one for each voter slot, so that each leader may have one.
+    pub const MAX_TAKE_OVERS: usize = 16;
 
     /// [`Address::family`]: no address.
     pub const ADDRESS_NONE: u16 = 0;
@@ -32,6 +37,10 @@ constants! { VOTER_CONSTANTS:
     /// [`Address::family`]: IPv6.
     pub const ADDRESS_V6: u16 = 6;
 }
+
+const _: () = assert!(MAX_TAKE_OVERS >= MAX_VOTERS as usize);
+const _: () = assert!(size_of::<SuperBlock>() <= TAKE_OVERS_OFFSET);
+const _: () = assert!(TAKE_OVERS_OFFSET + MAX_TAKE_OVERS * size_of::<TakeOver>() <= SECTOR_SIZE);
 
 layout! {
     /// A network address.
@@ -107,6 +116,33 @@ layout! {
         pub reserved: [u8; 16],
     }
 
+    /// Names a leader. While the block of its voter slot shows its mount as the owner, it may still write; whoever owns the slot
+    /// after it has made sure that it does not.
+    pub struct LeaderId {
+        /// Its term.
+        pub term: U64,
+        /// Its mount; 0 is nobody.
+        pub rid: U64,
+        /// Its voter slot.
+        pub voter: U32,
+        pub pad: U32,
+    }
+
+    /// Free metadata blocks that a leader who followed one that may still write took, and may write, until one has committed: the
+    /// server's tree has them as free. They are in the sector of a super block, behind that.
+    pub struct TakeOver {
+        /// First block.
+        pub start: U64,
+        /// The leader's term.
+        pub term: U64,
+        /// The leader's mount.
+        pub rid: U64,
+        /// Blocks; 0 in an entry without meaning.
+        pub len: U32,
+        /// The leader's voter slot.
+        pub voter: U32,
+    }
+
     /// A super block: the roots of all that the server owns.
     pub struct SuperBlock {
         pub id: SuperId,
@@ -130,7 +166,7 @@ layout! {
         pub fs_root: TreeRoot,
         /// The server's own items.
         pub server_root: TreeRoot,
-        /// The metadata blocks that the leader of this term may allocate for itself.
+        /// The metadata blocks that [`work_leader`](Self::work_leader) may allocate for itself.
         pub work: SpaceListRef,
         /// Tombstones in the merged tree.
         pub tombstones: U64,
@@ -138,7 +174,16 @@ layout! {
         pub inodes: U64,
         /// Seq of the last block that the server wrote, for unique block seqs.
         pub block_seq: U64,
-        /// Zones that hold metadata; those that are neither these nor empty hold data.
+        /// Zones that hold metadata, by the server's tree; those that are neither these nor empty hold data.
         pub meta_zones: U64,
+        /// Whose working set `work` is.
+        pub work_leader: LeaderId,
+    }
+}
+
+impl TakeOver {
+    /// Whose it is.
+    pub fn leader(&self) -> LeaderId {
+        LeaderId { term: self.term, rid: self.rid, voter: self.voter, pad: U32::ZERO }
     }
 }

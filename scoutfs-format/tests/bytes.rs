@@ -47,6 +47,8 @@ fn every_structure_reads_its_bytes_as_reviewed() {
         voter::ProcessId,
         voter::QuorumBlock,
         voter::SuperId,
+        voter::LeaderId,
+        voter::TakeOver,
         voter::SuperBlock,
         item::Time,
         item::InodeItem,

@@ -18,6 +18,7 @@ use scoutfs_format::block::SECTORS_PER_BLOCK;
 use scoutfs_format::geometry::Geometry;
 use scoutfs_format::server_item::{MEMBER_FREE, MEMBER_GONE};
 use scoutfs_format::tree::TreeRoot;
+use scoutfs_format::voter::TakeOver;
 
 use crate::error::ServerError;
 use crate::roots::Roots;
@@ -46,7 +47,7 @@ pub enum Owner {
     /// An empty zone.
     #[error("the empty zones")]
     EmptyZone,
-    /// A former leader may still write it.
+    /// A former leader may still write it, as the server's tree or the super block says.
     #[error("the quarantine")]
     Quarantine,
     /// A node of a log tree.
@@ -155,12 +156,13 @@ pub const MAX_ISSUES: usize = 1000;
 /// Told of each extent of file data: inode, first block, blocks.
 pub type DataVisitor<'a> = dyn FnMut(u64, u64, u64) -> Result<(), ServerError> + 'a;
 
-/// Audits a volume whose roots were just read. `data` tells the visitor of every extent of file data.
+/// Audits a volume whose roots were just read, and what leaders took over. `data` tells the visitor of every extent of file data.
 ///
 /// Errors are those that leave nothing to audit; what is wrong with the volume is in the [`Audit`].
 pub fn audit(
     cache: &BlockCache,
     roots: &Roots,
+    take_overs: &[TakeOver],
     data: impl FnOnce(&mut DataVisitor<'_>) -> Result<(), ServerError>,
 ) -> Result<Audit, ServerError> {
     let geometry = &roots.sb.geometry;
@@ -179,8 +181,19 @@ pub fn audit(
         }
         Err(error) => claims.broken(Owner::WorkList, error)?,
     }
+    let mut meta_zones = sb.meta_zones.get();
     match ServerItems::read(cache, geometry, sb, Mono::ZERO, 0) {
-        Ok(items) => {
+        Ok(mut items) => {
+            for take_over in take_overs {
+                let (start, len) = (take_over.start.get(), take_over.len.get().into());
+                claims.blocks(SpaceKind::Meta, Extent::new(start, len), Owner::Quarantine)?;
+            }
+            // Those that are not free have two owners now.
+            match items.set_aside(take_overs) {
+                Err(ServerError::NoMemory) => return Err(ServerError::NoMemory),
+                Err(error) => claims.broken(Owner::Quarantine, error)?,
+                Ok(()) => meta_zones = items.free.meta_zones,
+            }
             claims.server(&items)?;
             for member in items.members.iter().filter(|m| !m.is(MEMBER_FREE)) {
                 if let Err(error) = claims.member(cache, roots, &items, member) {
@@ -196,7 +209,7 @@ pub fn audit(
     data(&mut |ino, start, len| {
         claims.blocks(SpaceKind::Data, Extent::new(start, len), Owner::Data { ino })
     })?;
-    claims.finish(sb.meta_zones.get())
+    claims.finish(meta_zones)
 }
 
 /// Sectors and their owners.

@@ -72,6 +72,14 @@ pub enum ServerError {
         /// How many the volume has.
         nr_voters: u32,
     },
+    /// A leader cannot begin before the death of some that led before it is known, or they have left.
+    #[error(
+        "leaders before this one may still write, and no {lacks} is left for another: confirm their deaths"
+    )]
+    FormerLeaders {
+        /// What there is none of.
+        lacks: &'static str,
+    },
     /// A counter of the super block that no volume reaches.
     #[error("the super block's {what} is {found}")]
     Counter {

@@ -13,7 +13,7 @@ use scoutfs_format::geometry::{Geometry, RESERVED_BYTES};
 use scoutfs_format::le::{U32, U64};
 use scoutfs_format::server_item::FreeItem;
 use scoutfs_format::space::{SPACE_META, SPACE_ZONES};
-use scoutfs_format::voter::{SUPER_CLEAN, SuperBlock};
+use scoutfs_format::voter::{LeaderId, SUPER_CLEAN, SuperBlock};
 use scoutfs_format::{BlockRef, Key, SECTOR_SIZE};
 use scoutfs_net::quorum::VoterBlock;
 
@@ -157,6 +157,7 @@ pub fn create_volume(dev: &Arc<Box<dyn BlockDevice>>, new: &NewVolume) -> Result
         inodes: U64::new(new.inodes),
         block_seq: U64::new(MKFS_SEQ),
         meta_zones: U64::new(meta_zones),
+        work_leader: LeaderId::default(),
     };
     write_super(&**dev, 0, &mut sb)?;
     Ok(sb)

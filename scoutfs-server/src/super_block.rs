@@ -3,20 +3,20 @@
 //!
 //! Each voter slot has two copies. A leader writes both copies of its own slot, one after the other, each durable
 //! before the next is begun, so a torn write leaves the other copy. Readers take the valid copy with the highest
-//! (term, seq) of all slots.
+//! (term, seq) of all slots. What leaders took over is in the same sector, of use to few who read it: see [`read_take_overs`].
 //!
 //! What must hold: a copy that anyone may have read as the newest is not overwritten before the new state is durable
 //! in the other copy ([`write_super_after`]).
 
 use scoutfs_env::crc32c::{crc32c, crc32c_append};
 use scoutfs_env::device::{BlockDevice, IoError};
-use scoutfs_env::{AllocError, IoBuf};
+use scoutfs_env::{AllocError, IoBuf, Vec};
 use scoutfs_format::block::SECTOR_SIZE;
 use scoutfs_format::geometry::{
     Geometry, GeometryError, MAX_VOTERS, RESERVED_BYTES, VOTER_SECTORS, super_offset,
 };
 use scoutfs_format::le::{U32, U64};
-use scoutfs_format::voter::{MAGIC_SUPER, SuperBlock, SuperId};
+use scoutfs_format::voter::{MAGIC_SUPER, MAX_TAKE_OVERS, SuperBlock, SuperId, TAKE_OVERS_OFFSET, TakeOver};
 use scoutfs_format::{FORMAT_HASH, FORMAT_VERSION};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -105,6 +105,9 @@ pub enum SuperError {
         /// How many the volume has.
         nr_voters: u32,
     },
+    /// It is another one each time it is read.
+    #[error("the newest super block changes as often as it is read")]
+    Changing,
     /// The device is smaller than the volume.
     #[error("the volume has {volume_bytes} bytes, its device only {device_bytes}")]
     DeviceTooSmall {
@@ -162,6 +165,45 @@ pub fn read_copy(dev: &dyn BlockDevice, voter: u32, copy: u32) -> Result<ValidSu
     }
 }
 
+/// Reads the newest super block, and with it the blocks that leaders took over.
+pub fn read_super_with_take_overs(dev: &dyn BlockDevice) -> Result<(ValidSuper, Vec<TakeOver>), SuperError> {
+    let mut sb = read_super(dev)?;
+    for _ in 0..READS {
+        if let Some(take_overs) = read_take_overs(dev, &sb)? {
+            return Ok((sb, take_overs));
+        }
+        sb = read_super(dev)?;
+    }
+    Err(SuperError::Changing)
+}
+
+/// No leader writes a super block between each two of so many readings.
+const READS: u32 = 16;
+
+/// The blocks that leaders took over, by a super block that was read before: the entries that have a meaning. `None` when it is not in its
+/// place any more.
+pub fn read_take_overs(dev: &dyn BlockDevice, sb: &ValidSuper) -> Result<Option<Vec<TakeOver>>, SuperError> {
+    let mut buf = IoBuf::zeroed(SECTOR_SIZE)?;
+    dev.read(super_offset(sb.voter, sb.copy), &mut buf)?;
+    let Some(bytes) = buf.first_chunk::<SECTOR_SIZE>() else { return Ok(None) };
+    // The crc that it had is part of what was read before, and is that of all of the sector.
+    if SuperBlock::ref_from_prefix(bytes).map_or(true, |(found, _)| *found != sb.sb)
+        || super_crc(bytes) != sb.sb.crc.get()
+    {
+        return Ok(None);
+    }
+    let mut found = Vec::new();
+    let entries = bytes.get(TAKE_OVERS).and_then(|bytes| <[TakeOver]>::ref_from_bytes(bytes).ok());
+    for entry in entries.unwrap_or_default().iter().filter(|entry| entry.len.get() > 0) {
+        found.push(*entry)?;
+    }
+    Ok(Some(found))
+}
+
+/// The bytes of the entries.
+const TAKE_OVERS: core::ops::Range<usize> =
+    TAKE_OVERS_OFFSET..TAKE_OVERS_OFFSET + MAX_TAKE_OVERS * size_of::<TakeOver>();
+
 /// The first error that says more than "not scoutfs" is the one to report.
 fn worse(old: SuperError, new: SuperError) -> SuperError {
     if matches!(old, SuperError::NotScoutfs) { new } else { old }
@@ -214,10 +256,14 @@ fn super_crc(bytes: &[u8; SECTOR_SIZE]) -> u32 {
     crc32c_append(crc32c_append(crc32c(head), &[0; 4]), rest.get(4..).unwrap_or(&[]))
 }
 
-/// The sector that holds `sb`; sets its crc.
-fn seal(sb: &mut SuperBlock) -> Result<IoBuf, AllocError> {
+/// The sector that holds `sb` and these entries, as many as there may be; sets its crc.
+fn seal(sb: &mut SuperBlock, take_overs: &[TakeOver]) -> Result<IoBuf, AllocError> {
     let mut buf = IoBuf::zeroed(SECTOR_SIZE)?;
     sb.crc = U32::ZERO;
+    let take_overs = take_overs.get(..MAX_TAKE_OVERS).unwrap_or(take_overs).as_bytes();
+    if let Some(to) = buf.get_mut(TAKE_OVERS).and_then(|to| to.get_mut(..take_overs.len())) {
+        to.copy_from_slice(take_overs);
+    }
     if let Some(sector) = buf.first_chunk_mut::<SECTOR_SIZE>() {
         let put = |sector: &mut [u8; SECTOR_SIZE], sb: &SuperBlock| {
             if let Some(to) = sector.get_mut(..size_of::<SuperBlock>()) {
@@ -232,20 +278,23 @@ fn seal(sb: &mut SuperBlock) -> Result<IoBuf, AllocError> {
 }
 
 /// Writes `sb` to both copies of a voter slot, one after the other, each durable; raises its seq by one and sets its
-/// crc. For a slot whose two copies are equal, as they are after the first write of a term.
+/// crc. For a slot whose two copies are equal, as they are after the first write of a term. No leader took anything over that it does not
+/// name otherwise.
 ///
 /// After an error it is not known which state a reader finds; only a new read tells.
 pub fn write_super(dev: &dyn BlockDevice, voter: u32, sb: &mut SuperBlock) -> Result<(), SuperError> {
-    write_super_after(dev, voter, 1, sb)
+    write_super_after(dev, voter, 1, sb, &[])
 }
 
-/// As [`write_super`], for a slot in which `newest_copy` may be newer than the other: that one is written last.
+/// As [`write_super`], for a slot in which `newest_copy` may be newer than the other: that one is written last. With what leaders
+/// took over, [`MAX_TAKE_OVERS`] entries at most.
 #[inline(never)]
 pub fn write_super_after(
     dev: &dyn BlockDevice,
     voter: u32,
     newest_copy: u32,
     sb: &mut SuperBlock,
+    take_overs: &[TakeOver],
 ) -> Result<(), SuperError> {
     let seq = sb.seq.get().saturating_add(1);
     if seq >= NUMBER_END {
@@ -253,7 +302,7 @@ pub fn write_super_after(
         return Err(SuperError::Number { voter, copy: newest_copy, what: "seq", found: seq });
     }
     sb.seq = U64::new(seq);
-    let buf = seal(sb)?;
+    let buf = seal(sb, take_overs)?;
     for copy in [1 ^ (newest_copy & 1), newest_copy & 1] {
         dev.write_durable(super_offset(voter, copy), &buf)?;
     }

@@ -17,7 +17,7 @@ use scoutfs_format::voter::ProcessId;
 use scoutfs_fs::dir::{NewInode, RenameFlags};
 use scoutfs_fs::xattr::SetXattrMode;
 use scoutfs_server::super_block::read_super;
-use scoutfs_server::{DeathOracle, Server};
+use scoutfs_server::{DeathOracle, Leader, Server};
 use scoutfs_sim::disk::Disk;
 use scoutfs_sim::rng::Rng;
 use scoutfs_sim::tree::read_tree;
@@ -184,7 +184,9 @@ impl Rig {
         let cache = BlockCache::new(dev.clone(), fsid, geometry, 64).unwrap();
         let cache = scoutfs_env::Arc::new(cache).unwrap();
         let now = Mono::from_ns(0);
-        let mut server = Server::open(dev, cache.clone(), sb, 0, term, &NoneDead, now).unwrap();
+        let mut server =
+            Server::open(dev, cache.clone(), (&sb, &[]), Leader { voter: 0, term, rid: 3 }, &NoneDead, now)
+                .unwrap();
         for rid in [1, 2] {
             let join = JoinRequest {
                 rid: U64::new(rid),

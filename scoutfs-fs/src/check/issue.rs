@@ -266,6 +266,9 @@ issue_kinds! {
     /// The super block counts other zones that hold metadata.
     #[error("{found} zones hold metadata, the super block counts {counted}")]
     MetaZoneCount { counted: u64, found: u64 }
+    /// Blocks that a leader took over, by the super block, that the server did not have: both in 4 KiB.
+    #[error("leaders took {taken} blocks of 4 KiB over, of which the server's tree has {free} as free")]
+    TakenOver { taken: u64, free: u64 }
 
     // The server's items.
 

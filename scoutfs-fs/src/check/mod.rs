@@ -11,6 +11,7 @@
 //! | `supers` | super block copies and quorum blocks |
 //! | `trees` | every node of every tree |
 //! | `space` | slots, the server's items, and whose space is whose |
+//! | `take_overs` | blocks that leaders took who have not committed since |
 //! | `forest` | the filesystem's items as a mount reads them |
 //! | `cuts` | where the pass over all items is cut into pieces |
 //! | `items` | the pass over all items, and the change index and orphans |
@@ -55,6 +56,7 @@ mod parallel;
 mod reach;
 mod space;
 mod supers;
+mod take_overs;
 mod trees;
 mod xattr;
 
@@ -66,7 +68,7 @@ use scoutfs_env::device::BlockDevice;
 use scoutfs_env::{AllocError, Arc, Box};
 use scoutfs_format::geometry::Geometry;
 use scoutfs_format::voter::SuperBlock;
-use scoutfs_server::super_block::{SuperError, ValidSuper, read_super};
+use scoutfs_server::super_block::{SuperError, ValidSuper, read_super_with_take_overs};
 
 pub use issue::{Issue, IssueKind, Place, TreeId};
 pub use owners::{FreeZones, Owner};
@@ -74,6 +76,7 @@ pub use supers::{QuorumState, read_quorum};
 
 use cuts::Cuts;
 use owners::{Finding, Owners};
+use take_overs::TakeOvers;
 
 /// Blocks that are kept in memory: 64 MiB.
 const CACHE_BLOCKS: usize = 1024;
@@ -173,7 +176,7 @@ fn check_in_pieces(
     report: &mut dyn FnMut(Issue),
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary, CheckError> {
-    let found = read_super(&***dev)?;
+    let (found, take_overs) = read_super_with_take_overs(&***dev)?;
     let fsid = found.sb.id.fsid.get();
     let cache = Arc::new(BlockCache::new(dev.clone(), fsid, found.geometry, CACHE_BLOCKS)?)?;
     let mut checker = Checker {
@@ -186,10 +189,12 @@ fn check_in_pieces(
         report,
         progress,
         summary: Summary { fsid, items_checked: true, owners_checked: true, ..Summary::default() },
+        take_overs: TakeOvers::default(),
         shared_nodes: 0,
         tree_items: 0,
         cuts,
     };
+    checker.take_overs(&take_overs)?;
     checker.run(found)?;
     Ok(checker.summary)
 }
@@ -205,6 +210,8 @@ struct Checker<'a> {
     report: &'a mut dyn FnMut(Issue),
     progress: &'a mut dyn FnMut(u64, u64),
     summary: Summary,
+    /// Claimed before all others.
+    take_overs: TakeOvers,
     /// Nodes that have another owner as well.
     shared_nodes: u64,
     /// Items of the filesystem in all trees and records, all versions and deletions included.
@@ -252,7 +259,7 @@ impl Checker<'_> {
             summary.issues += 1;
             report(Issue { kind, place });
         });
-        let counted = self.sb.meta_zones.get();
+        let counted = self.sb.meta_zones.get().saturating_add(self.take_overs.zones);
         if found != counted {
             self.issue(IssueKind::MetaZoneCount { counted, found }, Place::Volume);
         }

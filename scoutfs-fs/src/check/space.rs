@@ -97,6 +97,7 @@ impl Checker<'_> {
         for item in &items {
             self.server_item(item, &members, &slots, &progress)?;
         }
+        self.check_take_overs();
         self.work_list()?;
         let mut inodes = self.sb.inodes.get().cast_signed();
         for state in &slots {
@@ -246,12 +247,16 @@ impl Checker<'_> {
         };
         if code == SPACE_ZONES && key == exact {
             match self.owners.zones(key.second, len, owner) {
-                Some(run) => drop(self.claim_run(run)?),
+                Some(run) => self.claim_free(run)?,
                 None => self.issue(IssueKind::OutsideZones { owner }, server_place(key)),
             }
             return Ok(());
         }
         match SpaceKind::from_raw(code).filter(|_| key == exact) {
+            Some(kind) if owner == Owner::ServerFree => match self.owners.run(kind, key.second, len, owner) {
+                Some(run) => self.claim_free(run)?,
+                None => self.issue(IssueKind::OutsideZones { owner }, server_place(key)),
+            },
             Some(kind) => drop(self.claim(kind, key.second, len, owner, Some(server_place(key)))?),
             None => self.issue(IssueKind::UnknownSpaceKind { kind: key.first }, server_place(key)),
         }

@@ -22,8 +22,8 @@ use scoutfs_item::{ItemCache, Limits};
 use scoutfs_net::connection::Secret;
 use scoutfs_net::quorum::{Config, Timing};
 use scoutfs_server::roots::read_roots;
-use scoutfs_server::super_block::read_super;
-use scoutfs_server::{DeathOracle, Server};
+use scoutfs_server::super_block::{read_super, read_super_with_take_overs};
+use scoutfs_server::{DeathOracle, Leader, Server};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::client::Client;
@@ -151,9 +151,12 @@ impl Mount {
         };
         let base = node.base(options)?;
         // The super block as the last leader left it, now that there is no other.
-        let sb = read_super(&**base.device).map_err(|e| Error::from(scoutfs_server::ServerError::from(e)))?;
+        let read = read_super_with_take_overs(&**base.device);
+        let (sb, take_overs) = read.map_err(|e| Error::from(scoutfs_server::ServerError::from(e)))?;
         let (device, cache) = (base.device.clone(), base.cache.clone());
-        let server = Server::open(device, cache.clone(), sb, slot, term, oracle, time::mono_now())?;
+        let leader = Leader { voter: slot, term, rid: node.rid };
+        let server =
+            Server::open(device, cache.clone(), (&sb, &take_overs), leader, oracle, time::mono_now())?;
         let ranks = voter.ranks();
         let server = ServerHost::start(server, cache, ranks.leadership(), node.counters.clone(), None)?;
         *node.door.lock() = Some(server.door());
@@ -180,9 +183,10 @@ impl Mount {
             let config = node.config(address, options);
             let listener = network.listen(address).map_err(|why| Error::Network { address, why })?;
             running.port = Some(Port::open(listener, node.door.clone())?);
-            let Node { fsid, geometry, term, .. } = node;
+            let Node { fsid, rid, geometry, term, .. } = node;
             let voter = VoterHost::start(&node.device, fsid, geometry, config, term, oracle.clone())?;
             let parts = Parts {
+                rid,
                 device: base.device.clone(),
                 cache: base.cache.clone(),
                 counters: node.counters.clone(),

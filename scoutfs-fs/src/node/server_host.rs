@@ -197,6 +197,17 @@ fn serve(
     // Whether the merger has a piece.
     let mut is_out = false;
     let mut deaths_due = time::mono_now().saturating_add(DEATHS_CHECK);
+    // What a take-over has changed is committed before anything else, with a look at the lease before and after: the first
+    // super block has named the blocks that it writes, if it was in time.
+    if !may_act(server, shared, leadership) {
+        return false;
+    }
+    if let Err(e) = server.commit() {
+        scoutfs_env::error!("server: the first commit failed: {e}");
+        return false;
+    }
+    // No mount could renew its lease before now.
+    server.resumed(time::mono_now());
     loop {
         let stopping = shared.stop.load(Ordering::Acquire);
         let now = time::mono_now();

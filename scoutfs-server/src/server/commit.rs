@@ -34,7 +34,7 @@ const MAX_STEP_CHANGES: u64 = 3_200;
 impl Server {
     /// Whether something waits for [`commit`](Self::commit).
     pub fn dirty(&self) -> bool {
-        self.super_dirty || !self.changes.is_empty() || !self.work.pending.is_empty()
+        self.super_dirty || self.taking_over || !self.changes.is_empty() || !self.work.pending.is_empty()
     }
 
     /// Makes durable all that was handled, and releases the answers that depend on it. Free when nothing is dirty.
@@ -77,7 +77,7 @@ impl Server {
         self.balance_work()?;
         self.counters.raise_bounds(&mut self.sb);
         let mut freed = Vec::new();
-        if !self.changes.is_empty() || !self.work.pending.is_empty() {
+        if !self.changes.is_empty() || !self.work.pending.is_empty() || self.taking_over {
             let mut space = CommitSpace {
                 work: &mut self.work,
                 trans_seq: self.block_seq,
@@ -91,15 +91,18 @@ impl Server {
             self.sb.server_root = applied.root;
             freed = space.freed;
             self.write_work_list()?;
+            self.sb.work_leader = self.leader;
         }
         self.sb.meta_zones = U64::new(self.free.meta_zones);
         self.sb.block_seq = U64::new(self.block_seq);
         if !planted(Fault::SkipServerFlush) {
             self.dev.flush()?;
         }
-        write_super(&**self.dev, self.voter, &mut self.sb)?;
+        // What former leaders may write, and what this one does, has names in tree and list now: no entries of a take-over are left.
+        write_super(&**self.dev, self.leader.voter.get(), &mut self.sb)?;
         *self.durable = *self.sb;
         self.super_dirty = false;
+        self.taking_over = false;
         self.work.commit_done()?;
         for blkno in freed {
             self.cache.drop_block(blkno);
@@ -181,7 +184,8 @@ impl Server {
                 .free
                 .take(SpaceKind::Meta, lacks, 64, 0, changes, &mut |extent| Ok(pending.insert(extent)?))?;
             lacks -= got;
-            if got > 0 {
+            // The first commit after a take-over may have few blocks, and changes cost some: no more loose ones than once.
+            if got > 0 && !(self.taking_over && lacks > 0) {
                 continue;
             }
             let Some(zone) = self.free.take_zones(SpaceKind::Meta, 1, changes)? else {

@@ -39,6 +39,7 @@ impl Server {
     /// Asks whether members, those who are fenced, and former leaders are dead by now; then what they held is taken back.
     #[inline(never)]
     pub fn recheck_deaths(&mut self, dead: &dyn DeathOracle) {
+        self.finish_take_over();
         if !self.is_running() {
             return;
         }

@@ -203,6 +203,46 @@ impl FreeSpace {
         Ok(Some(zone_extent(&self.geometry, kind, taken)))
     }
 
+    /// Takes metadata blocks that are free, loose or in empty zones, which hold metadata from then on.
+    ///
+    /// Fails with [`SpaceError::NotInSet`] when some are not free, and has taken part of them then.
+    pub fn set_aside(&mut self, extent: Extent, changes: &mut Changes) -> Result<(), ServerError> {
+        let Extent { start, len } = extent;
+        let (first, blocks) =
+            (first_block(&self.geometry, SpaceKind::Meta), zone_blocks(&self.geometry, SpaceKind::Meta));
+        let end = start.checked_add(len).filter(|_| start >= first && len > 0);
+        let end = end.ok_or(SpaceError::OutsideZones { kind: SpaceKind::Meta, start, len })?;
+        let mut at = start;
+        while at < end {
+            let zone = Extent::new((at - first) / blocks, 1);
+            if self.meta.containing(at).is_none() && self.zones.contains(zone) {
+                remove(&mut self.zones, SPACE_ZONES, zone, changes)?;
+                self.meta_zones += 1;
+                let whole = zone_extent(&self.geometry, SpaceKind::Meta, zone);
+                insert(&mut self.meta, SpaceKind::Meta.to_raw(), whole, changes)?;
+            }
+            let found = self.meta.containing(at).ok_or(SpaceError::NotInSet { start, len })?;
+            let part = Extent::new(at, (found.start + found.len).min(end) - at);
+            self.remove(SpaceKind::Meta, part, changes)?;
+            at += part.len;
+        }
+        Ok(())
+    }
+
+    /// The longest extent of metadata blocks that are free, loose or in empty zones, of `want` blocks at most. Loose ones are
+    /// preferred.
+    pub fn longest_meta(&self, want: u64) -> Option<Extent> {
+        let want = want.min(u32::MAX.into());
+        let longer = |best: Option<Extent>, found: Extent| match best {
+            Some(best) if best.len.min(want) >= found.len.min(want) => Some(best),
+            _ => Some(found),
+        };
+        let loose = self.meta.iter().fold(None, longer);
+        let zones = self.zones.iter().map(|zones| zone_extent(&self.geometry, SpaceKind::Meta, zones));
+        let best = zones.fold(loose, longer)?;
+        Some(Extent::new(best.start, best.len.min(want))).filter(|best| best.len > 0)
+    }
+
     /// Takes up to `want` free blocks of a kind from at most `max_extents` extents, the first at or after `cursor`
     /// first, and tells each.
     pub fn take(
@@ -275,6 +315,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use scoutfs_format::geometry::MIN_VOLUME_BYTES;
+    use scoutfs_format::space::SPACE_META;
     use std::collections::BTreeMap;
     use std::vec::Vec;
     use zerocopy::FromBytes;
@@ -354,6 +395,74 @@ mod tests {
         let zone = free.take_zones(SpaceKind::Data, 7, &mut changes).unwrap();
         assert_eq!(zone, Some(Extent::new(g.first_data_block(), 256)));
         free.add(SpaceKind::Data, data, &mut changes).unwrap();
+    }
+
+    fn loaded(g: Geometry, tree: &BTreeMap<Key, u64>, meta_zones: u64) -> FreeSpace {
+        let mut free = FreeSpace::new(g, meta_zones);
+        for (key, &len) in tree {
+            free.load(key.first as u8, Extent::new(key.second, len)).unwrap();
+        }
+        free
+    }
+
+    #[test]
+    fn blocks_are_set_aside_out_of_loose_ones_and_of_empty_zones() {
+        let g = geometry();
+        let (first, blocks) = (g.first_meta_block(), g.zone_meta_blocks());
+        // Zone 0 holds metadata, its second half is free; 1 to 3 are empty, 4 is in use.
+        let items = [(SPACE_META, first + 8, 8), (SPACE_ZONES, 1, 3)];
+        let tree: BTreeMap<Key, u64> =
+            items.into_iter().map(|(code, start, len)| (Key::free(code, start), len)).collect();
+        for (start, len, fits) in [
+            (first + 10, 3, true),
+            (first + 8, 8, true),
+            (first + blocks + 3, 5, true),
+            (first + 12, 2 * blocks, true),
+            (first + blocks, 3 * blocks, true),
+            (first + blocks, 3 * blocks + 1, false),
+            (first + 7, 2, false),
+            (first + 4 * blocks, 1, false),
+            (first + 8, 0, false),
+            (first - 1, 1, false),
+            (0, u64::MAX, false),
+            (u64::MAX, 2, false),
+        ] {
+            let mut free = loaded(g, &tree, 2);
+            let (before, mut changes, mut tree) =
+                (free.available(SpaceKind::Meta), Changes::new(), tree.clone());
+            let extent = Extent::new(start, len);
+            assert_eq!(free.set_aside(extent, &mut changes).is_ok(), fits, "{extent:?}");
+            if !fits {
+                continue;
+            }
+            assert_eq!(free.available(SpaceKind::Meta), before - len, "{extent:?}");
+            free.set_aside(Extent::new(start + len - 1, 1), &mut Changes::new()).unwrap_err();
+            follow(&mut tree, &mut changes);
+            let again = loaded(g, &tree, free.meta_zones);
+            assert!(again.of(SpaceKind::Meta).iter().eq(free.of(SpaceKind::Meta).iter()), "{extent:?}");
+            assert!(again.zones().eq(free.zones()), "{extent:?}");
+            // And back: the zones are empty again.
+            free.add(SpaceKind::Meta, extent, &mut Changes::new()).unwrap();
+            assert_eq!((free.empty_zones(), free.meta_zones), (3, 2), "{extent:?}");
+        }
+    }
+
+    #[test]
+    fn the_longest_free_metadata_are_found_loose_ones_first() {
+        let g = geometry();
+        let (first, blocks) = (g.first_meta_block(), g.zone_meta_blocks());
+        let mut free = FreeSpace::new(g, 3);
+        assert_eq!(free.longest_meta(5), None);
+        free.load(SPACE_META, Extent::new(first, 3)).unwrap();
+        free.load(SPACE_META, Extent::new(first + 10, 6)).unwrap();
+        assert_eq!(free.longest_meta(100), Some(Extent::new(first + 10, 6)));
+        free.load(SPACE_ZONES, Extent::new(5, 1)).unwrap();
+        free.load(SPACE_ZONES, Extent::new(7, 2)).unwrap();
+        assert_eq!(free.longest_meta(5), Some(Extent::new(first + 10, 5)));
+        assert_eq!(free.longest_meta(3), Some(Extent::new(first, 3)));
+        assert_eq!(free.longest_meta(7), Some(Extent::new(first + 5 * blocks, 7)));
+        assert_eq!(free.longest_meta(u64::MAX), Some(Extent::new(first + 7 * blocks, 2 * blocks)));
+        assert_eq!(free.longest_meta(0), None);
     }
 
     #[test]

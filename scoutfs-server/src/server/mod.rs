@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | this | [`Server`], its life, and which handler gets which message |
 //! | `open` | taking over what the leader before left |
+//! | `take_over` | blocks that leaders before may still write, and those that a new one writes first |
 //! | `commit` | one super block write for all that was handled |
 //! | `work` | the working set: blocks that the server itself may allocate |
 //! | `changes` | changes of the server's tree since the last commit |
@@ -46,6 +47,7 @@ mod open;
 mod recall;
 mod reclaim;
 mod seqs;
+mod take_over;
 mod work;
 
 #[cfg(test)]
@@ -68,7 +70,7 @@ use scoutfs_format::msg::{
     MSG_SPACE_TAKEN, MSG_STATFS, MessageHeader, STATUS_AGAIN, STATUS_CORRUPT, STATUS_INVALID, STATUS_IO,
     STATUS_NO_MEMORY, STATUS_NOT_MEMBER, STATUS_OK, StatfsReply,
 };
-use scoutfs_format::voter::{ProcessId, SuperBlock};
+use scoutfs_format::voter::{LeaderId, ProcessId, SuperBlock};
 use scoutfs_lock::file_locks::FileLockServer;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -87,6 +89,7 @@ pub(crate) use {
     members::MemberState,
     open::{ServerItems, read_work},
     reclaim::{FreedBlocks, Leftovers, SPACE_PROGRESS, trees_left},
+    take_over::Former,
 };
 
 /// How long a mount may go on without a renewal, from the moment it asked for the last one.
@@ -117,6 +120,17 @@ pub struct Suspect {
     pub process: ProcessId,
 }
 
+/// Who serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leader {
+    /// The voter slot of its mount.
+    pub voter: u32,
+    /// The term that it has won.
+    pub term: u64,
+    /// Its mount, not 0.
+    pub rid: u64,
+}
+
 /// A message to a mount.
 #[derive(Debug)]
 pub struct Outgoing {
@@ -139,7 +153,10 @@ pub struct Server {
     dev: Arc<Box<dyn BlockDevice>>,
     cache: Arc<BlockCache>,
     geometry: Geometry,
-    voter: u32,
+    /// This one.
+    leader: LeaderId,
+    /// Something was taken over from leaders that may still write, and is not committed yet.
+    taking_over: bool,
     /// The latest time that the server was told.
     now: Mono,
     /// The next super block.
@@ -239,6 +256,7 @@ impl Server {
     #[inline(never)]
     pub fn handle(&mut self, now: Mono, from: u64, header: &MessageHeader, payload: &[u8]) {
         self.now = self.now.max(now);
+        self.finish_take_over();
         if header.flags & MSG_RESPONSE != 0 {
             if self.is_running()
                 && let Err(e) = self.handle_answer(now, from, header, payload)
@@ -380,6 +398,7 @@ impl Server {
     #[inline(never)]
     pub fn tick(&mut self, now: Mono) {
         self.now = self.now.max(now);
+        self.finish_take_over();
         if !self.is_running() {
             return;
         }

@@ -3,24 +3,23 @@
 //!
 //! The first thing a new leader writes is the newest state under its own term, so that nothing the old one may still
 //! write counts. The old leader's working set is taken over when it is known to write no more: it left cleanly, its voter
-//! slot was given to this leader (which confirmed the death of its owner), or its process is dead. Otherwise the set goes
-//! into quarantine, and this leader takes another one.
+//! slot was given to another (who has made sure of its death), or its process is dead. Otherwise the set goes
+//! into quarantine, and this leader takes another one (see `take_over`).
 
 use scoutfs_btree::space::{Extent, SpaceKind, read_list};
 use scoutfs_btree::{BlockCache, CorruptKind, Cursor, Error as TreeError};
 use scoutfs_env::device::BlockDevice;
 use scoutfs_env::time::Mono;
-use scoutfs_env::{Arc, Box, IoBuf, OrdMap, Vec, log, try_box};
+use scoutfs_env::{Arc, Box, OrdMap, Vec, log, try_box};
+use scoutfs_format::Key;
 use scoutfs_format::geometry::Geometry;
 use scoutfs_format::key::{KIND_FREE, KIND_HAND_OVER, KIND_MEMBER, KIND_MERGE, KIND_QUARANTINE, ZONE_SERVER};
-use scoutfs_format::le::U64;
+use scoutfs_format::le::{U32, U64};
 use scoutfs_format::server_item::{FreeItem, MEMBER_FREE, MEMBER_LIVE, MergeItem, QuarantineItem};
 use scoutfs_format::space::{ENTRY_FREE, SPACE_DATA, SPACE_META};
 use scoutfs_format::tree::MAX_TREE_HEIGHT;
-use scoutfs_format::voter::{ProcessId, SUPER_CLEAN, SuperBlock};
-use scoutfs_format::{Key, SECTOR_SIZE};
+use scoutfs_format::voter::{LeaderId, ProcessId, SUPER_CLEAN, SuperBlock, TakeOver};
 use scoutfs_lock::file_locks::FileLockServer;
-use scoutfs_net::quorum::VoterBlock;
 use zerocopy::FromBytes;
 
 use super::changes::Changes;
@@ -31,8 +30,9 @@ use super::horizon::Horizon;
 use super::members::{HandOver, MemberState, Members};
 use super::merges::Merges;
 use super::seqs::Counters;
+use super::take_over::Former;
 use super::work::WorkSet;
-use super::{DeathOracle, Server, locks};
+use super::{DeathOracle, Leader, Server, locks};
 use crate::error::ServerError;
 use crate::roots::parse_member;
 use crate::super_block::{NUMBER_END, ValidSuper, write_super_after};
@@ -43,7 +43,7 @@ pub(crate) struct Quarantine {
     pub process: ProcessId,
 }
 
-/// All items of a server's tree, parsed and checked one by one.
+/// All items of a server's tree, parsed and checked one by one. The free space has what leaders took who have not committed yet.
 pub(crate) struct ServerItems {
     pub free: FreeSpace,
     pub quarantined: Vec<Quarantine>,
@@ -90,6 +90,17 @@ impl ServerItems {
             }
         }
         Ok(items)
+    }
+
+    /// Subtracts what leaders took that have not committed yet from the free space, of which the tree has it as a part.
+    #[cfg(test)]
+    pub fn set_aside(&mut self, take_overs: &[TakeOver]) -> Result<(), ServerError> {
+        let mut changes = Changes::new();
+        for take_over in take_overs {
+            let extent = Extent::new(take_over.start.get(), take_over.len.get().into());
+            self.free.set_aside(extent, &mut changes)?;
+        }
+        Ok(())
     }
 
     fn item(&mut self, key: Key, value: &[u8]) -> Result<(), ServerError> {
@@ -188,21 +199,21 @@ fn check_super(sb: &SuperBlock, geometry: &Geometry) -> Result<(), ServerError> 
 }
 
 impl Server {
-    /// Begins to serve as the winner of `term`, from the newest super block, writing to the copies of `voter`.
+    /// Begins to serve as the leader of a new term, from the newest super block and what leaders took over by it, writing to the copies of its voter slot.
     ///
-    /// Writes the newest state under `term` before anything else. Members that are known to be dead, or that have left,
+    /// Writes the newest state under the new term before anything else, and nothing when it fails before. Members that are known to be dead, or that have left,
     /// are gone, and the mount of the leader before is fenced: its lease ended with that of the leader, which the winner of an
     /// election has waited for. The others have a lease and its margin to be heard of. More waits for [`commit`](Self::commit).
     #[inline(never)]
     pub fn open(
         dev: Arc<Box<dyn BlockDevice>>,
         cache: Arc<BlockCache>,
-        sb: ValidSuper,
-        voter: u32,
-        term: u64,
+        (sb, take_overs): (&ValidSuper, &[TakeOver]),
+        leader: Leader,
         dead: &dyn DeathOracle,
         now: Mono,
     ) -> Result<Box<Server>, ServerError> {
+        let Leader { voter, term, .. } = leader;
         let geometry = sb.geometry;
         let old = &sb.sb;
         if cache.fsid() != old.id.fsid.get() {
@@ -219,34 +230,34 @@ impl Server {
         let mut counters = Counters::new(old);
         let items = ServerItems::read(&cache, &geometry, old, now, counters.next_seq).map_err(settled)?;
         let (work_extents, work_list) = read_work(&cache, old).map_err(settled)?;
-        let leader = old_leader(&**dev, &geometry, &sb, voter, dead)?;
+        let former = Former::read(&**dev, &geometry, (old, take_overs), voter, dead)?;
 
         let mut new = try_box(*old)?;
         new.term = U64::new(term);
         new.flags = U64::new(old.flags.get() & !SUPER_CLEAN);
         counters.raise_bounds(&mut new);
-        // What was read may be another host's writes that are not durable yet.
-        dev.flush()?;
-        let newest_copy = if sb.voter == voter { sb.copy } else { 1 };
-        write_super_after(&**dev, voter, newest_copy, &mut new)?;
         let block_seq = counters.next_seq;
         counters.next_seq += 1;
-
-        let mut server = Self::assemble(dev, cache, (geometry, voter), &new, items, counters, now)?;
+        let newest_copy = if sb.voter == voter { sb.copy } else { 1 };
+        let mut server = Self::assemble(dev, cache, (geometry, leader), new, items, counters, now)?;
         server.work_list = work_list;
         server.block_seq = block_seq;
-        server.take_over_work(work_extents, leader.may_write, old.term.get())?;
-        server.take_over_members(dead, leader.rid)?;
+        let take_overs = server.take_over_work(work_extents, &former)?;
+        // What was read may be another host's writes that are not durable yet.
+        server.dev.flush()?;
+        write_super_after(&**server.dev, voter, newest_copy, &mut server.sb, &take_overs)?;
+        *server.durable = *server.sb;
+        server.take_over_members(dead, &former)?;
         Ok(server)
     }
 
-    /// A server that leads by a super block that is durable, and has taken nothing over yet. In a frame of its own, which is large.
+    /// A server whose first super block is this one, and that has taken nothing over yet. In a frame of its own, which is large.
     #[inline(never)]
     fn assemble(
         dev: Arc<Box<dyn BlockDevice>>,
         cache: Arc<BlockCache>,
-        (geometry, voter): (Geometry, u32),
-        sb: &SuperBlock,
+        (geometry, leader): (Geometry, Leader),
+        sb: Box<SuperBlock>,
         items: ServerItems,
         counters: Counters,
         now: Mono,
@@ -256,10 +267,17 @@ impl Server {
             dev,
             cache,
             geometry,
-            voter,
+            leader: LeaderId {
+                term: U64::new(leader.term),
+                rid: U64::new(leader.rid),
+                voter: U32::new(leader.voter),
+                pad: U32::ZERO,
+            },
+            taking_over: false,
             now,
-            sb: try_box(*sb)?,
+            locks: locks::Locks::new(leader.term),
             durable: try_box(*sb)?,
+            sb,
             super_dirty: false,
             changes: Changes::new(),
             work: WorkSet::default(),
@@ -277,7 +295,6 @@ impl Server {
             deaths_due: now,
             pieces: 0,
             recalls: super::recall::Recalls::default(),
-            locks: locks::Locks::new(sb.term.get()),
             file_locks: FileLockServer::new(),
             ready: OrdMap::new(),
             ready_next: 0,
@@ -289,40 +306,9 @@ impl Server {
         Ok(try_box(server)?)
     }
 
-    /// `leader` is `None` when it writes no more.
+    /// Reads the slots of all members; those that left or are dead are gone, and the mounts of former leaders have no lease.
     #[inline(never)]
-    fn take_over_work(
-        &mut self,
-        extents: Vec<Extent>,
-        leader: Option<ProcessId>,
-        old_term: u64,
-    ) -> Result<(), ServerError> {
-        for &extent in &extents {
-            self.free.check(SpaceKind::Meta, extent)?;
-        }
-        let Some(process) = leader else {
-            for extent in extents {
-                self.work.usable.insert(extent)?;
-            }
-            return Ok(());
-        };
-        log::warn!("scoutfs server: the leader of term {old_term} is not known to be dead");
-        for extent in extents {
-            let (len, term) = (U64::new(extent.len), U64::new(old_term));
-            let item = QuarantineItem { len, term, process, ..QuarantineItem::default() };
-            self.changes.put(Key::quarantine(SPACE_META, extent.start), &item)?;
-            self.quarantined.push(Quarantine { extent, process })?;
-        }
-        // Free blocks that no durable super block has named as anyone's working set: the first commit writes to them
-        // and names the rest.
-        self.balance_work()?;
-        self.work.commit_done()?;
-        Ok(())
-    }
-
-    /// Reads the slots of all members; those that left or are dead are gone, and `led`, the old leader's mount, has no lease.
-    #[inline(never)]
-    fn take_over_members(&mut self, dead: &dyn DeathOracle, led: Option<u64>) -> Result<(), ServerError> {
+    fn take_over_members(&mut self, dead: &dyn DeathOracle, former: &Former) -> Result<(), ServerError> {
         let mut slots = Vec::new();
         for member in self.members.iter().filter(|m| !m.is(MEMBER_FREE)) {
             slots.push(member.slot)?;
@@ -332,7 +318,7 @@ impl Server {
                 continue;
             };
             let (live, is_dead) = (member.is(MEMBER_LIVE), dead.is_dead(&member.item.process));
-            let led = led == Some(member.rid());
+            let led = former.led(member.rid());
             match self.try_read_member(slot) {
                 Ok(state) => {
                     if let Some(state) = &state {
@@ -380,43 +366,4 @@ fn settled(e: ServerError) -> ServerError {
         ServerError::Tree(e) => ServerError::Tree(TreeError::stale_to_corrupt(e)),
         e => e,
     }
-}
-
-/// What is known of the leader before.
-#[derive(Default)]
-struct OldLeader {
-    /// Its process, if it may still write.
-    may_write: Option<ProcessId>,
-    /// Its mount, if its voter slot tells.
-    rid: Option<u64>,
-}
-
-#[inline(never)]
-fn old_leader(
-    dev: &dyn BlockDevice,
-    geometry: &Geometry,
-    sb: &ValidSuper,
-    voter: u32,
-    dead: &dyn DeathOracle,
-) -> Result<OldLeader, ServerError> {
-    if sb.sb.flags.get() & SUPER_CLEAN != 0 || sb.voter == voter {
-        return Ok(OldLeader::default());
-    }
-    let mut copies = [IoBuf::zeroed(SECTOR_SIZE)?, IoBuf::zeroed(SECTOR_SIZE)?];
-    let mut readable = [false; 2];
-    for (copy, sector) in copies.iter_mut().enumerate() {
-        readable[copy] = dev.read(geometry.quorum_block_offset(sb.voter, copy as u32), sector).is_ok();
-    }
-    let sector = |copy: usize| readable[copy].then_some(&copies[copy][..]);
-    let fsid = sb.sb.id.fsid.get();
-    Ok(match VoterBlock::newest([sector(0), sector(1)], fsid, sb.voter, geometry.nr_voters()) {
-        // Its owner left cleanly, its writes behind it.
-        Ok(block) if !block.owned => OldLeader::default(),
-        Ok(block) => OldLeader {
-            may_write: (!dead.is_dead(&block.process)).then_some(block.process),
-            // Another owner of the slot does not show that it led.
-            rid: (block.leader_term == sb.sb.term.get()).then_some(block.rid),
-        },
-        Err(_) => OldLeader { may_write: Some(ProcessId::default()), rid: None },
-    })
 }

@@ -47,6 +47,7 @@ const PLANTED: &[(&str, fn())] = &[
     ("NoOwner", structure::lost_blocks_are_found),
     ("ZoneOfTwoKinds", structure::a_zone_of_metadata_and_data_is_found),
     ("MetaZoneCount", structure::wrong_counters_of_the_super_block_are_found),
+    ("TakenOver", structure::what_a_leader_took_over_must_have_been_free),
     ("Member", structure::impossible_items_of_the_server_are_found),
     ("UnknownSpaceKind", structure::impossible_items_of_the_server_are_found),
     ("HandOverNumber", structure::a_hand_over_belongs_to_its_taker_once_that_names_it),

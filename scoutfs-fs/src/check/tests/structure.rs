@@ -15,7 +15,7 @@ use scoutfs_format::server_item::{
 };
 use scoutfs_format::space::*;
 use scoutfs_format::tree::TreeRoot;
-use scoutfs_format::voter::{MAGIC_QUORUM, QuorumBlock, SuperBlock, VOTER_OWNED};
+use scoutfs_format::voter::{MAGIC_QUORUM, QuorumBlock, SuperBlock, TakeOver, VOTER_OWNED};
 use scoutfs_format::{BLOCK_SIZE, BlockRef, Key, SECTOR_SIZE};
 use scoutfs_server::error::SlotProblem;
 use scoutfs_server::super_block::{SuperError, write_super};
@@ -330,6 +330,55 @@ fn quarantine_is_an_owner() {
     });
     let kind = K::OwnedTwice { first: Owner::Quarantine, second: Owner::MountFree { slot: 0 } };
     assert_eq!(issues, [(kind, blocks(SpaceKind::Meta, start, 1))]);
+}
+
+fn take_over(at: usize, start: u64, len: u32) -> impl FnOnce(&mut Volume) {
+    move |v| {
+        let leader = TakeOver { term: 1.into(), rid: 77.into(), voter: 0.into(), ..TakeOver::default() };
+        v.take_overs.resize(v.take_overs.len().max(at + 1), TakeOver::default());
+        v.take_overs[at] = TakeOver { start: start.into(), len: len.into(), ..leader };
+    }
+}
+
+/// The tree has the blocks as free, loose or in empty zones; but they are not, and the zones hold metadata.
+#[test]
+fn what_a_leader_took_over_is_cut_out_of_the_free_space() {
+    let issues = damaged(|v| {
+        // Zones 3 and 4 are loose metadata, the others empty.
+        let (zones, blocks) = (v.geometry.nr_zones(), v.geometry.zone_meta_blocks());
+        v.server.remove(&Key::free(SPACE_ZONES, 3));
+        v.server.insert(Key::free(SPACE_ZONES, 5), free(zones - 5));
+        v.server.insert(Key::free(SPACE_META, v.meta(3)), free(blocks + 4));
+        v.server.insert(Key::free(SPACE_META, v.meta(4) + 4), free(blocks - 4));
+        v.sb.meta_zones = 4.into();
+        // The last of the empty zones, two neighbours of which one is taken wholly, and a hole in the loose blocks.
+        take_over(0, v.meta(zones - 1), 2)(v);
+        take_over(1, v.meta(6) + 3, blocks as u32)(v);
+        take_over(2, v.meta(4) + 2, 5)(v);
+    });
+    assert_eq!(issues, []);
+}
+
+#[test]
+pub fn what_a_leader_took_over_must_have_been_free() {
+    let mut start = 0;
+    let (mut units, mut end) = (0, 0);
+    let issues = damaged(|v| {
+        // The root of the log tree, and one block behind the last zone.
+        start = v.meta(1);
+        units = v.geometry.zone_data_blocks() / v.geometry.zone_meta_blocks();
+        take_over(0, start, 1)(v);
+        end = v.meta(v.geometry.nr_zones());
+        take_over(1, end - 1, 2)(v);
+        take_over(2, v.meta(5), 3)(v);
+    });
+    let log = Owner::Tree(TreeId::Log { slot: 0, nr: 1 });
+    let outside = blocks(SpaceKind::Meta, end - 1, 2);
+    let taken = K::TakenOver { taken: 4 * units, free: 3 * units };
+    assert_eq!(issues[0], (K::OutsideZones { owner: Owner::Quarantine }, outside));
+    assert_eq!(issues[1], (taken, Place::Volume));
+    let twice = K::OwnedTwice { first: Owner::Quarantine, second: log };
+    assert_eq!(issues[2..], [(twice, blocks(SpaceKind::Meta, start, 1))]);
 }
 
 /// A hand-over of the last data blocks of zone 2 to the mount.

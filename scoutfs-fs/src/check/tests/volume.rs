@@ -19,9 +19,9 @@ use scoutfs_format::ring::{LogTree, RECORD_CHECKPOINT, RecordHeader};
 use scoutfs_format::server_item::{FreeItem, MEMBER_LIVE, MemberItem};
 use scoutfs_format::space::{ENTRY_FREE, SPACE_DATA, SPACE_META, SPACE_ZONES, SpaceEntry, SpaceListRef};
 use scoutfs_format::tree::TreeRoot;
-use scoutfs_format::voter::{MAGIC_SUPER, SuperBlock, SuperId};
+use scoutfs_format::voter::{MAGIC_SUPER, SuperBlock, SuperId, TakeOver};
 use scoutfs_format::{BlockRef, FORMAT_HASH, Key, SECTOR_SIZE};
-use scoutfs_server::super_block::write_super;
+use scoutfs_server::super_block::write_super_after;
 use zerocopy::{FromBytes, IntoBytes};
 
 pub const FSID: u64 = 0x5c00;
@@ -59,6 +59,7 @@ pub struct Volume {
     pub space: Vec<SpaceEntry>,
     pub log_tree: LogTree,
     pub sb: SuperBlock,
+    pub take_overs: Vec<TakeOver>,
 }
 
 /// What a volume became on a device.
@@ -134,6 +135,7 @@ impl Volume {
                 max_version: LOG_VERSION.into(),
                 ..LogTree::default()
             },
+            take_overs: Vec::new(),
             sb: SuperBlock {
                 id: SuperId {
                     magic: MAGIC_SUPER.into(),
@@ -283,7 +285,7 @@ impl Volume {
         sb.server_root = tree(&cache, &mut server_space, &server, Rule::Plain);
         let place = server_space.place();
         sb.work = write_list(&cache, &[place], &[server_space.rest()]).unwrap();
-        write_super(&**device, 0, &mut sb).unwrap();
+        write_super_after(&**device, 0, 1, &mut sb, &self.take_overs).unwrap();
         Built { device, sb, log_root }
     }
 

@@ -373,21 +373,12 @@ fn members_of_dead_processes_are_reclaimed_by_the_next_server_at_once() {
 #[test]
 fn the_working_set_of_a_leader_that_may_live_is_quarantined_and_freed_when_it_is_dead() {
     // Three voters, so that the next leader writes elsewhere.
-    let dev = TestDevice::new(MemDevice::new(MIN_VOLUME_BYTES));
-    let new = new_volume(scoutfs_format::geometry::Geometry::new(MIN_VOLUME_BYTES, 2).unwrap());
-    crate::mkfs::create_volume(&dev.boxed(), &new).unwrap();
+    let dev = make_volume_for(2);
     let mut rig = Rig::open(dev.clone(), &Dead(false));
     rig.settle();
     let work = rig.server.work.total();
-    drop(rig);
-    own_voter_slot(&dev, &new.geometry, 0, 5, 0);
-    let boxed = dev.boxed();
-    let sb = read_super(&dev).unwrap();
-    let cache = scoutfs_btree::BlockCache::new(boxed.clone(), FSID, sb.geometry, 64).unwrap();
-    let cache = scoutfs_env::Arc::new(cache).unwrap();
-    let now = scoutfs_env::time::Mono::ZERO;
-    let mut server =
-        crate::Server::open(boxed, cache.clone(), sb, 1, sb.sb.term.get() + 1, &Dead(false), now).unwrap();
+    own_voter_slot(&dev, &rig.geometry, 0, leader_rid(0), 0);
+    let mut server = rig.reopen_at(1, &Dead(false)).server;
     server.commit().unwrap();
     assert_eq!(read_super(&dev).unwrap().voter, 1);
     let audit = assert_sound(&dev, "with a quarantine");

@@ -11,3 +11,4 @@ mod recall;
 mod rig;
 mod roots;
 mod space;
+mod take_over;

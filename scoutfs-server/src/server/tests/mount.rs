@@ -45,6 +45,8 @@ pub struct SimMount {
     pub inode_delta: i64,
     pub reserve: u64,
     geometry: Geometry,
+    /// All that it ever got.
+    pub got: Vec<SpaceExtent>,
     /// Data of "files": key -> extent.
     pub data: BTreeMap<Key, Extent>,
 }
@@ -108,6 +110,7 @@ impl SimMount {
             inode_delta: 0,
             reserve: reply.reserve_blocks.get(),
             geometry: rig.geometry,
+            got: vec![],
             data: BTreeMap::new(),
         };
         mount.next_seq(rig);
@@ -178,6 +181,7 @@ impl SimMount {
         }
         assert_eq!(extents.len(), head.nr_extents.get() as usize);
         self.space.take(head.number.get(), &extents).unwrap();
+        self.got.extend(&extents);
         extents.iter().map(|e| e.extent.len).sum()
     }
 

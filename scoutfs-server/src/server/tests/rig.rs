@@ -2,7 +2,7 @@
 //! A volume on a device that remembers every state it went through, and its server.
 
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc as StdArc, Mutex};
 use std::vec::Vec;
@@ -12,27 +12,31 @@ use scoutfs_btree::{BlockCache, read_range};
 use scoutfs_env::device::{BlockDevice, EIO, IoError, IoOp, MemDevice};
 use scoutfs_env::time::Mono;
 use scoutfs_env::{Arc, Box, IoBuf, try_box};
-use scoutfs_format::Key;
 use scoutfs_format::geometry::{Geometry, MIN_VOLUME_BYTES};
 use scoutfs_format::item::ExtentItem;
 use scoutfs_format::key::KIND_EXTENT;
 use scoutfs_format::le::{U32, U64};
 use scoutfs_format::msg::*;
 use scoutfs_format::voter::ProcessId;
+use scoutfs_format::{BLOCK_SIZE, Key};
 use scoutfs_net::quorum::VoterBlock;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use crate::ServerError;
 use crate::audit::{Audit, audit};
 use crate::merge_job::MergeResult;
 use crate::mkfs::{NewVolume, create_volume};
 use crate::roots::{Roots, read_roots};
-use crate::server::{DeathOracle, Server};
-use crate::super_block::read_super;
+use crate::server::{DeathOracle, Leader, Server};
+use crate::super_block::{read_super, read_super_with_take_overs};
 
 pub const FSID: u64 = 0x5c00_7f5f_0000_0001;
 
 /// States of a device, each with the offset of the write that came next.
 type Snapshots = Vec<(MemDevice, u64)>;
+
+/// Writes that are on their way: offset and bytes.
+pub type LateWrites = Vec<(u64, IoBuf)>;
 
 /// A device in memory, shared with the test, that keeps a snapshot before each write while it records.
 #[derive(Clone)]
@@ -40,15 +44,44 @@ pub struct TestDevice {
     mem: StdArc<MemDevice>,
     snapshots: StdArc<Mutex<Option<Snapshots>>>,
     failing: StdArc<AtomicBool>,
+    held: StdArc<Mutex<Option<LateWrites>>>,
+    written: StdArc<Mutex<BTreeSet<u64>>>,
 }
 
 impl TestDevice {
     pub fn new(mem: MemDevice) -> Self {
-        TestDevice { mem: StdArc::new(mem), snapshots: StdArc::default(), failing: StdArc::default() }
+        TestDevice {
+            mem: StdArc::new(mem),
+            snapshots: StdArc::default(),
+            failing: StdArc::default(),
+            held: StdArc::default(),
+            written: StdArc::default(),
+        }
     }
 
     pub fn fail_writes(&self, fail: bool) {
         self.failing.store(fail, Ordering::Relaxed);
+    }
+
+    /// From now on metadata blocks are long on their way, and flushes fail: who writes them dies before he has written more.
+    pub fn hold_blocks(&self) {
+        *self.held.lock().unwrap() = Some(vec![]);
+    }
+
+    /// What is on its way, and will land some time. Later writes do so at once.
+    pub fn let_go(&self) -> LateWrites {
+        self.held.lock().unwrap().take().unwrap()
+    }
+
+    pub fn land(&self, writes: &LateWrites) {
+        for (offset, bytes) in writes {
+            self.mem.write(*offset, bytes).unwrap();
+        }
+    }
+
+    /// Numbers of the 64 KiB blocks that were written since this was last called.
+    pub fn written_blocks(&self) -> BTreeSet<u64> {
+        std::mem::take(&mut *self.written.lock().unwrap())
     }
 
     pub fn boxed(&self) -> Arc<Box<dyn BlockDevice>> {
@@ -108,6 +141,15 @@ impl BlockDevice for TestDevice {
         if self.failing.load(Ordering::Relaxed) {
             return Err(IoError { op: IoOp::Write, offset, len: buf.len(), errno: EIO });
         }
+        if let Some(held) = &mut *self.held.lock().unwrap()
+            && buf.len() == BLOCK_SIZE
+        {
+            let mut bytes = IoBuf::zeroed(buf.len()).unwrap();
+            bytes.copy_from_slice(buf);
+            held.push((offset, bytes));
+            return Ok(());
+        }
+        self.written.lock().unwrap().insert(offset / BLOCK_SIZE as u64);
         if let Some(snapshots) = &mut *self.snapshots.lock().unwrap() {
             snapshots.push((self.mem.snapshot(), offset));
         }
@@ -115,6 +157,9 @@ impl BlockDevice for TestDevice {
     }
 
     fn flush(&self) -> Result<(), IoError> {
+        if self.held.lock().unwrap().is_some() {
+            return Err(IoError { op: IoOp::Flush, offset: 0, len: 0, errno: EIO });
+        }
         self.mem.flush()
     }
 }
@@ -137,6 +182,11 @@ impl DeathOracle for DeadProcess {
     }
 }
 
+/// The mount of a leader with this voter slot, where nothing else is said.
+pub fn leader_rid(voter: u32) -> u64 {
+    1000 + u64::from(voter)
+}
+
 /// A voter slot that the mount `rid` owns, which led in a term; 0 in none.
 pub fn own_voter_slot(dev: &TestDevice, geometry: &Geometry, voter: u32, rid: u64, leader_term: u64) {
     let free = VoterBlock::free(voter, 2);
@@ -147,8 +197,26 @@ pub fn own_voter_slot(dev: &TestDevice, geometry: &Geometry, voter: u32, rid: u6
     dev.write(geometry.quorum_block_offset(voter, 0), &sector).unwrap();
 }
 
+/// A voter slot whose owner left cleanly.
+pub fn leave_voter_slot(dev: &TestDevice, geometry: &Geometry, voter: u32) {
+    let mut sector = IoBuf::zeroed(scoutfs_format::SECTOR_SIZE).unwrap();
+    let (rid, free) = (leader_rid(voter), VoterBlock::free(voter, 2));
+    VoterBlock { nonce: 5, rid, process: super::mount::process(rid), ..free }
+        .encode(FSID, &mut sector)
+        .unwrap();
+    dev.write(geometry.quorum_block_offset(voter, 0), &sector).unwrap();
+}
+
 pub fn geometry(bytes: u64) -> Geometry {
     Geometry::new(bytes, 1).unwrap()
+}
+
+/// A small volume with `2 * quorum - 1` voter slots.
+pub fn make_volume_for(quorum: u32) -> TestDevice {
+    let dev = TestDevice::new(MemDevice::new(MIN_VOLUME_BYTES));
+    let geometry = Geometry::new(MIN_VOLUME_BYTES, quorum).unwrap();
+    create_volume(&dev.boxed(), &new_volume(geometry)).unwrap();
+    dev
 }
 
 pub fn make_volume(bytes: u64) -> TestDevice {
@@ -197,14 +265,19 @@ impl Rig {
 
     /// As the leader with this voter slot.
     pub fn open_at(dev: TestDevice, voter: u32, dead: &dyn DeathOracle) -> Rig {
+        Rig::lead(dev, voter, leader_rid(voter), dead).unwrap()
+    }
+
+    /// As the leader whose mount is `rid`.
+    pub fn lead(dev: TestDevice, voter: u32, rid: u64, dead: &dyn DeathOracle) -> Result<Rig, ServerError> {
         let boxed = dev.boxed();
-        let sb = read_super(&**boxed).unwrap();
+        let (sb, take_overs) = read_super_with_take_overs(&**boxed).unwrap();
         let cache = BlockCache::new(boxed.clone(), FSID, sb.geometry, 512).unwrap();
         let cache = Arc::new(cache).unwrap();
-        let term = sb.sb.term.get() + 1;
+        let leader = Leader { voter, term: sb.sb.term.get() + 1, rid };
         let now = Mono::from_ns(1_000_000_000);
-        let server = Server::open(boxed, cache.clone(), sb, voter, term, dead, now).unwrap();
-        Rig {
+        let server = Server::open(boxed, cache.clone(), (&sb, &take_overs), leader, dead, now)?;
+        Ok(Rig {
             dev,
             cache,
             geometry: sb.geometry,
@@ -213,7 +286,7 @@ impl Rig {
             inbox: vec![],
             answers: vec![],
             next_id: 1,
-        }
+        })
     }
 
     /// The server crashes, and the next one begins on what is on the device.
@@ -339,11 +412,11 @@ pub fn items_of(cache: &BlockCache, roots: &Roots) -> BTreeMap<Key, (u64, Vec<u8
 /// Audits a device with a cache of its own. The data are those that the items on the device name.
 pub fn audit_device(dev: &TestDevice) -> Audit {
     let boxed = dev.boxed();
-    let sb = read_super(&**boxed).unwrap();
+    let (sb, take_overs) = read_super_with_take_overs(&**boxed).unwrap();
     let cache = BlockCache::new(boxed.clone(), FSID, sb.geometry, 512).unwrap();
     let roots = read_roots(&**boxed, &cache, &sb.geometry).unwrap();
     let items = items(dev);
-    audit(&cache, &roots, |visit| {
+    audit(&cache, &roots, &take_overs, |visit| {
         for (key, (_, value)) in &items {
             if key.kind == KIND_EXTENT {
                 let extent = ExtentItem::read_from_bytes(value).unwrap();

@@ -25,10 +25,10 @@ use scoutfs_format::geometry::{Geometry, MAX_VOTERS};
 use scoutfs_format::ring::LogTree;
 use scoutfs_format::space::{SpaceEntry, SpaceListRef};
 use scoutfs_format::tree::TreeRoot;
-use scoutfs_format::voter::{ADDRESS_V4, ADDRESS_V6, Address, QuorumBlock, SuperBlock};
+use scoutfs_format::voter::{ADDRESS_V4, ADDRESS_V6, Address, QuorumBlock, SuperBlock, TakeOver};
 use scoutfs_fs::check::{QuorumState, TreeId, read_quorum};
 use scoutfs_server::roots::read_members;
-use scoutfs_server::super_block::{SuperError, ValidSuper, read_copy, read_super};
+use scoutfs_server::super_block::{SuperError, ValidSuper, read_copy, read_super_with_take_overs};
 
 use self::output::{Field, Fields, Output};
 use super::mkfs::uuid_text;
@@ -70,7 +70,7 @@ fn print(
 ) -> Result<(), PrintError> {
     let mut out = Output::new(out, json);
     print_supers(device, &mut out);
-    let found = match read_super(&***device) {
+    let (found, take_overs) = match read_super_with_take_overs(&***device) {
         Ok(found) => found,
         Err(e) => {
             out.finish()?;
@@ -80,7 +80,7 @@ fn print(
     let fsid = found.sb.id.fsid.get();
     let cache = BlockCache::new(device.clone(), fsid, found.geometry, CACHE_BLOCKS)?;
     let mut printer = Printer { device, cache: &cache, geometry: found.geometry, out, skip_items };
-    printer.volume(&found.sb)?;
+    printer.volume(&found.sb, &take_overs)?;
     Ok(printer.out.finish()?)
 }
 
@@ -128,6 +128,18 @@ fn super_fields(found: &ValidSuper) -> Fields {
         .with("fs_root", root(&sb.fs_root))
         .with("server_root", root(&sb.server_root))
         .with("work", list(&sb.work))
+        .with("work_term", sb.work_leader.term.get())
+        .with("work_rid", Field::Id(sb.work_leader.rid.get()))
+        .with("work_voter", sb.work_leader.voter.get())
+}
+
+fn take_over_fields(take_over: &TakeOver) -> Fields {
+    Fields::default()
+        .with("start", take_over.start.get())
+        .with("len", take_over.len.get())
+        .with("term", take_over.term.get())
+        .with("rid", Field::Id(take_over.rid.get()))
+        .with("voter", take_over.voter.get())
 }
 
 fn root(root: &TreeRoot) -> Field {
@@ -203,7 +215,7 @@ struct Printer<'a> {
 }
 
 impl Printer<'_> {
-    fn volume(&mut self, sb: &SuperBlock) -> Result<(), PrintError> {
+    fn volume(&mut self, sb: &SuperBlock, take_overs: &[TakeOver]) -> Result<(), PrintError> {
         for voter in 0..self.geometry.nr_voters() {
             for copy in 0..2 {
                 self.quorum_block(voter, copy)?;
@@ -218,6 +230,9 @@ impl Printer<'_> {
             Err(e) => damaged(&mut self.out, Fields::default().with("members", Field::Word("?".into())), &e),
         }
         self.list("work", &sb.work, Fields::default())?;
+        for take_over in take_overs {
+            self.out.line("take_over", take_over_fields(take_over));
+        }
         self.tree(TreeId::Server, &sb.server_root)?;
         for slot in 0..self.geometry.nr_slots() {
             self.slot(slot)?;

@@ -3,8 +3,10 @@
 use scoutfs_env::device::MemDevice;
 use scoutfs_env::try_box;
 use scoutfs_format::item::{DirentHeader, FT_REG};
+use scoutfs_format::voter::LeaderId;
 use scoutfs_format::{BLOCK_SIZE, Key, SECTOR_SIZE};
 use scoutfs_fs::mkfs::{Options, mkfs};
+use scoutfs_server::super_block::write_super_after;
 use zerocopy::IntoBytes;
 
 use super::*;
@@ -40,6 +42,20 @@ fn a_new_volume_is_printed_from_its_super_blocks_to_its_items() {
     assert_eq!(text, printed(&device, false, false));
     let short = printed(&device, true, false);
     assert!(short.contains("node tree=fs") && !short.contains("item tree="));
+}
+
+#[test]
+fn leaders_and_what_they_took_over_are_printed() {
+    let (device, mut sb) = new_volume();
+    assert!(!printed(&device, true, false).contains("take_over"));
+    sb.work_leader = LeaderId { term: 3.into(), rid: 0xabc.into(), voter: 2.into(), pad: 0.into() };
+    let take_over =
+        TakeOver { start: 77.into(), term: 4.into(), rid: 0xdef.into(), len: 5.into(), voter: 1.into() };
+    write_super_after(&**device, 0, 1, &mut sb, &[TakeOver::default(), take_over]).unwrap();
+    let text = printed(&device, true, false);
+    assert!(text.contains(" work_term=3 work_rid=0000000000000abc work_voter=2\n"), "{text}");
+    assert!(text.contains("\ntake_over start=77 len=5 term=4 rid=0000000000000def voter=1\n"), "{text}");
+    assert_eq!(text.matches("take_over").count(), 1);
 }
 
 #[test]
