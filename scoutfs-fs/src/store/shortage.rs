@@ -14,8 +14,7 @@ use core::sync::atomic::Ordering;
 use core::time::Duration;
 
 use scoutfs_btree::space::{SpaceError, SpaceExtent, SpaceKind};
-use scoutfs_env::Vec;
-use scoutfs_env::time;
+use scoutfs_env::{Vec, thread, time};
 use scoutfs_format::msg::{MSG_STATFS, StatfsReply};
 
 use super::commit::Wish;
@@ -174,6 +173,9 @@ impl Store {
             let pieces = self.feed_merges(privileged)?;
             self.tell_server()?;
             search.all_given = true;
+            if thread::is_killed() {
+                return Err(Error::Interrupted);
+            }
             done = !search.patience.wait(pieces);
         }
         if !done {
