@@ -14,18 +14,14 @@ ended() {
     state=$(awk '$1 == "State:" { print $2 }' "/proc/$1/status" 2> /dev/null) || return 0
     [ "$state" = Z ] || [ -z "$state" ]
 }
-# waits_until_killed OPTIONS
+# waits_until_killed OPTIONS SIGNAL
 waits_until_killed() {
     echo "a mount with $1"
     mount -i -t scoutfs -o "$1" "$device" /mnt/scoutfs &
     pid=$!
     sleep 3
     if ended $pid; then fail "it does not wait"; fi
-    kill $pid
-    sleep 1
-    # A signal that can be caught is none to give up for.
-    if ended $pid; then fail "it does not wait after SIGTERM"; fi
-    kill -KILL $pid
+    kill -$2 $pid
     tries=0
     until ended $pid; do
         tries=$((tries + 1))
@@ -35,6 +31,7 @@ waits_until_killed() {
     if wait $pid; then fail "killed, it has mounted"; fi
     if grep -q scoutfs /proc/mounts; then fail "it is mounted"; fi
 }
-waits_until_killed server_addr=127.0.0.1
-waits_until_killed server_addr=127.0.0.1,ro
-waits_until_killed noacl
+waits_until_killed server_addr=127.0.0.1 KILL
+# By a signal that the program does not catch.
+waits_until_killed server_addr=127.0.0.1,ro TERM
+waits_until_killed noacl KILL

@@ -27,6 +27,9 @@ until_true() {
         sleep 0.1
     done
 }
+holds() {
+    [ "$(cat "$1")" = "$2" ]
+}
 # Runs a program that waits.
 pids=
 waits() {
@@ -43,12 +46,20 @@ for name in read written locked removed mapped renamed; do
 done
 echo open > $client/open
 exec 3>> $client/open
-sync
+# A program writes to memory, and wants it on the device when the server is gone.
+mkfifo /tmp/commands
+xfs_io $client/dir/mapped < /tmp/commands > /dev/null &
+mapper=$!
+exec 4> /tmp/commands
+printf 'mmap -rw 0 7\nmwrite -S 0x61 0 6\n' >&4
+until_true holds $client/dir/mapped aaaaaa
 umount $server
 
 echo "a server that is gone"
 # Until the lease is over what is known may be used.
 sleep 8
+printf 'msync -s 0 7\n' >&4
+pids="$pids $mapper"
 waits cat $client/dir/read
 waits ls -l $client/dir
 waits touch $client/new
@@ -89,6 +100,9 @@ for d in $server $client; do
     same "$(cat $d/dir/read)" read "what was there on $d"
     same "$(cat $d/dir/locked)" locked "what was there on $d"
 done
+# What was written to memory is not lost with who wrote it.
+sync
+same "$(cat $server/dir/mapped)" aaaaaa "what was written to memory"
 flock $client/open true
 echo last > $client/open
 same "$(cat $server/open)" last "what is written afterwards"

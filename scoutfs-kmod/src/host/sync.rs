@@ -38,14 +38,14 @@ fn is_killed() -> bool {
     unsafe { ffi::scoutfs_fatal_signal_pending() }
 }
 
-/// See `scoutfs_env`. A task that was killed and comes to its end gives back what it had: files, and locks on them.
+/// See `scoutfs_env`. A task that was killed by a signal and comes to its end gives back what it had: files, and locks on them.
 #[no_mangle]
 extern "C" fn scoutfs_host_killed() -> i32 {
-    const SIGKILL: i32 = 9;
+    const SIGNAL: i32 = 0x7f;
     // SAFETY: the current task is alive, and so is what its threads share.
     let dying = unsafe {
         let task = bindings::get_current();
-        (*task).flags & bindings::PF_EXITING != 0 && (*(*task).signal).group_exit_code & 0x7f == SIGKILL
+        (*task).flags & bindings::PF_EXITING != 0 && (*(*task).signal).group_exit_code & SIGNAL != 0
     };
     (dying || is_killed()).into()
 }
