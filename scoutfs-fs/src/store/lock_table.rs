@@ -111,8 +111,9 @@ impl LockTable {
         }
     }
 
-    /// Uses a lock, waiting until it is granted, or the program is killed for which somebody waits ([`Error::Interrupted`]). What was committed elsewhere under it is to be read from then on. A request of
-    /// a kernel for `pages` of an inode may be let in as a guest while they are dropped.
+    /// Uses a lock, waiting until it is granted, or until the program is killed that waits ([`Error::Interrupted`]). What was
+    /// committed elsewhere under it is to be read from then on. A request of a kernel for `pages` of an inode may be let in as a
+    /// guest while they are dropped.
     pub fn acquire(
         &self,
         store: &Store,
