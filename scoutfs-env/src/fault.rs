@@ -46,6 +46,10 @@ pub enum Fault {
     DropTombstones,
     /// Logs that were merged are merged again.
     MergeAgain,
+    /// A mount whose lease ran out counts as dead: what it may still write is used again.
+    ReuseQuarantined,
+    /// Blocks that a fenced mount may still write are written in place.
+    WriteInPlace,
 }
 
 impl Fault {
@@ -70,6 +74,8 @@ impl Fault {
         Fault::LateRecordCounts,
         Fault::DropTombstones,
         Fault::MergeAgain,
+        Fault::ReuseQuarantined,
+        Fault::WriteInPlace,
     ];
 }
 

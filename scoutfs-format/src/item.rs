@@ -147,7 +147,10 @@ layout! {
         pub len: U64,
         /// `EXTENT_*`.
         pub flags: u8,
-        pub pad: [u8; 7],
+        pub pad: [u8; 3],
+        /// Fences of mounts that were known when the file got these blocks: who was fenced by a later one may still write to them, as long as
+        /// its death is not confirmed.
+        pub fences: U32,
     }
 }
 

@@ -120,6 +120,7 @@ pub const LAYOUTS: &[Layout] = &[
     msg::MergedLogs::LAYOUT,
     msg::StatfsReply::LAYOUT,
     msg::Death::LAYOUT,
+    msg::Fences::LAYOUT,
     msg::RenewReply::LAYOUT,
     ioctl::WalkInodesEntry::LAYOUT,
     ioctl::WalkInodes::LAYOUT,

@@ -39,7 +39,7 @@ constants! { MSG_CONSTANTS:
     /// answer [`HandOverTaken`].
     pub const MSG_SPACE_GIVE: u8 = 8;
     /// Both ways: [`LockMessage`], and [`OpenInodes`] where [`LOCK_OPENS`] says so. From a mount a request for a mode, from the
-    /// server a grant as its answer, and with it one [`CommitNumber`] for each other slot that has a commit which the mount was
+    /// server a grant as its answer, and with it [`Fences`] and one [`CommitNumber`] for each other slot that has a commit which the mount was
     /// not told of; from the server a revoke, from a mount its answer. Who gives a group back says which of its inodes are open
     /// here; who gets it for writing is told which are open elsewhere.
     pub const MSG_LOCK: u8 = 9;
@@ -415,9 +415,19 @@ layout! {
         pub pad: U32,
     }
 
+    /// Mounts that were reclaimed by lease alone. What is told later counts when `newest` is higher, or when it is the same and
+    /// `unconfirmed` lower.
+    pub struct Fences {
+        /// Number of the newest fence.
+        pub newest: U32,
+        /// Number of the newest of those whose death is not confirmed; 0 when there is none.
+        pub unconfirmed: U32,
+    }
+
     /// The lease goes on.
     pub struct RenewReply {
         /// The member's epoch as the server knows it.
         pub epoch: U64,
+        pub fences: Fences,
     }
 }

@@ -29,7 +29,9 @@ layout! {
         pub epoch: U64,
         /// `MEMBER_*`.
         pub state: U32,
-        pub pad: U32,
+        /// By which fence the slot's owner, or the last one that was, was reclaimed by lease alone. Fences are counted over all slots,
+        /// from 1; 0 is none.
+        pub fence: U32,
         /// All log trees of this slot up to this number are completely merged and must not be read.
         pub merged_through: U64,
         /// Number of the last hand-over from the server to the slot.
@@ -71,13 +73,17 @@ layout! {
         pub next: RawKey,
     }
 
-    /// An extent of space that a former leader may still write.
+    /// An extent of space that nobody uses, and that somebody whose death is not confirmed may still write: metadata blocks a former
+    /// leader, data blocks mounts that were fenced.
     pub struct QuarantineItem {
         /// Blocks in units of the kind.
         pub len: U64,
-        /// The leader's term.
+        /// The leader's term; 0 for data blocks.
         pub term: U64,
-        /// The leader; when its death is confirmed the space is free.
+        /// Data blocks are free when the deaths of all that were fenced up to this fence are confirmed; 0 for metadata blocks.
+        pub fence: U32,
+        pub pad: U32,
+        /// The leader; when its death is confirmed the metadata blocks are free.
         pub process: ProcessId,
     }
 }

@@ -88,6 +88,7 @@ fn every_structure_reads_its_bytes_as_reviewed() {
         msg::MergedLogs,
         msg::StatfsReply,
         msg::Death,
+        msg::Fences,
         msg::RenewReply,
         ioctl::WalkInodesEntry,
         ioctl::WalkInodes,

@@ -380,6 +380,9 @@ impl Claims {
         for quarantine in &items.quarantined {
             self.blocks(SpaceKind::Meta, quarantine.extent, Owner::Quarantine)?;
         }
+        for extent in items.fenced_data.iter() {
+            self.blocks(SpaceKind::Data, extent, Owner::Quarantine)?;
+        }
         Ok(())
     }
 

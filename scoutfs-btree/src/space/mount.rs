@@ -63,6 +63,7 @@ enum Checkpoint {
 enum Late {
     Use(SpaceExtent),
     Free(SpaceExtent),
+    Withhold(SpaceExtent),
 }
 
 struct Closing {
@@ -164,6 +165,16 @@ impl MountSpace {
         self.pool(kind).pending() + late.sum::<u64>()
     }
 
+    /// Blocks that are free and not to be allocated yet, as far as they are committed.
+    pub fn withheld_blocks(&self, kind: SpaceKind) -> u64 {
+        self.pool(kind).withheld.blocks()
+    }
+
+    /// What was [withheld](Self::withhold_promised) and is committed can be allocated. Can be called again without memory.
+    pub fn release_withheld(&mut self) -> Result<(), SpaceError> {
+        self.pools.iter_mut().try_for_each(Pool::release_withheld)
+    }
+
     /// Blocks that are held.
     pub fn held_blocks(&self, kind: SpaceKind) -> u64 {
         self.pool(kind).held.blocks()
@@ -253,6 +264,13 @@ impl MountSpace {
         self.now_or_late(Late::Free(SpaceExtent::new(SpaceKind::Data, start, len)))
     }
 
+    /// As [`free_promised`](Self::free_promised), but the blocks are not allocated before [`release_withheld`](Self::release_withheld):
+    /// somebody else may still write to them. What is durable calls them free, so whoever takes this mount's space back has to see
+    /// to it himself.
+    pub fn withhold_promised(&mut self, start: u64, len: u64) -> Result<(), SpaceError> {
+        self.now_or_late(Late::Withhold(SpaceExtent::new(SpaceKind::Data, start, len)))
+    }
+
     fn now_or_late(&mut self, change: Late) -> Result<(), SpaceError> {
         if self.late.is_empty() {
             match self.make(change) {
@@ -266,7 +284,8 @@ impl MountSpace {
     fn make(&mut self, change: Late) -> Result<(), SpaceError> {
         match change {
             Late::Use(blocks) => self.use_held(blocks),
-            Late::Free(blocks) => self.free(By::Open, blocks),
+            Late::Free(blocks) => self.free(By::Open, blocks, false),
+            Late::Withhold(blocks) => self.free(By::Open, blocks, true),
         }
     }
 
@@ -295,19 +314,25 @@ impl MountSpace {
     ///
     /// [`SpaceError::Owned`] when it is not in use, as far as that can be known.
     pub fn free_meta(&mut self, blkno: u64) -> Result<(), SpaceError> {
-        self.free(By::Open, SpaceExtent::new(SpaceKind::Meta, blkno, 1))
+        self.free(By::Open, SpaceExtent::new(SpaceKind::Meta, blkno, 1), false)
     }
 
     /// The open transaction frees data blocks.
     ///
     /// [`SpaceError::Owned`] when they are not all in use, as far as that can be known.
     pub fn free_data(&mut self, start: u64, len: u64) -> Result<(), SpaceError> {
-        self.free(By::Open, SpaceExtent::new(SpaceKind::Data, start, len))
+        self.free(By::Open, SpaceExtent::new(SpaceKind::Data, start, len), false)
     }
 
-    fn free(&mut self, by: By, blocks: SpaceExtent) -> Result<(), SpaceError> {
+    /// As [`withhold_promised`](Self::withhold_promised), without a promise.
+    #[cfg(test)]
+    pub(super) fn withhold_data(&mut self, start: u64, len: u64) -> Result<(), SpaceError> {
+        self.free(By::Open, SpaceExtent::new(SpaceKind::Data, start, len), true)
+    }
+
+    fn free(&mut self, by: By, blocks: SpaceExtent, withhold: bool) -> Result<(), SpaceError> {
         blocks.kind.check_zones(&self.geometry, blocks.extent)?;
-        self.pool_mut(blocks.kind).free(by, blocks.extent)
+        self.pool_mut(blocks.kind).free(by, blocks.extent, withhold)
     }
 
     /// Takes hand-over `number` from the server: its blocks are the mount's and can be allocated when the open
@@ -448,7 +473,7 @@ impl MountSpace {
             push_given(&mut out, number, extents)?;
         }
         for pool in &self.pools {
-            for extent in pool.closing.added.iter() {
+            for extent in pool.closing.added.iter().chain(pool.closing.withheld.iter()) {
                 entries::push(&mut out, pool.kind, ENTRY_FREE, 0, extent)?;
             }
         }
@@ -466,7 +491,7 @@ impl MountSpace {
     /// committed.
     pub fn checkpoint_free(&mut self, token: CommitToken, blkno: u64) -> Result<(), SpaceError> {
         self.checkpoint_open(token)?;
-        self.free(By::Checkpoint, SpaceExtent::new(SpaceKind::Meta, blkno, 1))
+        self.free(By::Checkpoint, SpaceExtent::new(SpaceKind::Meta, blkno, 1), false)
     }
 
     fn checkpoint_open(&mut self, token: CommitToken) -> Result<(), SpaceError> {

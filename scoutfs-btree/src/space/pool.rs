@@ -12,11 +12,13 @@ pub(super) struct Changes {
     pub used: ExtentSet,
     /// Blocks that were in use, or another's, before and are free after it.
     pub added: ExtentSet,
+    /// As `added`, but not to be allocated yet.
+    pub withheld: ExtentSet,
 }
 
 impl Changes {
     pub fn is_empty(&self) -> bool {
-        self.used.is_empty() && self.added.is_empty()
+        self.used.is_empty() && self.added.is_empty() && self.withheld.is_empty()
     }
 }
 
@@ -32,7 +34,8 @@ pub(super) enum By {
 /// Blocks of one kind. Blocks that are in none of the sets are in use, or not the mount's.
 ///
 /// A block moves `free -> held -> open.used` and then out of sight, or, in a checkpoint, `free -> checkpoint.used`. It comes
-/// back through `open.added -> closing.added -> free` or `checkpoint.added -> free`.
+/// back through `open.added -> closing.added -> free` or `checkpoint.added -> free`. Blocks that somebody else may still write are
+/// free for the device, and go through `open.withheld -> closing.withheld -> withheld -> free`, the last step when that is over.
 ///
 /// What must not fail later is reserved when it begins: `free` always has room for all of `held`, `closing.added`,
 /// `checkpoint.added` and `checkpoint.used`.
@@ -44,6 +47,8 @@ pub(super) struct Pool {
     pub open: Changes,
     pub closing: Changes,
     pub checkpoint: Changes,
+    /// Free and not to be allocated yet. Has room for all of `closing.withheld`.
+    pub withheld: ExtentSet,
     /// Blocks of all hand-overs that were given and are not known to be taken.
     pub given: ExtentSet,
 }
@@ -57,6 +62,7 @@ impl Pool {
             open: Changes::default(),
             closing: Changes::default(),
             checkpoint: Changes::default(),
+            withheld: ExtentSet::new(),
             given,
         }
     }
@@ -165,6 +171,9 @@ impl Pool {
             (&self.open.added, Owner::Added),
             (&self.closing.added, Owner::Added),
             (&self.checkpoint.added, Owner::Added),
+            (&self.open.withheld, Owner::Added),
+            (&self.closing.withheld, Owner::Added),
+            (&self.withheld, Owner::Free),
             (&self.given, Owner::Given),
         ];
         self.check_outside(extent, sets)
@@ -178,8 +187,9 @@ impl Pool {
     }
 
     /// Frees blocks that are in use. Those that `by` itself put to use are free at once, for no durable state and no other
-    /// transaction knows them; the others are when the commit is done.
-    pub fn free(&mut self, by: By, extent: Extent) -> Result<(), SpaceError> {
+    /// transaction knows them; the others are when the commit is done, or if they are to be withheld when
+    /// [`release_withheld`](Self::release_withheld) says so after that.
+    pub fn free(&mut self, by: By, extent: Extent, withhold: bool) -> Result<(), SpaceError> {
         let last = extent.last()?;
         self.check_in_use(extent)?;
         let foreign = match by {
@@ -206,17 +216,19 @@ impl Pool {
             By::Checkpoint => &mut self.checkpoint,
         };
         changes.used.reserve(parts)?;
-        changes.added.reserve(parts + 1)?;
+        let Changes { used, added, withheld } = changes;
+        let added = if withhold { withheld } else { added };
+        added.reserve(parts + 1)?;
 
         let mut rest = Some(extent);
         while let Some(left) = rest {
-            let Some(part) = changes.used.first_common(left)? else {
-                return changes.added.insert(left);
+            let Some(part) = used.first_common(left)? else {
+                return added.insert(left);
             };
             if left.start < part.start {
-                changes.added.insert(Extent::from_ends(left.start, part.start - 1))?;
+                added.insert(Extent::from_ends(left.start, part.start - 1))?;
             }
-            changes.used.remove(part)?;
+            used.remove(part)?;
             self.free.insert(part)?;
             rest = rest_after(part, last)?;
         }
@@ -234,6 +246,7 @@ impl Pool {
 
     /// Reserves what [`close`](Self::close) promises.
     pub fn reserve_close(&mut self) -> Result<(), SpaceError> {
+        self.withheld.reserve(self.open.withheld.nr_extents())?;
         self.reserve_free(self.open.added.nr_extents())
     }
 
@@ -248,6 +261,9 @@ impl Pool {
             while let Some(extent) = added.pop_first() {
                 self.free.insert(extent)?;
             }
+        }
+        while let Some(extent) = self.closing.withheld.pop_first() {
+            self.withheld.insert(extent)?;
         }
         self.closing = Changes::default();
         self.checkpoint = Changes::default();
@@ -266,10 +282,26 @@ impl Pool {
         Ok(())
     }
 
+    /// What was withheld and is durably free can be allocated. Without memory all of it still is withheld.
+    pub fn release_withheld(&mut self) -> Result<(), SpaceError> {
+        self.reserve_free(self.withheld.nr_extents())?;
+        while let Some(extent) = self.withheld.pop_first() {
+            self.free.insert(extent)?;
+        }
+        Ok(())
+    }
+
     /// All blocks that are free as of the transaction that is being committed, in order, neighbours joined.
     pub fn free_as_of_commit(&self) -> impl Iterator<Item = Extent> + '_ {
-        let sets =
-            [self.free.set(), &self.held, &self.open.used, &self.closing.added, &self.checkpoint.added];
+        let sets = [
+            self.free.set(),
+            &self.held,
+            &self.open.used,
+            &self.closing.added,
+            &self.checkpoint.added,
+            &self.withheld,
+            &self.closing.withheld,
+        ];
         let mut sets = sets.map(|set| set.iter().peekable());
         let mut next = move || {
             let first = sets.iter_mut().filter_map(|set| Some((set.peek()?.start, set)));

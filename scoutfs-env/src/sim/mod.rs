@@ -225,6 +225,11 @@ pub fn pause(node: Node, duration: Duration) {
     task().pause(node, duration);
 }
 
+/// Whether a node is stopped for some time.
+pub fn is_paused(node: Node) -> bool {
+    task().is_paused(node)
+}
+
 /// Stops all tasks of a node for ever. Not of the caller's own.
 pub fn crash(node: Node) {
     task().crash(node);

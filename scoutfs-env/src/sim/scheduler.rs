@@ -464,6 +464,11 @@ impl Handle {
         Node(state.nodes.len() - 1)
     }
 
+    pub(super) fn is_paused(&self, node: Node) -> bool {
+        let state = self.shared.lock();
+        state.nodes[node.0].paused_until > state.now
+    }
+
     pub(super) fn pause(&self, node: Node, duration: Duration) {
         let mut state = self.shared.lock();
         let until = state.now + state.true_ns(0, duration);

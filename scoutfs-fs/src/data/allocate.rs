@@ -52,7 +52,7 @@ impl Fs {
         inode.check_changeable()?;
         self.finish_truncate_locked(&locks, &mut inode)?;
         if mode != AllocateMode::Allocate {
-            self.zero_edges(&locks, &mut state, &inode, offset, end)?;
+            self.zero_edges(&locks, &mut state, &mut inode, offset, end)?;
             let whole = offset.div_ceil(DATA_BLOCK_BYTES)..end / DATA_BLOCK_BYTES;
             if !whole.is_empty() {
                 self.clear_blocks(&locks, &mut inode, whole.start, whole.end - 1, mode)?;
@@ -63,7 +63,7 @@ impl Fs {
         }
         let grows = mode != AllocateMode::PunchHole && !keep_size && end > inode.size();
         if grows {
-            self.zero_past_end(&locks, &mut state, &inode)?;
+            self.zero_past_end(&locks, &mut state, &mut inode)?;
         }
         let mut new = inode.clone();
         new.touch_mtime(self.store().now());
@@ -83,13 +83,13 @@ impl Fs {
         &self,
         locks: &Locks<'_>,
         state: &mut DataState,
-        inode: &Inode,
+        inode: &mut Inode,
         offset: u64,
         end: u64,
     ) -> Result<()> {
         let mut zero = |from: u64, to: u64| {
             let extent = self.extent_from(locks, inode.ino, from / DATA_BLOCK_BYTES)?;
-            self.zero_in_block(state, inode, extent, from, to)
+            self.zero_in_block(locks, state, inode, extent, (from, to))
         };
         if !offset.is_multiple_of(DATA_BLOCK_BYTES) {
             zero(offset, end.min(offset.next_multiple_of(DATA_BLOCK_BYTES)))?;
@@ -153,9 +153,9 @@ impl Fs {
             }
             let hole_end = found.map_or(end, |e| e.first.min(end));
             let run = self.reserve_run(locks, state, inode, block, hole_end - block)?;
-            let extent = Extent { first: block, len: run.len, blkno: run.start, flags: EXTENT_UNWRITTEN };
+            let extent = self.extent_of(&run, block, EXTENT_UNWRITTEN);
             let mut new = inode.clone();
-            self.map_run(locks, &mut new, extent, run, Touch::Meta)?;
+            self.map_run(locks, &mut new, extent, run, Touch::Meta, false)?;
             *inode = new;
             block = extent.end();
         }

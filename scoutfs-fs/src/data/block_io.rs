@@ -11,7 +11,9 @@ use crate::data::extent::Extent;
 use crate::data::state::DataState;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
+use crate::inode::change::Touch;
 use crate::inode::record::{DATA_BLOCK_BYTES, Inode};
+use crate::store::Locks;
 
 /// Bytes of a data block, in memory.
 pub(crate) const BLOCK_LEN: usize = DATA_BLOCK_BYTES as usize;
@@ -65,15 +67,15 @@ impl Fs {
     }
 
     /// Writes `data` at `offset` of the file to the blocks of `extent`, which holds all of it. What the first
-    /// and the last block hold beside `data` is kept, and zero if they were not written before or lie behind
-    /// the end of the file.
+    /// and the last block hold beside `data` in `before`, which may be the same, is kept, and zero if they were not written there or
+    /// lie behind the end of the file.
     ///
     /// Returns the last block's content if it ends in the middle of it.
     pub(crate) fn write_run(
         &self,
         state: &mut DataState,
         inode: &Inode,
-        extent: &Extent,
+        (before, extent): (&Extent, &Extent),
         mut offset: u64,
         mut data: &[u8],
     ) -> Result<Option<IoBuf>> {
@@ -95,18 +97,18 @@ impl Fs {
                 let whole = end.next_multiple_of(BLOCK_LEN);
                 // A small append needs no other buffer than the block that it appends to.
                 let mut read_first = skip > 0;
-                if whole == BLOCK_LEN && read_first && extent.is_written() && known.is_some() {
+                if whole == BLOCK_LEN && read_first && before.is_written() && known.is_some() {
                     bounce = known.take();
                     read_first = false;
                 }
                 let copy = bounce_of(&mut bounce, whole)?;
                 if read_first {
-                    self.old_block(inode, extent, block, &mut copy[..BLOCK_LEN])?;
+                    self.old_block(inode, before, block, &mut copy[..BLOCK_LEN])?;
                 }
                 let last = whole - BLOCK_LEN;
                 if end < whole && (last > 0 || skip == 0) {
                     let last_block = block + (last / BLOCK_LEN) as u64;
-                    self.old_block(inode, extent, last_block, &mut copy[last..])?;
+                    self.old_block(inode, before, last_block, &mut copy[last..])?;
                 }
                 copy[skip..end].copy_from_slice(&data[..len]);
                 self.store().device().write(device_offset, copy)?;
@@ -145,11 +147,11 @@ impl Fs {
     /// [`Error::NotSupported`] when the block is in the archive: nothing brings the rest of it back yet.
     pub(crate) fn zero_in_block(
         &self,
+        locks: &Locks<'_>,
         state: &mut DataState,
-        inode: &Inode,
+        inode: &mut Inode,
         extent: Option<Extent>,
-        from: u64,
-        to: u64,
+        (from, to): (u64, u64),
     ) -> Result<()> {
         let block = from / DATA_BLOCK_BYTES;
         let Some(extent) = extent.filter(|e| e.first <= block && from < to) else {
@@ -163,8 +165,21 @@ impl Fs {
         state.forget_tail();
         let start = in_block(from);
         buf[start..start + (to - from) as usize].fill(0);
-        self.store().device().write(extent.blkno_of(block) * DATA_BLOCK_BYTES, &buf)?;
+        let write = |blkno: u64| self.store().device().write(blkno * DATA_BLOCK_BYTES, &buf);
+        if !self.store().fences.may_be_written(extent.fences) {
+            write(extent.blkno_of(block))?;
+            self.store().note_data_written();
+            return Ok(());
+        }
+        let run = self.reserve_run(locks, state, inode, block, 1)?;
+        if let Err(error) = write(run.start) {
+            self.store().unreserve_data(run);
+            return Err(error.into());
+        }
         self.store().note_data_written();
+        let mut new = inode.clone();
+        self.map_run(locks, &mut new, self.extent_of(&run, block, 0), run, Touch::Data, true)?;
+        *inode = new;
         Ok(())
     }
 }

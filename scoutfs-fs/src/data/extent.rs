@@ -9,7 +9,7 @@ use scoutfs_env::Vec;
 use scoutfs_format::Key;
 use scoutfs_format::item::{EXTENT_OFFLINE, EXTENT_UNWRITTEN, ExtentItem, MAX_FILE_BYTES};
 use scoutfs_format::key::KIND_EXTENT;
-use scoutfs_format::le::U64;
+use scoutfs_format::le::{U32, U64};
 use scoutfs_item::Spot;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::inode::change::{Change, INODE_CHANGE_ITEMS};
 use crate::inode::record::{DATA_BLOCK_BYTES, Inode};
-use crate::store::{Hold, Locks, Need, Store};
+use crate::store::{DataRun, Hold, Locks, Need, Store};
 
 /// The last logical block that a file can have.
 pub(crate) const MAX_BLOCK: u64 = (MAX_FILE_BYTES - 1) / DATA_BLOCK_BYTES;
@@ -37,6 +37,8 @@ pub(crate) struct Extent {
     pub blkno: u64,
     /// `EXTENT_*`.
     pub flags: u8,
+    /// Fences that were known when the file got its blocks; see [`KnownFences`](crate::store::KnownFences).
+    pub fences: u32,
 }
 
 impl Extent {
@@ -57,7 +59,7 @@ impl Extent {
         if offline != (blkno == 0) || blkno.checked_add(len).is_none_or(|end| end > device_blocks) {
             return corrupt("an extent's blocks are not on the device");
         }
-        Ok(Extent { first: last + 1 - len, len, blkno, flags: item.flags })
+        Ok(Extent { first: last + 1 - len, len, blkno, flags: item.flags, fences: item.fences.get() })
     }
 
     /// One past the last logical block.
@@ -77,7 +79,7 @@ impl Extent {
     /// The part of it from `first` to before `end`, both inside.
     pub fn part(&self, first: u64, end: u64) -> Extent {
         let blkno = if self.blkno == 0 { 0 } else { self.blkno_of(first) };
-        Extent { first, len: end - first, blkno, flags: self.flags }
+        Extent { first, len: end - first, blkno, ..*self }
     }
 
     fn key(&self, ino: u64) -> Key {
@@ -85,7 +87,13 @@ impl Extent {
     }
 
     fn item(&self) -> ExtentItem {
-        ExtentItem { blkno: U64::new(self.blkno), len: U64::new(self.len), flags: self.flags, pad: [0; 7] }
+        ExtentItem {
+            blkno: U64::new(self.blkno),
+            len: U64::new(self.len),
+            flags: self.flags,
+            pad: [0; 3],
+            fences: U32::new(self.fences),
+        }
     }
 
     fn online_blocks(&self) -> u64 {
@@ -99,7 +107,7 @@ impl Extent {
     /// Whether `next` continues it in the file and on the device.
     pub fn joins(&self, next: &Extent) -> bool {
         self.end() == next.first
-            && self.flags == next.flags
+            && (self.flags, self.fences) == (next.flags, next.fences)
             && (self.blkno == 0) == (next.blkno == 0)
             && (self.blkno == 0 || self.blkno + self.len == next.blkno)
     }
@@ -144,8 +152,8 @@ impl Fs {
 pub(crate) struct Remap {
     old: Vec<Extent>,
     new: Vec<Extent>,
-    /// Device blocks that nothing maps to any more.
-    freed: Vec<(u64, u64)>,
+    /// Extents whose blocks nothing maps to any more.
+    freed: Vec<Extent>,
     /// Where to go on when there were more extents in the range than one transaction takes.
     pub next: Option<u64>,
 }
@@ -213,10 +221,10 @@ impl Remap {
                 hold.update_dirty(new.key(ino), Spot::default(), &[new.item().as_bytes()]);
             }
         }
-        for (start, len) in &self.freed {
-            if let Err(error) = hold.free_data(*start, *len) {
+        for Extent { blkno, len, fences, .. } in &self.freed {
+            if let Err(error) = hold.free_data(*blkno, *len, *fences) {
                 // The extents are gone already: what is left of this transaction must not become durable.
-                scoutfs_env::error!("inode {ino}: {len} data blocks at {start} were not freed: {error}");
+                scoutfs_env::error!("inode {ino}: {len} data blocks at {blkno} were not freed: {error}");
                 store.fail("data blocks could not be freed");
             }
         }
@@ -224,13 +232,18 @@ impl Remap {
 }
 
 impl Fs {
+    /// A new mapping of the blocks of `run`, from a logical block on.
+    pub(crate) fn extent_of(&self, run: &DataRun, first: u64, flags: u8) -> Extent {
+        Extent { first, len: run.len, blkno: run.start, flags, fences: self.store().fences.newest() }
+    }
+
     /// Maps the hole `new.first..new.end()` to blocks.
     pub(crate) fn remap_hole(&self, locks: &Locks<'_>, ino: u64, new: Extent) -> Result<Remap> {
         self.remap(locks, ino, new.first, new.end() - 1, Some(new), |_| None)
     }
 
-    /// Maps each extent's part in the logical blocks `first..=last` to what `map` says of it; `None` frees it. Goes on
-    /// over at most [`STEP_EXTENTS`] extents. `fill` is put into the range if nothing was there.
+    /// Maps each extent's part in the logical blocks `first..=last` to what `map` says of it; `None`, or other blocks, free its own. Goes
+    /// on over at most [`STEP_EXTENTS`] extents. `fill` is put into the range if nothing was there.
     pub(crate) fn remap(
         &self,
         locks: &Locks<'_>,
@@ -277,10 +290,12 @@ impl Fs {
                 remap.keep(extent.part(extent.first, mapped_first))?;
             }
             let part = extent.part(mapped_first, mapped_end);
-            match map(part) {
-                Some(new) => remap.keep(new)?,
-                None if part.blkno != 0 => remap.freed.push((part.blkno, part.len))?,
-                None => {}
+            let new = map(part);
+            if part.blkno != 0 && new.is_none_or(|new| new.blkno != part.blkno) {
+                remap.freed.push(part)?;
+            }
+            if let Some(new) = new {
+                remap.keep(new)?;
             }
             if mapped_end < extent.end() {
                 remap.keep(extent.part(mapped_end, extent.end()))?;

@@ -17,7 +17,7 @@
 //!
 //! - A write goes: take free blocks (in memory), write the data to them, enter the transaction, map them. So an extent
 //!   item never names blocks whose data are not written, and a commit never waits for data. Written blocks are
-//!   overwritten in place.
+//!   overwritten in place, unless a mount that was fenced may still write to them: then new ones are taken.
 //! - What lies behind the end of file in its last block may be anything, and is zeroed before the file
 //!   grows over it; before, not when it shrinks, so that a crash never shows zeros in a file that was not yet cut.
 //! - Size, times, block counts and sequence numbers change in the same transaction as the extents.

@@ -19,6 +19,14 @@ use crate::store::{DataRun, LockMode, Locks};
 const MIN_AHEAD_BLOCKS: u64 = 16;
 /// Most blocks that are set aside ahead of the end of a growing file: 8 MiB.
 const MAX_AHEAD_BLOCKS: u64 = 2048;
+
+/// Where data go that get new blocks.
+struct Place {
+    /// What they are written over, which others may still write.
+    old: Option<Extent>,
+    run: DataRun,
+}
+
 impl Fs {
     /// Writes `data` at `offset` and returns how much was written: less than all only when space or the device
     /// failed after a part. Memory that is aligned to 4096 bytes, with such an offset, is written without a copy.
@@ -89,7 +97,7 @@ impl Fs {
         self.finish_truncate_locked(&locks, &mut inode)?;
         // In the same block, the write itself does it.
         if offset / DATA_BLOCK_BYTES > inode.size() / DATA_BLOCK_BYTES {
-            self.zero_past_end(&locks, &mut state, &inode)?;
+            self.zero_past_end(&locks, &mut state, &mut inode)?;
         }
         self.count(Counter::Write);
         let mut done = 0;
@@ -122,7 +130,7 @@ impl Fs {
         &self,
         locks: &Locks<'_>,
         state: &mut DataState,
-        inode: &Inode,
+        inode: &mut Inode,
     ) -> Result<()> {
         let size = inode.size();
         let end = size.next_multiple_of(DATA_BLOCK_BYTES);
@@ -130,7 +138,7 @@ impl Fs {
             return Ok(());
         }
         let extent = self.extent_from(locks, inode.ino, size / DATA_BLOCK_BYTES)?;
-        self.zero_in_block(state, inode, extent, size, end)
+        self.zero_in_block(locks, state, inode, extent, (size, end))
     }
 
     /// Writes a part of `data`: into one extent, or one hole. Says how much that is when nothing is wanting for it any more.
@@ -151,17 +159,23 @@ impl Fs {
                 // Nothing brings the rest of a block back from an archive yet.
                 return Err(Error::NotSupported);
             }
-            let part = extent.part(block, extent.end().min(end_block));
+            let mut part = extent.part(block, extent.end().min(end_block));
+            if self.store().fences.may_be_written(part.fences) {
+                let run = self.reserve_run(locks, state, inode, block, part.len)?;
+                part.len = run.len;
+                let data = within(&part, offset, data);
+                ready(data.len());
+                return self.write_new(locks, state, inode, Place { old: Some(part), run }, offset, data);
+            }
             let data = within(&part, offset, data);
             ready(data.len());
             return self.write_mapped(locks, state, inode, part, offset, data);
         }
         let hole_end = found.map_or(u64::MAX, |e| e.first);
         let run = self.reserve_run(locks, state, inode, block, end_block.min(hole_end) - block)?;
-        let extent = Extent { first: block, len: run.len, blkno: run.start, flags: EXTENT_UNWRITTEN };
-        let data = within(&extent, offset, data);
+        let data = within(&self.extent_of(&run, block, 0), offset, data);
         ready(data.len());
-        self.write_hole(locks, state, inode, extent, offset, data, run)
+        self.write_new(locks, state, inode, Place { old: None, run }, offset, data)
     }
 
     /// Writes to blocks that the file has.
@@ -174,7 +188,7 @@ impl Fs {
         offset: u64,
         data: &[u8],
     ) -> Result<usize> {
-        let tail = self.write_run(state, inode, &part, offset, data)?;
+        let tail = self.write_run(state, inode, (&part, &part), offset, data)?;
         let remap = if part.is_written() {
             None
         } else {
@@ -196,35 +210,35 @@ impl Fs {
         Ok(data.len())
     }
 
-    /// Writes to the new blocks `run` and maps the hole `extent` to them.
-    // Each is a value of its own that the caller has at hand; a struct would be made for this one call.
-    #[allow(clippy::too_many_arguments)]
-    fn write_hole(
+    /// Writes to new blocks, and maps to them what the data are for.
+    fn write_new(
         &self,
         locks: &Locks<'_>,
         state: &mut DataState,
         inode: &mut Inode,
-        extent: Extent,
+        Place { old, run }: Place,
         offset: u64,
         data: &[u8],
-        run: DataRun,
     ) -> Result<usize> {
-        let tail = match self.write_run(state, inode, &extent, offset, data) {
+        let new = self.extent_of(&run, offset / DATA_BLOCK_BYTES, 0);
+        // What a hole has beside the data is as in a block that was not written.
+        let before = old.unwrap_or(Extent { flags: EXTENT_UNWRITTEN, ..new });
+        let tail = match self.write_run(state, inode, (&before, &new), offset, data) {
             Ok(tail) => tail,
             Err(error) => {
                 self.store().unreserve_data(run);
                 return Err(error);
             }
         };
-        let mut new = self.grown(inode, offset, data.len());
-        let extent = Extent { flags: 0, ..extent };
-        self.map_run(locks, &mut new, extent, run, Touch::Data)?;
-        *inode = new;
+        let mut grown = self.grown(inode, offset, data.len());
+        self.map_run(locks, &mut grown, new, run, Touch::Data, old.is_some())?;
+        *inode = grown;
         self.keep_tail(state, inode, offset + data.len() as u64, tail);
         Ok(data.len())
     }
 
-    /// Maps a hole of `inode` to the blocks of `run`, in a transaction with the other changes of the inode.
+    /// Maps a hole of `inode`, or a part of one extent that the new one `replaces`, to the blocks of `run`, in a transaction with
+    /// the other changes of the inode.
     pub(crate) fn map_run(
         &self,
         locks: &Locks<'_>,
@@ -232,9 +246,15 @@ impl Fs {
         extent: Extent,
         run: DataRun,
         touch: Touch,
+        replaces: bool,
     ) -> Result<()> {
         let mut map = || {
-            let remap = self.remap_hole(locks, inode.ino, extent)?;
+            let remap = if replaces {
+                let new = |old: Extent| Some(extent.part(old.first, old.end()));
+                self.remap(locks, inode.ino, extent.first, extent.end() - 1, None, new)?
+            } else {
+                self.remap_hole(locks, inode.ino, extent)?
+            };
             let hold = locks.hold(remap_need(&remap, false))?;
             let mut change = Change::new(&hold);
             change.inode(inode, touch)?;

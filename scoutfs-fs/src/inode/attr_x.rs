@@ -139,7 +139,7 @@ impl Fs {
                 return Err(Error::Invalid("the file has extents already"));
             }
             let len = new.size().div_ceil(DATA_BLOCK_BYTES);
-            let extent = Extent { first: 0, len, blkno: 0, flags: EXTENT_OFFLINE };
+            let extent = Extent { first: 0, len, blkno: 0, flags: EXTENT_OFFLINE, fences: 0 };
             Some(self.remap_hole(locks, new.ino, extent)?)
         } else {
             None

@@ -44,8 +44,8 @@ use crate::counters::Counters;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::store::{
-    FileLocks, Identity, LockTable, News, Numbers, OpenInodes, Reader, RootsCell, Slot, SpaceCell, Store,
-    Trans, Tuning, Wish,
+    FileLocks, Identity, KnownFences, LockTable, News, Numbers, OpenInodes, Reader, RootsCell, Slot,
+    SpaceCell, Store, Trans, Tuning, Wish,
 };
 
 /// The times of the election. The lease outlasts a disk that is busy for some seconds; a claim is prompt on a disk
@@ -571,6 +571,7 @@ impl Joined {
             lock_table: boxed(|| Ok(LockTable::new()))?,
             file_locks: boxed(|| Ok(FileLocks::new()))?,
             opens: OpenInodes::new(),
+            fences: KnownFences::default(),
             news: News::new(),
             client,
             worker: Worker::new(),

@@ -239,6 +239,7 @@ impl Clock {
     fn round(&mut self, store: &Store, intervals: &Intervals) -> Result<()> {
         let now = time::mono_now();
         store.retry_commit()?;
+        store.release_withheld()?;
         if store.worker.merged.swap(false, Ordering::AcqRel)
             && let Err(e) = store.logs_merged()
         {

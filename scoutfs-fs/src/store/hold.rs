@@ -127,10 +127,11 @@ impl<'a> Hold<'a> {
         self.must(done.is_ok());
     }
 
-    /// Frees data blocks; they can be used again when the transaction is durable. To be
-    /// [reserved](Hold::reserve_space_changes).
-    pub fn free_data(&self, start: u64, len: u64) -> Result<()> {
-        self.locks.store().space.free_data(start, len)
+    /// Frees data blocks; they can be used again when the transaction is durable, and nobody else may still write to them: so many
+    /// fences were known when the file got them. To be [reserved](Hold::reserve_space_changes).
+    pub fn free_data(&self, start: u64, len: u64, fences: u32) -> Result<()> {
+        let store = self.locks.store();
+        store.space.free_data(start, len, store.fences.withholds(fences))
     }
 
     /// Counts inodes: made less deleted.

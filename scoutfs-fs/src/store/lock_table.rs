@@ -14,9 +14,10 @@ use core::time::Duration;
 use scoutfs_env::probe::{self, Event, Held};
 use scoutfs_env::sync::{Condvar, Mutex, MutexGuard};
 use scoutfs_env::{OrdMap, Vec};
-use scoutfs_format::msg::{LockMessage, MAX_PAYLOAD, MSG_LOCK};
+use scoutfs_format::msg::{Fences, LockMessage, MAX_PAYLOAD, MSG_LOCK};
 use scoutfs_lock::{Acquire, Cancel, LockClient, LockName, Message, Mode, Opens, Output, Revoked, Ticket};
 use scoutfs_net::connection::RequestId;
+use zerocopy::FromBytes;
 
 use super::Store;
 use super::flush::{ByteRange, Flush};
@@ -232,8 +233,11 @@ impl LockTable {
 
     /// An answer of the server to a request for a lock.
     pub fn granted(&self, store: &Store, payload: &[u8]) -> Result<()> {
-        let (message, opens, commits) = Message::parse(payload).map_err(lock_error)?;
+        let (message, opens, rest) = Message::parse(payload).map_err(lock_error)?;
+        let (fences, commits) = Fences::ref_from_prefix(rest)
+            .map_err(|_| Error::Shutdown("an answer of the server has a wrong length"))?;
         // All of it counts before anybody can use the lock.
+        store.fences.note(fences);
         store.news.note(commits, store.identity.slot)?;
         store.trans.note_granted(message.version);
         let mut state = self.state.lock();

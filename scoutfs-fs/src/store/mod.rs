@@ -18,6 +18,7 @@
 //! | `file_locks` | locks that programs have on files |
 //! | `flush` | pages that a kernel drops while their lock goes back |
 //! | `opens` | which inodes are open here |
+//! | `fences` | which data blocks a mount that was fenced may still write |
 //! | `hold` | [`Hold`]: being in the transaction |
 //! | `trans` | the open transaction: who is in it |
 //! | `commit` | closing a transaction and making it durable |
@@ -37,6 +38,7 @@
 //! are leaves.
 
 mod commit;
+mod fences;
 mod file_locks;
 mod flush;
 mod hold;
@@ -70,6 +72,7 @@ pub use space::DataRun;
 pub use supply::StatFs;
 
 pub(crate) use commit::Wish;
+pub(crate) use fences::KnownFences;
 pub(crate) use file_locks::FileLocks;
 use lock_table::Pages;
 pub(crate) use lock_table::{LockTable, Revoke};
@@ -116,6 +119,8 @@ pub struct Store {
     pub(crate) lock_table: Box<LockTable>,
     pub(crate) file_locks: Box<FileLocks>,
     pub(crate) opens: OpenInodes,
+    /// Mounts that were fenced.
+    pub(crate) fences: KnownFences,
     pub(crate) client: Arc<Client>,
     pub(crate) worker: Worker,
     /// What others have committed.
@@ -274,6 +279,14 @@ impl Store {
             self.commit_locked(&mut slot, Wish { finalize: true, ..Wish::default() })?;
         }
         Ok(())
+    }
+
+    /// Data blocks that a fenced mount might have written can be used again, when its death is confirmed.
+    pub(crate) fn release_withheld(&self) -> Result<()> {
+        if self.fences.any_unconfirmed() {
+            return Ok(());
+        }
+        Ok(self.space.lock().release_withheld()?)
     }
 
     /// Gives a run back that was not used.

@@ -69,8 +69,9 @@ impl SpaceCell {
     }
 
     /// As promised (see [`MountSpace::promise`]), so not for want of memory.
-    pub fn free_data(&self, start: u64, len: u64) -> Result<()> {
-        Ok(self.lock().free_promised(start, len)?)
+    pub fn free_data(&self, start: u64, len: u64, withhold: bool) -> Result<()> {
+        let mut space = self.lock();
+        Ok(if withhold { space.withhold_promised(start, len) } else { space.free_promised(start, len) }?)
     }
 }
 

@@ -348,6 +348,7 @@ impl Store {
         if reply.epoch.get() != self.identity.epoch {
             return Err(Error::Shutdown(FENCED));
         }
+        self.fences.note(&reply.fences);
         let end = sent.saturating_add(Duration::from_millis(self.numbers.lease_ms)).as_ns();
         self.numbers.lease_end.fetch_max(end, Ordering::AcqRel);
         probe::tell(Event::Lease(Mono::from_ns(end)));

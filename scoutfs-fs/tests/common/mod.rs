@@ -70,6 +70,10 @@ pub struct Own {
     pub no_records: AtomicBool,
     /// Writes of threads that are named [`WRITER`] fail.
     pub no_data: AtomicBool,
+    /// Writes of threads that are named [`WRITER`] are on their way while this is held for writing.
+    pub late_data: RwLock<()>,
+    /// How many of them are.
+    pub late: AtomicU64,
 }
 
 /// A thread of a test that writes data and nothing else.
@@ -124,6 +128,11 @@ impl BlockDevice for Shared {
             std::thread::sleep(Duration::from_millis(self.slow_merges.load(Ordering::Relaxed)));
         }
         self.own.admit(offset, buf.len(), self.size_bytes())?;
+        if std::thread::current().name() == Some(WRITER) {
+            self.own.late.fetch_add(1, Ordering::Relaxed);
+            drop(self.own.late_data.read().unwrap());
+            self.own.late.fetch_sub(1, Ordering::Relaxed);
+        }
         self.admit(IoOp::Write, offset, buf.len())?.write(offset, buf)
     }
     fn flush(&self) -> Result<(), IoError> {
@@ -254,8 +263,13 @@ impl Volume {
 
     /// A node of a cluster that another runs the server of.
     pub fn try_client(&self) -> scoutfs_fs::Result<Mount> {
+        self.try_client_with(&StdArc::default())
+    }
+
+    /// The same, with a way of its own to the device.
+    pub fn try_client_with(&self, own: &StdArc<Own>) -> scoutfs_fs::Result<Mount> {
         let pid = self.clients.fetch_add(1, Ordering::Relaxed) + 1;
-        self.join(None, pid, try_box(NoneDead).unwrap())
+        self.join_with(None, pid, try_box(NoneDead).unwrap(), own)
     }
 
     fn join(

@@ -139,7 +139,7 @@ impl Server {
     fn commit_blocks(&self, changes: u64) -> u64 {
         // Leaves are at least a quarter full. Free space takes 56 bytes an item, hand-overs up to 1 KiB.
         let leaves = self.free.nr_items() / 280
-            + (self.quarantined.len() + self.members.len()) as u64 / 120
+            + (self.quarantined.len() + self.fenced_data.len() + self.members.len()) as u64 / 120
             + self.members.nr_hand_over_items() / 14
             + 3;
         let touched = leaves.min(changes);

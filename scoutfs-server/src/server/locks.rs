@@ -173,6 +173,7 @@ impl Server {
                         opens = self.locks.server.opens_elsewhere(grant.name(), client);
                     }
                     let mut payload = grant.into_message(version).to_payload(&opens)?;
+                    payload.extend_from_slice(self.fences().as_bytes())?;
                     self.add_news(client, &mut payload)?;
                     let (to, kind, id, status) = (client, MSG_LOCK, token, STATUS_OK);
                     self.send(Outgoing { to, kind, response: true, status, id, payload }, false);

@@ -265,7 +265,8 @@ impl Server {
             return Err(Refusal::Status(STATUS_NOT_MEMBER));
         };
         member.renewed = now;
-        Ok(Answer::Now(bytes_of(&RenewReply { epoch: member.item.epoch })?))
+        let epoch = member.item.epoch;
+        Ok(Answer::Now(bytes_of(&RenewReply { epoch, fences: self.fences() })?))
     }
 
     /// A mount leaves. Its slot must say so, too.
@@ -318,6 +319,7 @@ impl Server {
 
     /// A live member is one no more. The newest record in its slot, which was just read, is the last that counts.
     pub(super) fn end_member(&mut self, slot: u32, state: u32) -> Result<(), ServerError> {
+        let fence = if state == MEMBER_FENCED { Some(self.next_fence()?) } else { None };
         let Some(member) = self.members.get_mut(slot) else {
             return Ok(());
         };
@@ -325,6 +327,7 @@ impl Server {
         let frozen = member.state.as_ref().map_or(0, SlotState::commit_nr);
         member.item.state = U32::new(state);
         member.item.frozen_commit_nr = U64::new(frozen);
+        member.item.fence = fence.unwrap_or(member.item.fence);
         member.commit_nr = frozen;
         member.open_seqs.clear();
         member.unknown_below = 0;
@@ -363,7 +366,8 @@ impl Server {
                 "is fenced"
             }
         );
-        self.end_member(slot, if left || dead { MEMBER_GONE } else { MEMBER_FENCED })
+        let gone = left || dead || planted(Fault::ReuseQuarantined);
+        self.end_member(slot, if gone { MEMBER_GONE } else { MEMBER_FENCED })
     }
 
     /// The leader's lease had ended and goes on. Nobody could renew a lease meanwhile: all count from now.

@@ -16,6 +16,7 @@
 //! | `hand_over` | space to and from mounts |
 //! | `clear` | whole zones out of loose metadata blocks |
 //! | `merges` | which log is merged when, and what becomes of the pieces |
+//! | `fences` | who was reclaimed by lease alone, and the data blocks that they may still write |
 //! | `reclaim` | taking back what a mount that is gone has left |
 //! | `locks` | cluster locks |
 //! | `file_locks` | locks that programs have on files |
@@ -32,6 +33,7 @@ mod changes;
 mod clear;
 mod commit;
 mod deaths;
+mod fences;
 mod file_locks;
 mod free_space;
 mod hand_over;
@@ -153,6 +155,7 @@ pub struct Server {
     block_counter: u32,
     free: FreeSpace,
     quarantined: Vec<open::Quarantine>,
+    fenced_data: fences::FencedData,
     members: Members,
     counters: Counters,
     horizon: Horizon,

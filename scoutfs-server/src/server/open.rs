@@ -15,7 +15,7 @@ use scoutfs_format::geometry::Geometry;
 use scoutfs_format::key::{KIND_FREE, KIND_HAND_OVER, KIND_MEMBER, KIND_MERGE, KIND_QUARANTINE, ZONE_SERVER};
 use scoutfs_format::le::U64;
 use scoutfs_format::server_item::{FreeItem, MEMBER_FREE, MEMBER_LIVE, MergeItem, QuarantineItem};
-use scoutfs_format::space::{ENTRY_FREE, SPACE_META};
+use scoutfs_format::space::{ENTRY_FREE, SPACE_DATA, SPACE_META};
 use scoutfs_format::tree::MAX_TREE_HEIGHT;
 use scoutfs_format::voter::{ProcessId, SUPER_CLEAN, SuperBlock};
 use scoutfs_format::{Key, SECTOR_SIZE};
@@ -24,6 +24,7 @@ use scoutfs_net::quorum::VoterBlock;
 use zerocopy::FromBytes;
 
 use super::changes::Changes;
+use super::fences::FencedData;
 use super::free_space::FreeSpace;
 use super::hand_over::parse_part;
 use super::horizon::Horizon;
@@ -46,6 +47,7 @@ pub(crate) struct Quarantine {
 pub(crate) struct ServerItems {
     pub free: FreeSpace,
     pub quarantined: Vec<Quarantine>,
+    pub fenced_data: FencedData,
     pub members: Members,
     /// Progress by slot and log number.
     pub progress: OrdMap<(u32, u64), Key>,
@@ -64,6 +66,7 @@ impl ServerItems {
         let mut items = ServerItems {
             free: FreeSpace::new(*geometry, sb.meta_zones.get()),
             quarantined: Vec::new(),
+            fenced_data: FencedData::default(),
             members: Members::default(),
             progress: OrdMap::new(),
         };
@@ -105,10 +108,14 @@ impl ServerItems {
             }
             KIND_QUARANTINE => {
                 let item = QuarantineItem::read_from_bytes(value).map_err(|_| length())?;
+                let extent = Extent::new(key.second, item.len.get());
+                if key == Key::quarantine(SPACE_DATA, key.second) {
+                    self.free.check(SpaceKind::Data, extent)?;
+                    return self.fenced_data.load(item.fence.get(), extent);
+                }
                 if key != Key::quarantine(SPACE_META, key.second) {
                     return Err(bad("unknown kind of space"));
                 }
-                let extent = Extent::new(key.second, item.len.get());
                 self.free.check(SpaceKind::Meta, extent)?;
                 self.quarantined.push(Quarantine { extent, process: item.process })?;
             }
@@ -244,7 +251,7 @@ impl Server {
         counters: Counters,
         now: Mono,
     ) -> Result<Box<Server>, ServerError> {
-        let ServerItems { free, quarantined, members, progress } = items;
+        let ServerItems { free, quarantined, fenced_data, members, progress } = items;
         let server = Server {
             dev,
             cache,
@@ -261,6 +268,7 @@ impl Server {
             block_counter: 0,
             free,
             quarantined,
+            fenced_data,
             members,
             counters,
             horizon: Horizon::default(),
@@ -300,7 +308,7 @@ impl Server {
         log::warn!("scoutfs server: the leader of term {old_term} is not known to be dead");
         for extent in extents {
             let (len, term) = (U64::new(extent.len), U64::new(old_term));
-            let item = QuarantineItem { len, term, process };
+            let item = QuarantineItem { len, term, process, ..QuarantineItem::default() };
             self.changes.put(Key::quarantine(SPACE_META, extent.start), &item)?;
             self.quarantined.push(Quarantine { extent, process })?;
         }

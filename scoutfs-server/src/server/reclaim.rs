@@ -178,16 +178,20 @@ impl Server {
 
     /// Whether members that are gone still have something that will be the server's.
     pub(super) fn reclaim_pending(&self) -> bool {
-        self.members.iter().any(|m| m.is(MEMBER_GONE) && !m.broken)
+        self.members.iter().any(|m| m.is(MEMBER_GONE) && !m.broken) || self.can_release()
     }
 
     /// Whether [`reclaim_step`](Self::reclaim_step) has something to do now.
     pub(super) fn can_reclaim(&self) -> bool {
-        self.to_reclaim().is_some()
+        self.to_reclaim().is_some() || self.can_release()
     }
 
     /// Takes back a bounded part.
     pub(super) fn reclaim_step(&mut self) -> Result<(), ServerError> {
+        if self.can_release() {
+            self.pieces += 1;
+            return self.release_fenced_data();
+        }
         let Some(slot) = self.to_reclaim() else {
             return Ok(());
         };
@@ -264,7 +268,8 @@ impl Server {
             let leftovers = Leftovers::new(&self.cache, &self.geometry, item, state, &member.hand_overs)?;
             self.reclaiming = Some(Reclaiming { slot, leftovers });
         }
-        let Some(Reclaiming { leftovers, .. }) = &self.reclaiming else {
+        // What an error leaves is worked out again.
+        let Some(Reclaiming { leftovers, .. }) = self.reclaiming.take() else {
             return Ok(());
         };
         let position = self.merges.progress.get(&(slot, SPACE_PROGRESS)).copied();
@@ -272,22 +277,24 @@ impl Server {
         let part = leftovers.extents.get(from..).unwrap_or_default();
         let part = part.get(..STEP_EXTENTS.min(part.len())).unwrap_or_default();
         for extent in part {
-            self.free.add(extent.kind, extent.extent, &mut self.changes)?;
+            match extent.kind {
+                SpaceKind::Meta => self.free.add(SpaceKind::Meta, extent.extent, &mut self.changes)?,
+                SpaceKind::Data => self.take_back_data(extent.extent)?,
+            }
         }
         if let Some(last) = part.last() {
             let kind = last.kind.to_raw();
             let after = last.extent.start + last.extent.len;
             let position = Key::new(0, kind.into(), 0, after, 0, 0);
             self.set_progress(slot, SPACE_PROGRESS, position)?;
+            self.reclaiming = Some(Reclaiming { slot, leftovers });
             return self.commit_if_large();
         }
         for &blkno in &leftovers.list {
             self.free.add(SpaceKind::Meta, Extent::new(blkno, 1), &mut self.changes)?;
         }
-        let (given, inode_delta) = (leftovers.given, leftovers.inode_delta);
-        self.reclaiming = None;
         self.clear_progress(slot, SPACE_PROGRESS)?;
-        self.free_slot(slot, given, inode_delta)
+        self.free_slot(slot, leftovers.given, leftovers.inode_delta)
     }
 
     /// Nothing of the member is left but its numbers.

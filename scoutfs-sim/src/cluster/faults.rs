@@ -29,7 +29,7 @@ const fn planted(fault: Fault, weather: Weather, seeds: u64, rule: &'static str)
 /// All of them.
 ///
 /// How they show: `ServeAtOnce`, `LeadWithoutLease`, `GrantBeforeRevoke` and `ForgetLocks` by the rules that are looked at all the
-/// time; those about flushes, merges and late records by what `check` or a mount finds damaged, or by what was synced and is gone;
+/// time; those about flushes, merges and late records by what `check` or a mount finds damaged, or by what was synced and is gone, as do `ReuseQuarantined` and `WriteInPlace`;
 /// the others by a read that is out of date.
 ///
 /// `VoteTwice` alone does no harm to safety: a winner shows its win to all, waits, and looks whether its majority still stands and nobody
@@ -110,4 +110,16 @@ pub const PLANTED: &[Planted] = &[
         "a deletion stays until no log can hold what it hides",
     ),
     planted(Fault::MergeAgain, Weather::Slow, 60, "what was merged is never merged again"),
+    planted(
+        Fault::ReuseQuarantined,
+        Weather::LateData,
+        20,
+        "what a fenced mount may still write is not used again before its death is confirmed",
+    ),
+    planted(
+        Fault::WriteInPlace,
+        Weather::LateData,
+        20,
+        "data that are older than a fence that is not confirmed are not written in place",
+    ),
 ];

@@ -237,15 +237,18 @@ impl History {
         self.read_but(by, register, seen, began, None)
     }
 
-    /// A mount has seen several values at once, a part each: what a power failure may leave where nothing was synced, and a failed
-    /// write.
+    /// A mount has seen several values at once, a part each: what a power failure may leave where nothing was synced, a failed write,
+    /// and one that a mount had begun that is taken for dead.
     pub fn read_torn(&mut self, by: Node, register: Register, seen: &[u64], began: u64) -> Result<(), Wrong> {
         let is_owed = |value: &u64| {
             let writes = self.writes.get(&register).into_iter().flatten();
-            let died = |write: &Write| self.lives.get(&write.by).is_some_and(|life| life.died.is_some());
+            let lost = |write: &Write| {
+                let Life { died, suspect } = self.lives.get(&write.by).copied().unwrap_or_default();
+                died.is_some() || suspect && write.ended.is_none()
+            };
             writes
                 .filter(|write| write.value == Some(*value))
-                .any(|write| write.owed || (!died(write) && !write.failed))
+                .any(|write| write.owed || (!lost(write) && !write.failed))
         };
         if seen.iter().filter(|value| is_owed(value)).count() > 1 {
             return Err(Wrong(format!("{by:?} read {register:?} torn: {seen:x?}")));

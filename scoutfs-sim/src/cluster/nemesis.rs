@@ -21,7 +21,7 @@ pub enum Weather {
     Power,
     /// A mount stands still at a write of its commit record for about as long as its lease, and goes on.
     Late,
-    /// The same, at a write of data or of metadata blocks. No seed has it by itself: see `a_late_write_of_data_harms_nothing`.
+    /// The same, at a write of data or of metadata blocks.
     LateData,
     /// Disks are slow, each for some mounts only, or a mount stands still between two reads.
     Slow,

@@ -10,7 +10,7 @@ use scoutfs_fs::mkfs::{self, mkfs};
 use scoutfs_server::super_block::read_super;
 
 use super::disk::Disk;
-use super::host::{Flow, World, changed, keep, wait_until};
+use super::host::{Flow, Host, World, changed, keep, wait_until};
 use super::nemesis::Weather;
 use super::net::Net;
 use super::{leaders, lock, nemesis, rules, work};
@@ -142,7 +142,12 @@ fn story(disk: Disk, options: &Options, patience_ms: u64, kept: &Mutex<Option<Ar
     nemesis::run(&world, sim::now_ns() + trouble.as_nanos() as u64);
     nemesis::heal(&world);
     let by = sim::now_ns() + HEALING.as_nanos() as u64;
-    let all_work = || world.hosts.iter().all(|host| lock(host).works);
+    // One that stands still does not know yet whether it works.
+    let works = |host: &Mutex<Host>| {
+        let host = lock(host);
+        host.works && host.node.is_some_and(|node| !sim::is_paused(node))
+    };
+    let all_work = || world.hosts.iter().all(works);
     wait_until("every host to work", || all_work() || sim::now_ns() > by);
     if !all_work() {
         sim::fail(format_args!("not every host works {HEALING:?} after all was well"));

@@ -263,8 +263,13 @@ impl<'v> Mounted<'v> {
             falls_asleep();
         }
         kill_process(daemons[0], signal).unwrap();
-        if signal == Signal::CONT {
-            self.awake();
+        match signal {
+            // One of its threads stops the others, when it runs: until then they go on.
+            Signal::STOP => {
+                wait_until("the daemon to stop", Duration::from_secs(30), || is_stopped(daemons[0]))
+            }
+            Signal::CONT => self.awake(),
+            _ => {}
         }
     }
 
@@ -362,6 +367,17 @@ pub fn daemons_of(image: &Path) -> Vec<Pid> {
                 .then_some(Pid::from_raw(pid)?)
         })
         .collect()
+}
+
+/// Whether no thread of a process runs any more. One that waits for a device does not go on either, once another has stopped.
+fn is_stopped(pid: Pid) -> bool {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())) else { return true };
+    let states: Vec<char> = tasks
+        .flatten()
+        .filter_map(|task| fs::read_to_string(task.path().join("stat")).ok())
+        .filter_map(|stat| stat.rsplit_once(") ")?.1.chars().next())
+        .collect();
+    states.contains(&'T') && states.iter().all(|state| matches!(state, 'T' | 'D'))
 }
 
 fn kill_daemons(image: &Path) {

@@ -20,6 +20,14 @@ enum State {
     Given(u64),
 }
 
+/// How far a block that is withheld is free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Withheld {
+    Open,
+    Closing,
+    Durable,
+}
+
 /// Blocks of the model.
 const BLOCKS: [usize; 2] = [60, 90];
 
@@ -33,6 +41,8 @@ enum Step {
     Use { meta: bool, pick: usize, len: u64 },
     Release { meta: bool, pick: usize, len: u64 },
     Free { meta: bool, at: u64, len: u64 },
+    Withhold { at: u64, len: u64 },
+    ReleaseWithheld,
     Take { extents: Vec<(bool, u64, u64)> },
     Give { meta: bool, want: u64 },
     Forget,
@@ -52,6 +62,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (meta(), any::<usize>(), 1u64..20).prop_map(|(meta, pick, len)| Step::Use { meta, pick, len }),
         2 => (meta(), any::<usize>(), 1u64..20).prop_map(|(meta, pick, len)| Step::Release { meta, pick, len }),
         6 => (meta(), 0u64..90, 1u64..8).prop_map(|(meta, at, len)| Step::Free { meta, at, len }),
+        3 => (0u64..90, 1u64..8).prop_map(|(at, len)| Step::Withhold { at, len }),
+        1 => Just(Step::ReleaseWithheld),
         3 => prop::collection::vec((meta(), 0u64..90, 1u64..20), 1..4).prop_map(|extents| Step::Take { extents }),
         2 => (meta(), 1u64..20).prop_map(|(meta, want)| Step::Give { meta, want }),
         1 => Just(Step::Forget),
@@ -80,6 +92,8 @@ struct Closing {
 struct Model {
     space: MountSpace,
     held: [Vec<bool>; 2],
+    /// Of the data blocks those that are free and not to be allocated.
+    withheld: Vec<Option<Withheld>>,
     open: View,
     closing: Option<Closing>,
     durable: View,
@@ -118,6 +132,7 @@ impl Model {
         Model {
             space,
             held: BLOCKS.map(|count| vec![false; count]),
+            withheld: vec![None; BLOCKS[1]],
             open: view.clone(),
             closing: None,
             durable: view,
@@ -186,7 +201,12 @@ impl Model {
                 self.run(|space| space.release_held(part)).unwrap();
                 self.held[kind as usize][range(part)].fill(false);
             }
-            Step::Free { meta, at, len } => self.free(kind_of(meta), at, len),
+            Step::Free { meta, at, len } => self.free(kind_of(meta), at, len, false),
+            Step::Withhold { at, len } => self.free(SpaceKind::Data, at, len, true),
+            Step::ReleaseWithheld => {
+                self.run(MountSpace::release_withheld).unwrap();
+                self.move_withheld(Withheld::Durable, None);
+            }
             Step::Take { ref extents } => self.take(extents),
             Step::Give { meta, want } => self.give(kind_of(meta), want),
             Step::Forget => {
@@ -206,6 +226,7 @@ impl Model {
                 }
                 let view = self.open.clone();
                 let token = result.unwrap();
+                self.move_withheld(Withheld::Open, Some(Withheld::Closing));
                 self.closing =
                     Some(Closing { token, view, undo: vec![], checkpoint_used: vec![], list: None });
             }
@@ -216,6 +237,10 @@ impl Model {
             Step::Done => self.done(),
             Step::Crash => self.crash(),
         }
+    }
+
+    fn move_withheld(&mut self, from: Withheld, to: Option<Withheld>) {
+        self.withheld.iter_mut().filter(|at| **at == Some(from)).for_each(|at| *at = to);
     }
 
     fn allocated(&mut self, kind: SpaceKind, want: u64, result: Result<Extent, SpaceError>) {
@@ -236,6 +261,7 @@ impl Model {
         assert!(extent.len >= 1 && extent.len <= want);
         let part = range(SpaceExtent { kind, extent });
         self.assert_unknown(kind, part.clone());
+        assert!(kind == SpaceKind::Meta || self.withheld[part.clone()].iter().all(Option::is_none));
         self.held[kind as usize][part].fill(true);
     }
 
@@ -252,7 +278,7 @@ impl Model {
         assert!(!self.held[kind][part].contains(&true));
     }
 
-    fn free(&mut self, kind: SpaceKind, at: u64, len: u64) {
+    fn free(&mut self, kind: SpaceKind, at: u64, len: u64, withhold: bool) {
         let len = if kind == SpaceKind::Meta { 1 } else { len };
         let part = at as usize..((at + len) as usize).min(BLOCKS[kind as usize]);
         if part.is_empty() {
@@ -266,12 +292,20 @@ impl Model {
             && !part.clone().any(|at| by_checkpoint(&at));
         let result = self.run(|space| match kind {
             SpaceKind::Meta => space.free_meta(extent.start),
+            SpaceKind::Data if withhold => space.withhold_data(extent.start, extent.len),
             SpaceKind::Data => space.free_data(extent.start, extent.len),
         });
         // Blocks of the server look as if they were in use: only their owner knows.
         let foreign = self.open[kind as usize][part.clone()].contains(&State::Server);
         if in_use {
             assert_eq!(result, Ok(()));
+            if withhold {
+                // What the open transaction itself put to use nobody else knows.
+                let before = self.closing.as_ref().map_or(&self.durable, |closing| &closing.view);
+                for at in part.clone().filter(|at| before[1][*at] != State::Free) {
+                    self.withheld[at] = Some(Withheld::Open);
+                }
+            }
             self.open[kind as usize][part].fill(State::Free);
         } else if foreign {
             // Undone as a mount that is right would never have done it.
@@ -452,6 +486,7 @@ impl Model {
             }
         }
         self.run_without_memory(|space| space.commit_done(token));
+        self.move_withheld(Withheld::Closing, Some(Withheld::Durable));
         self.durable = self.closing.take().unwrap().view;
         self.durable_numbers = (token.taken(), token.given());
         self.check_device();
@@ -492,6 +527,7 @@ impl Model {
         self.open = self.durable.clone();
         self.closing = None;
         self.held = BLOCKS.map(|count| vec![false; count]);
+        self.withheld.fill(None);
     }
 
     fn check(&self) {
@@ -499,9 +535,12 @@ impl Model {
             let free = self.open[kind as usize].iter().filter(|&&state| state == State::Free).count();
             let held = self.held[kind as usize].iter().filter(|&&held| held).count();
             assert_eq!(self.space.held_blocks(kind), held as u64);
+            let withheld = if kind == SpaceKind::Data { self.withheld.iter().flatten().count() } else { 0 };
             let found = self.space.free_blocks(kind) + self.space.pending_blocks(kind);
-            assert_eq!(found + held as u64, free as u64, "{kind}");
+            assert_eq!(found + (held + withheld) as u64, free as u64, "{kind}");
         }
+        let withheld = self.withheld.iter().filter(|at| **at == Some(Withheld::Durable)).count();
+        assert_eq!(self.space.withheld_blocks(SpaceKind::Data), withheld as u64);
         let given = self
             .open
             .iter()

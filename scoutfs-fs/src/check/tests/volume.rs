@@ -93,7 +93,7 @@ pub fn readdir(ino: u64, file_type: u8, name: &str) -> Vec<u8> {
 }
 
 pub fn extent(blkno: u64, len: u64, flags: u8) -> Vec<u8> {
-    ExtentItem { blkno: blkno.into(), len: len.into(), flags, pad: [0; 7] }.as_bytes().to_vec()
+    ExtentItem { blkno: blkno.into(), len: len.into(), flags, ..ExtentItem::default() }.as_bytes().to_vec()
 }
 
 /// The parts of an attribute.

@@ -2,6 +2,7 @@
 //! Tests of the server as a whole, against mounts that send messages and write real rings.
 
 mod deaths;
+mod fences;
 mod file_locks;
 mod members;
 mod merging;

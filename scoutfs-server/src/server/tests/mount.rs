@@ -185,7 +185,7 @@ impl SimMount {
         self.space.use_held(SpaceExtent { kind: SpaceKind::Data, extent }).unwrap();
         let key = Key::extent(ino, extent.len - 1);
         let item =
-            ExtentItem { blkno: U64::new(extent.start), len: U64::new(extent.len), flags: 0, pad: [0; 7] };
+            ExtentItem { blkno: U64::new(extent.start), len: U64::new(extent.len), ..ExtentItem::default() };
         self.put(key, item.as_bytes());
         self.data.insert(key, extent);
         self.inode_delta += 1;

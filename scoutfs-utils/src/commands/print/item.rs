@@ -64,7 +64,8 @@ fn content(key: Key, value: &[u8]) -> Option<(&'static str, Fields)> {
             let (last, len) = (key.second, item.len.get());
             let first = last.wrapping_sub(len).wrapping_add(1);
             let f = f.with("ino", key.first).with("first", first).with("len", len);
-            ("extent", f.with("blkno", item.blkno.get()).with("flags", u32::from(item.flags)))
+            let f = f.with("blkno", item.blkno.get()).with("flags", u32::from(item.flags));
+            ("extent", f.with("fences", item.fences.get()))
         }
         (ZONE_SERVER, KIND_MEMBER) => {
             let item = MemberItem::read_from_bytes(value).ok()?;
@@ -90,7 +91,8 @@ fn content(key: Key, value: &[u8]) -> Option<(&'static str, Fields)> {
         (ZONE_SERVER, KIND_QUARANTINE) => {
             let item = QuarantineItem::read_from_bytes(value).ok()?;
             let f = f.with("kind", key.first).with("start", key.second).with("len", item.len.get());
-            ("quarantine", f.with("term", item.term.get()).and(process_fields(&item.process)))
+            let f = f.with("term", item.term.get()).with("fence", item.fence.get());
+            ("quarantine", f.and(process_fields(&item.process)))
         }
         _ => return None,
     })
@@ -155,6 +157,7 @@ pub fn member_fields(slot: u64, member: &MemberItem) -> Fields {
         .with("rid", Field::Id(member.rid.get()))
         .with("epoch", member.epoch.get())
         .with("state", member.state.get())
+        .with("fence", member.fence.get())
         .with("merged_through", member.merged_through.get())
         .with("down_given", member.down_given.get())
         .with("down_forgotten", member.down_forgotten.get())

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Mounts that are reclaimed by lease alone, and data blocks that they may still write.
+
+use scoutfs_btree::space::SpaceKind;
+use scoutfs_format::msg::{Fences, LockMessage, MSG_LOCK, MSG_RENEW, RenewReply};
+use scoutfs_format::server_item::{MEMBER_FENCED, MEMBER_FREE};
+use scoutfs_lock::{LockName, Message, Mode};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::mount::*;
+use super::rig::*;
+use crate::server::{LEASE, LEASE_MARGIN};
+
+/// As a renewal of the lease tells.
+fn fences(rig: &mut Rig, rid: u64) -> (u32, u32) {
+    let reply: RenewReply = rig.call(rid, MSG_RENEW, &[0u8; 0]).unwrap();
+    (reply.fences.newest.get(), reply.fences.unconfirmed.get())
+}
+
+/// All but `rids` fall silent.
+fn fence_others(rig: &mut Rig, rids: &[u64]) {
+    for _ in 0..4 {
+        rig.advance((LEASE + LEASE_MARGIN) / 4);
+        for rid in rids {
+            fences(rig, *rid);
+        }
+    }
+    rig.settle();
+}
+
+/// A mount that has some data space.
+fn with_data(rig: &mut Rig, rid: u64) -> SimMount {
+    let mut mount = SimMount::start(rig, rid);
+    assert!(mount.get_space(rig, SpaceKind::Data, 50) >= 50);
+    mount.commit(rig, false);
+    mount
+}
+
+#[test]
+fn who_gets_a_lock_is_told_of_the_fence_of_who_had_it() {
+    let mut rig = Rig::smallest();
+    let (sleeper, _other) = (with_data(&mut rig, 7), with_data(&mut rig, 8));
+    assert_eq!(fences(&mut rig, 8), (0, 0));
+    let request = |generation| {
+        let name = LockName::group_of(1024);
+        let (version, commit_nr) = (0, 0);
+        Message { name, version, commit_nr, generation, old_mode: Mode::Null, mode: Mode::Write }.to_raw()
+    };
+    let id = rig.new_id();
+    assert_eq!(rig.request(7, id, MSG_LOCK, request(0).as_bytes()).0, 0);
+    let id = rig.new_id();
+    rig.send(8, id, MSG_LOCK, 0, request(0).as_bytes());
+    assert!(rig.poll().is_empty(), "it is held");
+    let told = rig.now;
+    rig.advance((LEASE + LEASE_MARGIN) / 2);
+    assert_eq!(fences(&mut rig, 8), (0, 0));
+    rig.advance((LEASE + LEASE_MARGIN) / 2);
+    assert!(rig.now > told);
+    rig.server.tick(rig.now);
+    rig.server.commit().unwrap();
+    let granted = rig.poll().into_iter().find(|(_, answered, ..)| *answered == id).expect("a grant");
+    let (_, rest) = LockMessage::read_from_prefix(&granted.3).unwrap();
+    let (told, _) = Fences::read_from_prefix(rest).unwrap();
+    assert_eq!((told.newest.get(), told.unconfirmed.get()), (1, 1));
+    assert!(rig.server.members.get(sleeper.slot).unwrap().is(MEMBER_FENCED));
+    assert_eq!(fences(&mut rig, 8), (1, 1));
+    // A new server knows it as well, also when it is confirmed: numbers are never used again.
+    let mut rig = rig.reopen(&Dead(false));
+    rig.server.recheck_deaths(&DeadProcess(process(7)));
+    rig.settle();
+    assert_eq!(rig.server.fences().newest.get(), 1);
+    assert_eq!(rig.server.fences().unconfirmed.get(), 0);
+    let mut rig = rig.reopen(&Dead(false));
+    with_data(&mut rig, 9);
+    fence_others(&mut rig, &[]);
+    assert_eq!(rig.server.fences().newest.get(), 3, "those that were members, too");
+}
+
+/// What a mount frees may be blocks that a fenced one still writes; they come back with the rest of its space.
+#[test]
+fn data_space_that_comes_back_while_a_fence_is_not_confirmed_is_in_quarantine() {
+    let mut rig = Rig::smallest();
+    let (first, leaves) = (with_data(&mut rig, 7), with_data(&mut rig, 8));
+    let second = with_data(&mut rig, 9);
+    let free = assert_sound(&rig.dev, "before").free_data_blocks;
+    fence_others(&mut rig, &[8, 9]);
+    assert!(rig.server.members.get(first.slot).unwrap().is(MEMBER_FENCED));
+    leaves.leave(&mut rig);
+    rig.settle();
+    let quarantined = assert_sound(&rig.dev, "one left").quarantined_blocks;
+    assert!(quarantined >= 50, "{quarantined}");
+    // Another fence that comes later holds back what comes back then, and no more.
+    fence_others(&mut rig, &[]);
+    assert!(rig.server.members.get(second.slot).unwrap().is(MEMBER_FENCED));
+    let mut rig = rig.reopen(&Dead(false));
+    rig.settle();
+    assert_eq!(assert_sound(&rig.dev, "a new server").quarantined_blocks, quarantined);
+    rig.server.recheck_deaths(&DeadProcess(process(7)));
+    rig.settle();
+    assert!(rig.server.members.get(first.slot).unwrap().is(MEMBER_FREE));
+    let audit = assert_sound(&rig.dev, "the first is dead");
+    assert!((50..quarantined + 50).contains(&audit.quarantined_blocks), "{}", audit.quarantined_blocks);
+    let of_first = audit.quarantined_blocks;
+    assert!(rig.server.fenced_data.iter().map(|extent| extent.len).sum::<u64>() == of_first);
+    rig.server.recheck_deaths(&DeadProcess(process(9)));
+    rig.settle();
+    let audit = assert_sound(&rig.dev, "all are dead");
+    assert_eq!(audit.quarantined_blocks, 0);
+    assert!(audit.empty_zones * 256 + audit.free_data_blocks > free);
+}
