@@ -24,6 +24,20 @@ where
     thread::spawn(name, body).map(JoinHandle)
 }
 
+/// Whether the program that the calling thread serves was killed. Then it waits no longer for what may never come. Threads that
+/// [`spawn`] has made serve none.
+///
+/// Killing wakes the thread once: its wait on a condition variable returns for no reason.
+pub fn is_killed() -> bool {
+    thread::is_killed()
+}
+
+/// Runs `body` in the place of a program that is killed when `killed` gets true. Who sets that wakes the thread himself.
+#[cfg(feature = "std")]
+pub fn run_for<R>(killed: &std::sync::Arc<core::sync::atomic::AtomicBool>, body: impl FnOnce() -> R) -> R {
+    thread::run_for(killed, body)
+}
+
 impl JoinHandle {
     /// Waits until the thread has ended. A panic of the thread goes on in the caller.
     pub fn join(self) {
@@ -45,5 +59,21 @@ mod tests {
         .unwrap();
         handle.join();
         assert_eq!(DONE.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_program_is_killed_as_long_as_its_thread_serves_it() {
+        use core::sync::atomic::AtomicBool;
+        let (one, other) = (std::sync::Arc::new(AtomicBool::new(false)), std::sync::Arc::default());
+        super::run_for(&one, || {
+            assert!(!super::is_killed());
+            one.store(true, Ordering::Relaxed);
+            assert!(super::is_killed());
+            super::run_for(&other, || assert!(!super::is_killed()));
+            assert!(super::is_killed());
+            let spawned = super::spawn("worker", || assert!(!super::is_killed()));
+            spawned.unwrap().join();
+        });
+        assert!(!super::is_killed());
     }
 }

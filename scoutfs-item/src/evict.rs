@@ -85,6 +85,27 @@ impl ItemCache {
         before.saturating_sub(self.bytes())
     }
 
+    /// Gives up to about `bytes` back, in clean pages that were not used since the clock's hand last came by, and says how many bytes that
+    /// were. Looks at a number of pages that grows with `bytes`, and waits for nothing; so it may give back nothing.
+    pub fn reclaim(&self, bytes: usize) -> usize {
+        let before = self.bytes();
+        let target = before.saturating_sub(bytes);
+        let Some(nr_pages) = self.map.try_read().map(|map| map.len()) else { return 0 };
+        let wanted = bytes.checked_div(self.limits.page_bytes).unwrap_or(nr_pages);
+        // Twice around all pages are gone that are not used meanwhile.
+        let round = nr_pages.saturating_add(1).saturating_mul(2);
+        let mut visits = wanted.saturating_mul(4).saturating_add(PAGES_AT_ONCE).min(round);
+        while visits > 0
+            && self.bytes() > target
+            && let Some(mut map) = self.map.try_write()
+        {
+            let now = visits.min(PAGES_AT_ONCE);
+            self.evict_some(&mut map, target, now);
+            visits -= now;
+        }
+        before.saturating_sub(self.bytes())
+    }
+
     /// Called after `nr_pages` pages were added or became clean: if the cache is over its limit, gives up
     /// about as many, if there are.
     pub(crate) fn keep_limit(&self, nr_pages: usize) {
@@ -95,13 +116,12 @@ impl ItemCache {
     fn evict(&self, target_bytes: usize, mut visits: usize) {
         while visits > 0 && self.bytes() > target_bytes {
             let now = visits.min(PAGES_AT_ONCE);
-            self.evict_some(target_bytes, now);
+            self.evict_some(&mut self.map.write(), target_bytes, now);
             visits -= now;
         }
     }
 
-    fn evict_some(&self, target_bytes: usize, visits: usize) {
-        let mut map = self.map.write();
+    fn evict_some(&self, map: &mut PageMap, target_bytes: usize, visits: usize) {
         for _ in 0..visits {
             if self.bytes() <= target_bytes {
                 return;
@@ -119,7 +139,7 @@ impl ItemCache {
             let used = core::mem::replace(&mut items.referenced, false);
             let stays = used || items.is_dirty() || self.reads.overlap(&first, &last);
             if !stays {
-                self.drop_page(&mut map, &first);
+                self.drop_page(map, &first);
             }
             map.hand = last.next().unwrap_or(Key::MIN);
         }

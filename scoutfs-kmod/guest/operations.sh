@@ -1,10 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
-# Operations on a mounted volume, in a guest: operations.sh DIRECTORY SOURCE. Fails at the first that does not do what it should.
-# Leaves SOURCE's copy in DIRECTORY/tree.
+# Operations on a mounted volume, in a guest: operations.sh DIRECTORY SOURCE COOKIE. Fails at the first that does not do what it should.
+# Leaves SOURCE's copy in DIRECTORY/tree. COOKIE is a module of the tests.
 set -eu
 cd "$1"
 source=$2
+cookie=$3
 
 fail() {
     echo "FAILED: $*"
@@ -89,6 +90,52 @@ same "$(stat -c %s sparse)" 1000000004 "a size"
 [ "$(stat -c %b sparse)" -le 16 ] || fail "a sparse file has blocks"
 rm data direct preallocated sparse
 
+echo "where data are"
+head -c 1000000 /dev/urandom > mapped
+truncate -s 3000000 mapped
+head -c 1000 /dev/urandom >> mapped
+fallocate -n -o 4000000 -l 100000 mapped
+# The VFS's own call. Extents and what they hold: written data at both ends of a hole, and blocks that wait for data.
+filefrag -v -s mapped > /tmp/map
+same "$(awk '$1 ~ /^[0-9]+:$/ { sum += $6 } END { print sum + 0 }' /tmp/map)" $((245 + 1 + 25)) "blocks that are mapped"
+same "$(awk '$1 == "0:" { print $2 }' /tmp/map)" 0.. "the first block"
+same "$(grep -c unwritten /tmp/map)" 1 "extents without data"
+same "$(grep -c last /tmp/map)" 1 "last extents"
+same "$(tail -n 2 /tmp/map | head -n 1 | grep -c 'last,unwritten\|unwritten,last')" 1 "the last extent"
+refused filefrag -v symlink
+rm mapped
+
+echo "how often an inode has changed"
+version() {
+    insmod "$cookie" path="$PWD/$1" 2> /dev/null || true
+    dmesg | sed -n 's/.*scoutfs_cookie: cookie //p' | tail -n 1
+}
+# changed WHAT: that the file has, since it was asked last.
+changed() {
+    now=$(version counted)
+    [ "$now" -gt "$before" ] || fail "$1 does not count: $before, then $now"
+    before=$now
+}
+: > counted
+before=$(version counted)
+[ -n "$before" ] || fail "no version"
+echo more > counted
+changed "a write"
+truncate -s 100 counted
+changed "a truncation"
+chmod 600 counted
+changed "a mode"
+setfattr -n user.one -v first counted
+changed "an attribute"
+ln counted counted-too
+changed "a link"
+cat counted > /dev/null
+same "$(version counted)" "$before" "a version when nothing changed"
+before=$(version .)
+rm counted counted-too
+now=$(version .)
+[ "$now" -gt "$before" ] || fail "names do not count in their directory"
+
 echo "unlinked and open"
 echo alive > open
 exec 3< open
@@ -135,4 +182,21 @@ folder=$(echo /sys/fs/scoutfs/*)
 same "${folder##*/}" "$(cat "$folder/fsid").$(cat "$folder/rid")" "the folder's name"
 [ "$(awk '$1 == "op_create" { print $2 }' "$folder/counters")" -ge 500 ] || fail "too few creates were counted"
 [ "$(cat "$folder/lease_ms")" -gt 0 ] || fail "no lease"
+
+echo "memory is given back"
+count() {
+    awk -v name=$1 '$1 == name { print $2 }' "$folder/counters"
+}
+find . -type f | xargs stat > /dev/null
+items=$(count item_cache_bytes)
+blocks=$(count block_cache_blocks)
+[ "$items" -gt 50000 ] || fail "few items are kept: $items bytes"
+[ "$blocks" -gt 2 ] || fail "few blocks are kept: $blocks"
+sync
+# Twice: what was used lately is spared once.
+echo 2 > /proc/sys/vm/drop_caches
+echo 2 > /proc/sys/vm/drop_caches
+[ "$(count item_cache_bytes)" -lt $((items / 4)) ] || fail "items are kept: $(count item_cache_bytes) of $items bytes"
+[ "$(count block_cache_blocks)" -lt "$blocks" ] || fail "blocks are kept: $(count block_cache_blocks) of $blocks"
+diff -r "$source" tree
 echo "all done"

@@ -27,6 +27,16 @@ bool scoutfs_signal_pending(void)
 	return signal_pending(current);
 }
 
+bool scoutfs_fatal_signal_pending(void)
+{
+	return fatal_signal_pending(current);
+}
+
+unsigned long scoutfs_totalram_pages(void)
+{
+	return totalram_pages();
+}
+
 bool scoutfs_inode_is_new(struct inode *inode)
 {
 	return inode_state_read_once(inode) & I_NEW;

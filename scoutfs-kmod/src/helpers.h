@@ -10,10 +10,12 @@
 #include <linux/crc32.h>
 #include <linux/exportfs.h>
 #include <linux/falloc.h>
+#include <linux/fiemap.h>
 #include <linux/filelock.h>
 #include <linux/fs.h>
 #include <linux/fs_context.h>
 #include <linux/fs_struct.h>
+#include <linux/mm.h>
 #include <linux/namei.h>
 #include <linux/pagemap.h>
 #include <linux/posix_acl.h>
@@ -30,6 +32,7 @@
 /* Macros with casts, which bindgen does not evaluate. */
 static const gfp_t SCOUTFS_GFP_NOFS = GFP_NOFS | __GFP_NOWARN;
 static const gfp_t SCOUTFS_GFP_NOIO = GFP_NOIO;
+static const gfp_t SCOUTFS_GFP_FS = __GFP_FS;
 static const fmode_t SCOUTFS_FMODE_WRITE = FMODE_WRITE;
 static const fmode_t SCOUTFS_FMODE_READ = FMODE_READ;
 static const fmode_t SCOUTFS_FMODE_CREATED = FMODE_CREATED;
@@ -46,6 +49,7 @@ static const unsigned long SCOUTFS_SB_POSIXACL = SB_POSIXACL;
 static const unsigned long SCOUTFS_SB_RDONLY = SB_RDONLY;
 static const unsigned long SCOUTFS_SB_NOSEC = SB_NOSEC;
 static const unsigned int SCOUTFS_WQ_FLAG_EXCLUSIVE = WQ_FLAG_EXCLUSIVE;
+static const unsigned int SCOUTFS_TASK_KILLABLE = TASK_KILLABLE;
 
 unsigned int scoutfs_nofs_save(void);
 void scoutfs_nofs_restore(unsigned int flags);
@@ -53,6 +57,8 @@ void scoutfs_nofs_restore(unsigned int flags);
 size_t scoutfs_iov_iter_count(const struct iov_iter *iter);
 int scoutfs_current_umask(void);
 bool scoutfs_signal_pending(void);
+bool scoutfs_fatal_signal_pending(void);
+unsigned long scoutfs_totalram_pages(void);
 bool scoutfs_inode_is_new(struct inode *inode);
 bool scoutfs_dentry_in_lookup(struct dentry *dentry);
 void scoutfs_mapping_set_large_folios(struct address_space *mapping);

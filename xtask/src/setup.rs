@@ -57,6 +57,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("setfattr", "attr"),
     ("setfacl", "acl"),
     ("unshare", "util-linux"),
+    ("filefrag", "e2fsprogs"),
+    ("xfs_io", "xfsprogs"),
     ("sqlite3", "sqlite3"),
     ("dpkg-deb", "dpkg"),
 ];

@@ -5,6 +5,9 @@
 //! is found by a clock hand that passes over slots used since it last came by. With 16 slots to a set that keeps nearly
 //! the blocks that one large clock would, and no lookup of one block ever waits for that of most others.
 
+// Only counted, never waited for.
+use core::sync::atomic::{AtomicUsize, Ordering};
+
 use scoutfs_env::device::BlockDevice;
 use scoutfs_env::sync::Mutex;
 use scoutfs_env::{Arc, Box, IoBuf, Vec};
@@ -26,6 +29,10 @@ pub struct BlockCache {
     fsid: u64,
     geometry: Geometry,
     sets: Vec<Mutex<Set>>,
+    /// Blocks that are kept.
+    kept: AtomicUsize,
+    /// Counts the sets that [`reclaim`](Self::reclaim) came by.
+    hand: AtomicUsize,
 }
 
 /// What one set holds. A slot is empty when its number is 0, which no metadata block has.
@@ -65,7 +72,8 @@ impl BlockCache {
         for _ in 0..nr_sets {
             sets.push(Mutex::with_rank(Set::new(ways as u8), RANK_BLOCK_CACHE))?;
         }
-        Ok(BlockCache { device, fsid, geometry, sets })
+        let (kept, hand) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Ok(BlockCache { device, fsid, geometry, sets, kept, hand })
     }
 
     /// The device under the cache.
@@ -123,7 +131,36 @@ impl BlockCache {
             Some(set) => set.lock().remove(blkno),
             None => None,
         };
-        drop(dropped);
+        if dropped.is_some() {
+            self.kept.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many blocks are kept.
+    pub fn blocks(&self) -> usize {
+        self.kept.load(Ordering::Relaxed)
+    }
+
+    /// Gives up to `blocks` blocks back that nobody is using, and says how many: first those that were not used since it last came by.
+    /// Waits for nothing, and looks at each set twice at most; so it may find none.
+    pub fn reclaim(&self, blocks: usize) -> usize {
+        let mut given = 0;
+        for _ in 0..self.sets.len().saturating_mul(2) {
+            let at = self.hand.fetch_add(1, Ordering::Relaxed).checked_rem(self.sets.len());
+            let Some(set) = at.and_then(|at| self.sets.get(at)) else { break };
+            while given < blocks
+                && let Some(block) = set.try_lock().and_then(|mut set| set.give_up())
+            {
+                // Freed without the lock.
+                drop(block);
+                self.kept.fetch_sub(1, Ordering::Relaxed);
+                given += 1;
+            }
+            if given >= blocks {
+                break;
+            }
+        }
+        given
     }
 
     /// How the cache was used so far.
@@ -150,10 +187,12 @@ impl BlockCache {
     pub(super) fn insert(&self, block: Arc<Block>) {
         let replaced = match self.set(block.blkno()) {
             Some(set) => set.lock().insert(block),
-            None => None,
+            None => return,
         };
         // Freed only now that the lock is released.
-        drop(replaced);
+        if replaced.is_none() {
+            self.kept.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn lookup(&self, reference: &BlockRef) -> Option<Arc<Block>> {
@@ -219,6 +258,20 @@ impl Set {
         self.blknos[slot] = 0;
         self.used &= !(1 << slot);
         self.blocks[slot].take()
+    }
+
+    /// Takes out a block that nobody has and that was not used since this last found none. Then all count as not used.
+    fn give_up(&mut self) -> Option<Arc<Block>> {
+        let mut kept = self.blocks.iter().zip(0..);
+        let unused = |slot: u32| self.used & (1 << slot) == 0;
+        let found = kept.find(|(block, slot)| {
+            unused(*slot) && block.as_ref().is_some_and(|block| Arc::strong_count(block) == 1)
+        });
+        let Some((_, slot)) = found else {
+            self.used = 0;
+            return None;
+        };
+        self.remove(self.blknos[slot as usize])
     }
 
     /// An empty slot, or the next one that was not used since the hand last passed.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Tests of the block cache.
 
+use std::vec::Vec;
+
 use scoutfs_format::BlockRef;
 use scoutfs_format::block::MAGIC_SPACE_LIST;
 
@@ -76,6 +78,37 @@ fn a_torn_block_is_stale() {
     device.write(first * 65536 + 61440, &torn).unwrap();
     let torn = byte(&volume, &reference);
     assert!(matches!(torn, Err(Error::Stale { found: StaleBlock::Checksum { .. }, .. })));
+}
+
+#[test]
+fn blocks_are_given_back_that_nobody_uses_and_those_last_that_were_used() {
+    let volume = Volume::new(64, 40);
+    let first = volume.geometry.first_meta_block();
+    let all: Vec<_> = (0..30).map(|n| write(&volume, first + n, n as u32 + 1)).collect();
+    assert_eq!(volume.cache.blocks(), 30);
+    volume.cache.drop_block(first + 29);
+    volume.cache.drop_block(first + 29);
+    assert_eq!(volume.cache.blocks(), 29);
+    let held = volume.cache.read(&all[0], MAGIC).unwrap();
+    for reference in &all[1..10] {
+        byte(&volume, reference).unwrap();
+    }
+    // 19 were not used. The sets are those of a clock each, so all are looked at.
+    let before = volume.cache.stats();
+    assert_eq!(volume.cache.reclaim(5), 5);
+    assert_eq!(volume.cache.blocks(), 24);
+    assert_eq!(volume.cache.reclaim(14), 14);
+    for reference in &all[1..10] {
+        byte(&volume, reference).unwrap();
+    }
+    assert_eq!(volume.cache.stats().misses, before.misses, "one that was used went before one that was not");
+    // Nobody can have the memory of one that is in use.
+    assert_eq!(volume.cache.reclaim(usize::MAX), 9);
+    assert_eq!((volume.cache.blocks(), volume.cache.reclaim(1)), (1, 0));
+    drop(held);
+    assert_eq!((volume.cache.reclaim(1), volume.cache.blocks()), (1, 0));
+    assert_eq!(byte(&volume, &all[3]), Ok(4), "it is on the device");
+    assert_eq!(volume.cache.blocks(), 1);
 }
 
 #[test]

@@ -37,6 +37,13 @@ impl<T> Mutex<T> {
         MutexGuard { inner: self.inner.lock(), held: self.rank.hold() }
     }
 
+    /// As [`lock`](Self::lock), but `None` when the program that the thread serves is killed before the mutex is free (see
+    /// [`crate::thread::is_killed`]). In a process threads look for that only before they sleep.
+    pub fn lock_unless_killed(&self) -> Option<MutexGuard<'_, T>> {
+        self.rank.check();
+        Some(MutexGuard { inner: self.inner.lock_unless_killed()?, held: self.rank.hold() })
+    }
+
     /// Takes the mutex if it is free.
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         Some(MutexGuard { inner: self.inner.try_lock()?, held: self.rank.hold() })

@@ -4,6 +4,9 @@
 //! One thread of the mount connects and receives (`session`): it wakes the requests whose answers came, and hands on the
 //! server's own messages. Any thread may ask ([`Client::request`]); who asks while there is no server waits for one.
 //!
+//! Who serves a program that was killed does not wait for long ([`Killed`]), but for answers that somebody must take: numbers
+//! of hand-overs follow each other ([`Client::request_surely`]).
+//!
 //! Locking: `sending` is held while bytes go into the stream, so that they go in order; then `state`, a leaf over the connection and the
 //! table of open requests, never held while sending or waiting for anything else.
 
@@ -11,7 +14,8 @@ use core::time::Duration;
 
 use scoutfs_env::fault::{Fault, planted};
 use scoutfs_env::net::Stream;
-use scoutfs_env::sync::{Condvar, Mutex};
+use scoutfs_env::sync::{Condvar, Mutex, MutexGuard};
+use scoutfs_env::thread;
 use scoutfs_env::time::{self, Mono};
 use scoutfs_env::{Arc, Box, OrdMap, Vec};
 use scoutfs_format::le::U64;
@@ -77,6 +81,31 @@ pub(super) struct Given {
     pub seq: u64,
     /// Hand-over of space.
     pub hand_over: u64,
+}
+
+/// Whether who waits for the server was killed, and has waited for a moment since. Most answers come in that time, and no operation
+/// is left halfway because of it. Each wait has one of its own.
+#[derive(Default)]
+pub(crate) struct Killed(Option<Mono>);
+
+impl Killed {
+    /// How long to go on: for ever if he was not.
+    pub fn left(&mut self) -> Option<Duration> {
+        if !thread::is_killed() {
+            return None;
+        }
+        let now = time::mono_now();
+        Some(self.0.get_or_insert(now.saturating_add(LOOK)).saturating_duration_since(now))
+    }
+}
+
+/// Who waits for an answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waits {
+    /// Nobody, once he was killed: nothing depends on the answer.
+    UntilKilled,
+    /// Always somebody.
+    Surely,
 }
 
 /// A request that somebody waits for.
@@ -157,9 +186,13 @@ impl Client {
         }
     }
 
-    /// As [`Client::request`], but `None` when the server says to ask again.
+    /// As [`Client::request_surely`], but `None` when the server says to ask again.
     pub fn try_request(&self, kind: u8, payload: &[u8]) -> Result<Option<Vec<u8>>> {
-        match self.request_once(kind, payload)? {
+        self.try_request_as(kind, payload, Waits::Surely)
+    }
+
+    fn try_request_as(&self, kind: u8, payload: &[u8], waits: Waits) -> Result<Option<Vec<u8>>> {
+        match self.request_once(kind, payload, waits)? {
             (STATUS_OK, answer) => Ok(Some(answer)),
             (STATUS_AGAIN, _) => Ok(None),
             (STATUS_NO_SPACE, _) => Err(Error::NoSpace),
@@ -170,9 +203,19 @@ impl Client {
     }
 
     /// Asks the server and waits for its answer, and for a server if there is none. Not to be called while in a transaction.
+    /// [`Error::Interrupted`] when the calling thread was killed: the server may have heard it, and its answer is dropped.
     pub fn request(&self, kind: u8, payload: &[u8]) -> Result<Vec<u8>> {
+        self.request_as(kind, payload, Waits::UntilKilled)
+    }
+
+    /// As [`Client::request`], but nobody stops waiting because he was killed.
+    pub fn request_surely(&self, kind: u8, payload: &[u8]) -> Result<Vec<u8>> {
+        self.request_as(kind, payload, Waits::Surely)
+    }
+
+    fn request_as(&self, kind: u8, payload: &[u8], waits: Waits) -> Result<Vec<u8>> {
         loop {
-            match self.try_request(kind, payload)? {
+            match self.try_request_as(kind, payload, waits)? {
                 Some(answer) => return Ok(answer),
                 None => time::sleep(Duration::from_millis(10)),
             }
@@ -184,7 +227,7 @@ impl Client {
     pub fn leave(&self, payload: &[u8]) -> Result<()> {
         self.state.lock().left.get_or_insert(time::mono_now());
         loop {
-            let (status, answer) = match self.request_once(MSG_LEAVE, payload) {
+            let (status, answer) = match self.request_once(MSG_LEAVE, payload, Waits::Surely) {
                 // Nobody is left to tell; the next server finds the record.
                 Err(Error::Shutdown(_)) => return Ok(()),
                 other => other?,
@@ -228,7 +271,7 @@ impl Client {
         Some(time::mono_now().saturating_duration_since(left))
     }
 
-    fn request_once(&self, kind: u8, payload: &[u8]) -> Result<(u16, Vec<u8>)> {
+    fn request_once(&self, kind: u8, payload: &[u8], waits: Waits) -> Result<(u16, Vec<u8>)> {
         let payload = Vec::from_slice(payload)?;
         let id = {
             let mut state = self.state.lock();
@@ -247,14 +290,23 @@ impl Client {
         self.counters.message_sent(kind);
         self.transmit();
         let mut state = self.state.lock();
+        let (mut killed, mut interrupted) = (Killed::default(), false);
         loop {
             match state.requests.get(&id) {
                 Some(Request::Open) if !state.closed => {}
                 _ => break,
             }
-            state = match state.give_up {
-                None => self.answered.wait(state),
-                Some(end) => {
+            let after_kill = if waits == Waits::UntilKilled { killed.left() } else { None };
+            state = match (state.give_up, after_kill) {
+                (None, None) => self.answered.wait(state),
+                (None, Some(left)) => {
+                    interrupted = left.is_zero();
+                    if interrupted {
+                        break;
+                    }
+                    self.answered.wait_timeout(state, left).0
+                }
+                (Some(end), _) => {
                     let left = end.saturating_duration_since(time::mono_now());
                     if left.is_zero() && state.stream.is_none() {
                         break;
@@ -274,6 +326,7 @@ impl Client {
                 self.run_on_answer(kind);
                 Ok((status, payload))
             }
+            _ if interrupted => Err(Error::Interrupted),
             _ => Err(Error::Shutdown("the server is gone")),
         }
     }
@@ -449,15 +502,32 @@ impl Client {
         self.state.lock().stream.is_some()
     }
 
-    /// Fails when nobody waits for a server any more, and there is none.
-    pub fn check_patience(&self) -> Result<()> {
+    /// Fails when nobody waits for a server any more, and there is none, or when who waits was killed.
+    pub fn check_patience(&self, killed: &mut Killed) -> Result<()> {
         let state = self.state.lock();
         match state.give_up {
             Some(end) if state.stream.is_none() && time::mono_now() >= end => {
                 Err(Error::Shutdown("there is no server"))
             }
+            // Who leaves does not wait for long, and must not do half of it.
+            None if killed.left().is_some_and(|left| left.is_zero()) => Err(Error::Interrupted),
             _ => Ok(()),
         }
+    }
+
+    /// Takes a mutex that others may have while they wait for the server.
+    pub fn lock_unless_killed<'a, T>(&self, mutex: &'a Mutex<T>) -> Result<MutexGuard<'a, T>> {
+        match mutex.lock_unless_killed() {
+            Some(guard) => Ok(guard),
+            None if self.is_leaving() => Ok(mutex.lock()),
+            None => Err(Error::Interrupted),
+        }
+    }
+
+    /// Has all who wait for answers look whether they were killed.
+    pub fn wake(&self) {
+        drop(self.state.lock());
+        self.answered.notify_all();
     }
 
     /// From `end` on nobody waits for a server any more.

@@ -4,6 +4,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | `mount` | [`Mount`]: from a device to a working filesystem, and back |
+//! | `cancel` | giving up a mount that is under way |
 //! | `voter` | this node's voter slot: claiming it, beating, becoming the leader |
 //! | `leadership` | whether this node may act as the leader now |
 //! | `lead` | runs the server when this node is elected |
@@ -26,6 +27,7 @@
 //! commit and ask the server), one that gives locks back, one that looks for orphans, one voter, and those of the server host: the server, the merger, one that accepts streams, and two for
 //! each stream.
 
+mod cancel;
 mod client;
 mod counted;
 mod lead;
@@ -44,7 +46,8 @@ mod socket;
 mod voter;
 mod worker;
 
-pub(crate) use client::{Client, FENCED, LOOK};
+pub use cancel::Cancel;
+pub(crate) use client::{Client, FENCED, Killed, LOOK};
 pub(crate) use leadership::Leadership;
 pub use mount::{Mount, MountOptions};
 pub(crate) use rivals::shown;

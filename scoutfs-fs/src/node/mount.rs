@@ -26,6 +26,7 @@ use scoutfs_server::super_block::{read_super, read_super_with_take_overs};
 use scoutfs_server::{DeathOracle, Leader, Server};
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::cancel::Cancel;
 use super::client::Client;
 use super::counted::{CountedDevice, InFlight};
 use super::lead::{Lead, Parts};
@@ -175,7 +176,29 @@ impl Mount {
         options: &MountOptions,
         oracle: Arc<Box<dyn DeathOracle + Send + Sync>>,
     ) -> Result<Mount> {
-        let node = Node::new(device, options)?;
+        Self::open_until(device, network, options, oracle, &Cancel::new()?)
+    }
+
+    /// As [`Mount::open_in`], until it is cancelled: [`Error::Interrupted`].
+    pub fn open_until(
+        device: Arc<Box<dyn BlockDevice>>,
+        network: Arc<Box<dyn Network>>,
+        options: &MountOptions,
+        oracle: Arc<Box<dyn DeathOracle + Send + Sync>>,
+        cancel: &Cancel,
+    ) -> Result<Mount> {
+        cancel.finish(Self::open_node(device, network, options, oracle, cancel))
+    }
+
+    #[inline(never)]
+    fn open_node(
+        device: Arc<Box<dyn BlockDevice>>,
+        network: Arc<Box<dyn Network>>,
+        options: &MountOptions,
+        oracle: Arc<Box<dyn DeathOracle + Send + Sync>>,
+        cancel: &Cancel,
+    ) -> Result<Mount> {
+        let node = Node { cancel: Some(cancel.clone()), ..Node::new(device, options)? };
         let base = node.base(options)?;
         let mut running = Running::default();
         let mut ranks = None;
@@ -211,9 +234,12 @@ impl Mount {
         mut running: Running,
         options: &MountOptions,
     ) -> Result<Mount> {
-        let Node { fsid, rid, geometry, secret, counters, door, requests, .. } = node;
+        let Node { fsid, rid, geometry, secret, counters, door, requests, cancel, .. } = node;
         let alone = network.is_none();
         let client = Arc::new(Client::new(fsid, rid, secret, counters.clone()))?;
+        if let Some(cancel) = &cancel {
+            cancel.attach(&client);
+        }
         let link = Link::new(base.device.clone(), fsid, geometry, network, door);
         let dead_time = Duration::from_millis(options.timing.dead_ms);
         let leadership = ranks.as_ref().map(|ranks| ranks.leadership());
@@ -226,6 +252,9 @@ impl Mount {
             Err(e) => {
                 client.close();
                 receiver.join();
+                if cancel.is_some_and(|cancel| cancel.is_cancelled()) {
+                    running.leave_election();
+                }
                 return Err(session.gave_up().unwrap_or(e));
             }
         };
@@ -338,6 +367,18 @@ impl Mount {
 }
 
 impl Running {
+    /// A mount that is given up has no part in the election any more. One that leads is as one that died.
+    fn leave_election(&mut self) {
+        if let Some(lead) = self.lead.take() {
+            lead.stop(false);
+        }
+        if let Some(voter) = self.voter.take()
+            && voter.ranks().follows()
+        {
+            voter.leave();
+        }
+    }
+
     fn stop_worker(&mut self, store: &Store) {
         store.worker.stop();
         store.lock_table.stop();
@@ -392,6 +433,7 @@ struct Node {
     term: u64,
     /// Of this node's server, while it runs.
     door: Arc<Mutex<Option<Door>>>,
+    cancel: Option<Cancel>,
 }
 
 /// What reads and writes the volume.
@@ -422,6 +464,7 @@ impl Node {
             secret: Secret(first.sb.secret),
             term: first.sb.term.get(),
             door: Arc::new(Mutex::new(None))?,
+            cancel: None,
         })
     }
 

@@ -72,6 +72,11 @@ impl Ranks {
         self.changed.notify_all();
     }
 
+    /// Whether the node neither leads nor has led.
+    pub fn follows(&self) -> bool {
+        *self.rank.lock() == Rank::Follower
+    }
+
     /// Waits until the node is no follower any more, or `give_up` says so.
     pub fn wait(&self, give_up: impl Fn() -> bool) -> Rank {
         let mut rank = self.rank.lock();

@@ -9,7 +9,8 @@
 //! Up to the closing nothing has happened: the transaction stays open. Closing (items and space together) is one step that
 //! happens or does not. From then on the closed transaction is a batch in the slot, which is never forgotten: what
 //! cannot go on for want of memory stays there ([`Slot::closed`]), the caller gets an errno, and the next commit, or
-//! the worker's next round, goes on with it before anything else.
+//! the worker's next round, goes on with it before anything else. So it is with who was killed while the leader was to confirm the
+//! lease.
 //!
 //! | batch | left to do |
 //! | --- | --- |
@@ -72,7 +73,7 @@ impl Store {
         if self.trans.is_durable(seq) {
             return self.trans.check();
         }
-        let mut slot = self.slot.lock();
+        let mut slot = self.client.lock_unless_killed(&self.slot)?;
         // Whoever had the lock may have committed it; or nobody did anything since the last commit.
         if self.trans.is_durable(seq) || (!self.trans.used() && slot.closed.is_none()) {
             return self.trans.check();
@@ -82,13 +83,13 @@ impl Store {
 
     /// Commits what is in the open transaction. Gives the number of the newest durable record.
     pub(crate) fn commit(&self, wish: Wish) -> Result<u64> {
-        let mut slot = self.slot.lock();
+        let mut slot = self.client.lock_unless_killed(&self.slot)?;
         self.commit_locked(&mut slot, wish)
     }
 
     /// Commits, or gives back, every seq below `seq`. Gives the number of the newest durable record.
     pub(crate) fn commit_below(&self, seq: u64) -> Result<u64> {
-        let mut slot = self.slot.lock();
+        let mut slot = self.client.lock_unless_killed(&self.slot)?;
         // One that could not be finished is below.
         if self.trans.raise_floor(seq) || slot.closed.is_some() {
             self.commit_locked(&mut slot, Wish::default())?;
@@ -115,7 +116,7 @@ impl Store {
         let result = self.try_commit(slot, wish);
         self.commit_waits.store(slot.closed.is_some(), Ordering::Release);
         match &result {
-            Err(e) if slot.closed.is_some() && !matches!(e, Error::NoMemory) => {
+            Err(e) if slot.closed.is_some() && !matches!(e, Error::NoMemory | Error::Interrupted) => {
                 scoutfs_env::error!("a commit failed, the mount shuts down: {e}");
                 self.trans.fail("a commit failed");
             }

@@ -3,7 +3,8 @@
 //!
 //! Answers are taken by the thread that receives messages, in the order in which the server sent them. Who waits holds nothing:
 //! no cluster lock, no transaction, no thread but his own. He may give up; then the server is asked to forget him, and its
-//! answer, which may still be the lock, is waited for: so both sides know the same.
+//! answer, which may still be the lock, is waited for: so both sides know the same. Who was killed does not wait for it; the answer
+//! changes what is known to be held here when it comes, and the lock goes when the file is closed, by a request that follows.
 //!
 //! Locking: one mutex around the machine, a leaf; requests are queued under it so that they go in order, and sent without it.
 
@@ -20,7 +21,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::Store;
 use crate::error::{Error, Result};
-use crate::node::LOOK;
+use crate::node::{Killed, LOOK};
 
 /// Locks in one report to a new server.
 const REPORT_LOCKS: usize = 200;
@@ -38,11 +39,14 @@ struct State {
     /// Not yet fetched by those who wait; there is room for all of them.
     answers: OrdMap<u64, Answered>,
     waiting: usize,
+    /// Requests without an answer for which nobody waits any more.
+    abandoned: OrdMap<u64, ()>,
 }
 
 impl FileLocks {
     pub fn new() -> Self {
-        let state = State { machine: FileLockClient::new(), answers: OrdMap::new(), waiting: 0 };
+        let (answers, abandoned) = (OrdMap::new(), OrdMap::new());
+        let state = State { machine: FileLockClient::new(), answers, waiting: 0, abandoned };
         FileLocks { state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -60,6 +64,8 @@ impl FileLocks {
         let mut state = self.state.lock();
         let waiting = state.waiting + 1;
         state.answers.reserve(waiting)?;
+        let abandoned = state.abandoned.len().saturating_add(waiting);
+        state.abandoned.reserve(abandoned)?;
         let request = state.machine.request(op, lock, via)?;
         let id = request.id;
         if let Err(e) = queue(store, &request) {
@@ -75,13 +81,18 @@ impl FileLocks {
         store.client.transmit();
 
         let mut state = self.state.lock();
-        let mut cancelled = false;
+        let (mut cancelled, mut killed) = (false, Killed::default());
         let answer = loop {
             if let Some(answered) = state.answers.remove(&id) {
                 break Ok(answered);
             }
-            if let Err(e) = store.trans.check().and_then(|()| store.client.check_patience()) {
-                state.machine.forget(id);
+            let patience = store.trans.check().and_then(|()| store.client.check_patience(&mut killed));
+            if let Err(e) = patience {
+                match e {
+                    // There is room.
+                    Error::Interrupted => drop(state.abandoned.insert(id, ())),
+                    _ => state.machine.forget(id),
+                }
                 break Err(e);
             }
             if op == FileLockOp::Wait && !cancelled && interrupted() {
@@ -116,7 +127,9 @@ impl FileLocks {
         let raw = RawReply::ref_from_bytes(payload).map_err(|_| BAD_ANSWER)?;
         let reply = FileLockReply::from_raw(raw).map_err(lock_error)?;
         let mut state = self.state.lock();
-        if let Some(answered) = state.machine.handle_reply(&reply).map_err(lock_error)? {
+        if let Some(answered) = state.machine.handle_reply(&reply).map_err(lock_error)?
+            && state.abandoned.remove(&answered.id).is_none()
+        {
             // There is room: it was reserved by who waits for it.
             state.answers.insert(answered.id, answered)?;
             drop(state);

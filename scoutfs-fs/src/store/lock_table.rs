@@ -24,7 +24,7 @@ use super::flush::{ByteRange, Flush};
 use super::locks::LockMode;
 use crate::counters::Counter;
 use crate::error::{Error, Result};
-use crate::node::LOOK;
+use crate::node::{Killed, LOOK};
 
 /// Locks that a mount keeps though nobody uses them.
 const IDLE_LOCKS: usize = 10_000;
@@ -112,8 +112,9 @@ impl LockTable {
         }
     }
 
-    /// Uses a lock, waiting until it is granted. What was committed elsewhere under it is to be read from then on. A request of
-    /// a kernel for `pages` of an inode may be let in as a guest while they are dropped.
+    /// Uses a lock, waiting until it is granted, or until the program is killed that waits ([`Error::Interrupted`]). What was
+    /// committed elsewhere under it is to be read from then on. A request of a kernel for `pages` of an inode may be let in as a
+    /// guest while they are dropped.
     pub fn acquire(
         &self,
         store: &Store,
@@ -187,12 +188,13 @@ impl LockTable {
         pages: Option<Pages>,
     ) -> Result<Use> {
         self.pump(store, &mut state)?;
+        let mut killed = Killed::default();
         loop {
             if state.acquired.remove(&ticket).is_some() {
                 return Ok(Use::Granted);
             }
             store.trans.check()?;
-            store.client.check_patience()?;
+            store.client.check_patience(&mut killed)?;
             if let Some(pages) = &pages
                 && state.machine.mode(name) >= pages.guest.into()
                 && state.flush.admit(pages.ino, pages.range)

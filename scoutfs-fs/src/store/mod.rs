@@ -211,6 +211,18 @@ impl Store {
         self.numbers.lease_left(time::mono_now())
     }
 
+    /// Whether the mount goes on.
+    pub fn is_usable(&self) -> bool {
+        self.trans.check().is_ok()
+    }
+
+    /// Has all who wait for the server look whether they were killed. For a process, where killing wakes nobody.
+    pub fn wake_killed(&self) {
+        self.client.wake();
+        self.lock_table.wake();
+        self.file_locks.wake();
+    }
+
     /// Whether nothing may be changed.
     pub fn read_only(&self) -> bool {
         self.read_only
@@ -219,6 +231,23 @@ impl Store {
     /// The wall clock, for timestamps.
     pub fn now(&self) -> Timespec {
         time::real_now()
+    }
+
+    /// Bytes of memory that [`Store::reclaim`] could give back, about.
+    pub fn cached_bytes(&self) -> usize {
+        let blocks = self.reader.cache.blocks().saturating_mul(scoutfs_format::BLOCK_SIZE);
+        self.items.bytes().saturating_sub(self.items.dirty_bytes()).saturating_add(blocks)
+    }
+
+    /// Gives about so many bytes of clean items and blocks back, those first that were not used for long, and says how many. For whoever
+    /// runs short of memory: waits for nothing, and so it may give back less.
+    pub fn reclaim(&self, bytes: usize) -> usize {
+        let items = self.items.reclaim(bytes / 2);
+        let blocks = bytes.saturating_sub(items).div_ceil(scoutfs_format::BLOCK_SIZE);
+        let blocks = self.reader.cache.reclaim(blocks).saturating_mul(scoutfs_format::BLOCK_SIZE);
+        let left = bytes.saturating_sub(items).saturating_sub(blocks);
+        let more = if left > 0 { self.items.reclaim(left) } else { 0 };
+        items.saturating_add(blocks).saturating_add(more)
     }
 
     /// Data were written to the device: the next commit flushes before it.

@@ -17,8 +17,7 @@ use core::time::Duration;
 
 use scoutfs_btree::space::budget::{DELETE_BYTES, DELETE_TRANS_BYTES, merge_growth, trans_blocks};
 use scoutfs_btree::space::{SpaceError, SpaceExtent, SpaceKind};
-use scoutfs_env::Vec;
-use scoutfs_env::time;
+use scoutfs_env::{Vec, thread, time};
 use scoutfs_format::msg::{MSG_STATFS, SPACE_AHEAD, SPACE_NEEDED, SPACE_STILL_NEEDED, StatfsReply};
 
 use super::commit::Wish;
@@ -228,6 +227,9 @@ impl Store {
             let pieces = self.feed_merges(privileged)?;
             self.tell_server()?;
             search.all_given = true;
+            if thread::is_killed() {
+                return Err(Error::Interrupted);
+            }
             done = !search.patience.wait(pieces);
         }
         if !done {

@@ -169,7 +169,7 @@ impl Store {
     /// Numbers the open transaction: with the seq that was fetched ahead if it still is good.
     pub(super) fn number_trans(&self) -> Result<()> {
         // One asks for all who want to enter.
-        let _turn = self.numbers.numbering.lock();
+        let _turn = self.client.lock_unless_killed(&self.numbers.numbering)?;
         if let Some(seq) = self.numbers.take_seq()
             && self.trans.number(seq)
         {
@@ -193,7 +193,7 @@ impl Store {
     /// A never used inode number. Directories and other files draw from batches of their own. May ask the
     /// server: call it before locking.
     pub fn new_ino(&self, directory: bool) -> Result<u64> {
-        let mut batch = self.numbers.inos[usize::from(directory)].lock();
+        let mut batch = self.client.lock_unless_killed(&self.numbers.inos[usize::from(directory)])?;
         if batch.left == 0 {
             let reply: InosReply = parse(&self.client.request(MSG_INOS, &[])?)?;
             *batch = Batch { next: reply.first.get(), left: reply.count.get() };
@@ -220,7 +220,8 @@ impl Store {
 
     /// Asks the server for space, for a `SPACE_*` need. What came can be used after a commit.
     pub(super) fn request_space_for(&self, need: u32, kind: SpaceKind, blocks: u64) -> Result<Supplied> {
-        self.request_space_in_turn(need, kind, blocks, &mut self.numbers.supply.lock())
+        let mut untaken = self.client.lock_unless_killed(&self.numbers.supply)?;
+        self.request_space_in_turn(need, kind, blocks, &mut untaken)
     }
 
     /// Takes the reserve that the server set aside for this mount when it joined. It can be used after a commit.
@@ -296,7 +297,7 @@ impl Store {
         let taken = self.numbers.taken.load(Ordering::Acquire);
         if taken > self.numbers.told_taken.load(Ordering::Acquire) {
             let message = HandOverTaken { number: U64::new(taken), commit_nr: U64::new(commit_nr) };
-            self.client.request(MSG_SPACE_TAKEN, message.as_bytes())?;
+            self.client.request_surely(MSG_SPACE_TAKEN, message.as_bytes())?;
             self.numbers.told_taken.fetch_max(taken, Ordering::AcqRel);
         }
         // The server may hand out at once what it was given: no hand-over is taken before that is forgotten here.
@@ -323,7 +324,7 @@ impl Store {
             if payload.is_empty() {
                 break;
             }
-            let reply: HandOverTaken = parse(&self.client.request(MSG_SPACE_GIVE, &payload)?)?;
+            let reply: HandOverTaken = parse(&self.client.request_surely(MSG_SPACE_GIVE, &payload)?)?;
             self.space.lock().forget_given(reply.number.get())?;
         }
         drop(one);
@@ -344,7 +345,7 @@ impl Store {
             epoch: U64::new(self.identity.epoch),
             commit_nr: U64::new(commit_nr),
         };
-        self.client.request(MSG_FINALIZED, message.as_bytes()).map(|_| ())
+        self.client.request_surely(MSG_FINALIZED, message.as_bytes()).map(|_| ())
     }
 
     /// Gets what is low, ahead of need. For the worker.
@@ -425,7 +426,7 @@ impl Store {
 
     fn ask_statfs(&self) -> Result<StatFs> {
         // Blocks that move to or from the server meanwhile would count twice.
-        let _turn = self.numbers.supply.lock();
+        let _turn = self.client.lock_unless_killed(&self.numbers.supply)?;
         let reply: StatfsReply = parse(&self.client.request(MSG_STATFS, self.own_free().as_bytes())?)?;
         let own = self.own_free();
         let reserved_meta = self.space.lock().reserve_blocks();

@@ -14,9 +14,12 @@ use scoutfs_format::voter::ProcessId;
 use scoutfs_fs::check::Summary;
 use scoutfs_fs::dir::NewInode;
 use scoutfs_fs::mkfs::{Options, mkfs};
-use scoutfs_fs::{Mount, MountOptions};
+use scoutfs_fs::{Cancel, Mount, MountOptions};
 use scoutfs_net::quorum::VoterBlock;
 use scoutfs_server::DeathOracle;
+
+/// What a node of a cluster is made of, besides its device.
+type Parts = (Arc<Box<dyn Network>>, MountOptions, Arc<Box<dyn DeathOracle + Send + Sync>>);
 
 /// All former mounts of these tests are dead, and those that live beat.
 struct AllDead;
@@ -236,6 +239,18 @@ impl Volume {
         self.join(runs_server.then_some(address), 0, try_box(NoneDead).unwrap())
     }
 
+    /// A node of a cluster, until that is cancelled.
+    pub fn node_until(
+        &self,
+        address: SocketAddr,
+        runs_server: bool,
+        cancel: &Cancel,
+    ) -> scoutfs_fs::Result<Mount> {
+        let (network, options, oracle) =
+            Self::parts(runs_server.then_some(address), 0, try_box(NoneDead).unwrap());
+        Mount::open_until(self.device(), network, &options, oracle, cancel)
+    }
+
     /// A node that may run the server, with a way of its own to the device.
     pub fn node_with(&self, address: SocketAddr, own: &StdArc<Own>) -> Mount {
         self.join_with(Some(address), 0, try_box(NoneDead).unwrap(), own).unwrap()
@@ -273,11 +288,15 @@ impl Volume {
         oracle: Box<dyn DeathOracle + Send + Sync>,
         own: &StdArc<Own>,
     ) -> scoutfs_fs::Result<Mount> {
+        let (network, options, oracle) = Self::parts(server_addr, pid, oracle);
+        Mount::open_in(self.device_of(own), network, &options, oracle)
+    }
+
+    fn parts(server_addr: Option<SocketAddr>, pid: u64, oracle: Box<dyn DeathOracle + Send + Sync>) -> Parts {
         let network: Box<dyn Network> = try_box(TcpNetwork::default()).unwrap();
         let process = ProcessId { pid: pid.into(), ..ProcessId::default() };
         let options = MountOptions { server_addr, process, ..Self::options() };
-        let (network, oracle) = (Arc::new(network).unwrap(), Arc::new(oracle).unwrap());
-        Mount::open_in(self.device_of(own), network, &options, oracle)
+        (Arc::new(network).unwrap(), options, Arc::new(oracle).unwrap())
     }
 
     fn options() -> MountOptions {

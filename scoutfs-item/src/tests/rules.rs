@@ -286,6 +286,41 @@ fn a_read_takes_in_what_was_written_without_reading() {
 }
 
 #[test]
+fn memory_is_given_back_as_much_as_is_asked_for_but_for_what_is_dirty_or_looked_at() {
+    let (cache, forest) = (small(), Forest::new(10));
+    for n in 0..1000 {
+        forest.put(key(n), 1, &[7; 30]);
+    }
+    for n in 0..1000 {
+        value(&cache, &forest, n);
+    }
+    cache.update(&forest, ALL, key(500), 2, &[b"dirty"]).unwrap();
+    assert!(cache.nr_pages() > 100);
+    let before = cache.bytes();
+    assert_eq!(cache.reclaim(0), 0);
+    // All were used since the hand was there. How far it looks is bounded.
+    let mut given = 0;
+    for _ in 0..cache.nr_pages() {
+        given += cache.reclaim(1000);
+        assert_eq!(cache.bytes(), before - given);
+        if given > 0 {
+            break;
+        }
+    }
+    assert!((1000..2000).contains(&given), "{given} bytes");
+    {
+        // Somebody is at it.
+        let _map = cache.map.read();
+        assert_eq!(cache.reclaim(usize::MAX), 0);
+    }
+    given += cache.reclaim(usize::MAX);
+    assert_eq!(cache.bytes(), before - given);
+    assert_eq!(cache.nr_pages(), 1, "the dirty page");
+    assert_eq!(value(&cache, &forest, 500).as_deref(), Some(&b"dirty"[..]));
+    assert_eq!(value(&cache, &forest, 3).as_deref(), Some(&[7; 30][..]));
+}
+
+#[test]
 fn pages_where_a_read_goes_on_are_not_evicted_and_others_are() {
     let (cache, forest) = (small(), Forest::new(10));
     assert_eq!(value(&cache, &forest, 105), None);

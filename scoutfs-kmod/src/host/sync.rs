@@ -12,18 +12,42 @@ use core::sync::atomic::{fence, AtomicU32, Ordering};
 
 use kernel::bindings;
 
-use crate::ffi::SCOUTFS_WQ_FLAG_EXCLUSIVE;
+use crate::ffi;
 
 /// The key of waiters for a variable has this in place of a bit's number.
 const NO_BIT: i32 = -1;
 
-/// How the current task sleeps: the core's own threads do not count as load, nor as hung however long they have nothing to do.
+/// How the current task sleeps: the core's own threads do not count as load, nor as hung however long they have nothing to do. A program
+/// is woken when it is killed; if it was, it sleeps to the end: what may be given up the core has then.
 fn sleep_state() -> i32 {
     // SAFETY: the current task is alive, and its flags are its own.
     let flags = unsafe { (*bindings::get_current()).flags };
-    let state =
-        if flags & bindings::PF_KTHREAD != 0 { bindings::TASK_IDLE } else { bindings::TASK_UNINTERRUPTIBLE };
+    let state = if flags & bindings::PF_KTHREAD != 0 {
+        bindings::TASK_IDLE
+    } else if is_killed() {
+        bindings::TASK_UNINTERRUPTIBLE
+    } else {
+        ffi::SCOUTFS_TASK_KILLABLE
+    };
     state as i32
+}
+
+/// Whether a fatal signal is on its way to the current task.
+fn is_killed() -> bool {
+    // SAFETY: asks about the current task.
+    unsafe { ffi::scoutfs_fatal_signal_pending() }
+}
+
+/// See `scoutfs_env`. A task that was killed by a signal and comes to its end gives back what it had: files, and locks on them.
+#[no_mangle]
+extern "C" fn scoutfs_host_killed() -> i32 {
+    const SIGNAL: i32 = 0x7f;
+    // SAFETY: the current task is alive, and so is what its threads share.
+    let dying = unsafe {
+        let task = bindings::get_current();
+        (*task).flags & bindings::PF_EXITING != 0 && (*(*task).signal).group_exit_code & SIGNAL != 0
+    };
+    (dying || is_killed()).into()
 }
 
 /// See `scoutfs_env`.
@@ -37,18 +61,19 @@ unsafe extern "C" fn scoutfs_host_wait(addr: *const u32, expected: u32, timeout_
     let mut entry = MaybeUninit::<bindings::wait_bit_queue_entry>::zeroed();
     let entry = entry.as_mut_ptr();
     // SAFETY: the entry lives on this stack until it is taken out of the queue below; the address is a key.
-    let (queue, wait) = unsafe {
-        bindings::init_wait_var_entry(entry, key, SCOUTFS_WQ_FLAG_EXCLUSIVE as i32);
+    let (queue, wait, killed) = unsafe {
+        bindings::init_wait_var_entry(entry, key, ffi::SCOUTFS_WQ_FLAG_EXCLUSIVE as i32);
         let queue = bindings::__var_waitqueue(key);
         let wait = addr_of_mut!((*entry).wq_entry);
-        // Who changes the word and then wakes either sees this entry, or changed the word before it is read below.
-        bindings::prepare_to_wait_event(queue, wait, sleep_state());
-        (queue, wait)
+        // Who changes the word and then wakes either sees this entry, or changed the word before it is read below. A task that is
+        // killed just now is not queued.
+        let killed = bindings::prepare_to_wait_event(queue, wait, sleep_state()) != 0;
+        (queue, wait, killed)
     };
     // SAFETY: valid by the contract; others change it atomically.
     let word = unsafe { AtomicU32::from_ptr(addr.cast_mut()) };
     let mut timed_out = false;
-    if word.load(Ordering::SeqCst) == expected {
+    if !killed && word.load(Ordering::SeqCst) == expected {
         match i64::try_from(timeout_ns) {
             Ok(mut timeout) => {
                 // SAFETY: the task's state was set above.

@@ -12,6 +12,7 @@ pub(crate) struct Errno(c_int);
 
 impl Errno {
     pub(crate) const NOENT: Errno = Errno(2);
+    pub(crate) const INTR: Errno = Errno(4);
     pub(crate) const NXIO: Errno = Errno(6);
     pub(crate) const CHILD: Errno = Errno(10);
     pub(crate) const NOMEM: Errno = Errno(12);

@@ -14,13 +14,19 @@ use scoutfs_env::time::Timespec;
 use scoutfs_fs::inode::{Attr, SetAttr, SetTime};
 
 use super::caches::mark;
-use super::{dir, file, pages, volume, with, xattr};
+use super::{dir, fiemap, file, pages, volume, with, xattr};
 use crate::ffi;
 use crate::kobj::error::{check, code, Errno, Result};
 use crate::kobj::folio::{offset, position, InodeLock, Invalidation, LockedFolio, PAGE};
 use crate::kobj::nofs::NoFs;
 
-pub(super) static FILE_OPS: bindings::inode_operations = bindings::inode_operations {
+static REGULAR_OPS: bindings::inode_operations =
+    bindings::inode_operations { fiemap: Some(fiemap::fiemap), ..FILE_OPS };
+
+static SPECIAL_OPS: bindings::inode_operations = FILE_OPS;
+
+/// What both have.
+const FILE_OPS: bindings::inode_operations = bindings::inode_operations {
     permission: Some(permission),
     getattr: Some(getattr),
     setattr: Some(setattr),
@@ -133,7 +139,7 @@ pub(super) unsafe fn get(
         (*inode).i_flags |= bindings::S_NOATIME | bindings::S_NOCMTIME;
         match attr.mode & bindings::S_IFMT {
             bindings::S_IFREG => {
-                (*inode).i_op = &FILE_OPS;
+                (*inode).i_op = &REGULAR_OPS;
                 (*inode).__bindgen_anon_3.i_fop = &file::OPS.0;
                 (*(*inode).i_mapping).a_ops = &pages::OPS;
                 ffi::scoutfs_mapping_set_large_folios((*inode).i_mapping);
@@ -144,7 +150,7 @@ pub(super) unsafe fn get(
             }
             bindings::S_IFLNK => (*inode).i_op = &SYMLINK_OPS,
             _ => {
-                (*inode).i_op = &FILE_OPS;
+                (*inode).i_op = &SPECIAL_OPS;
                 bindings::init_special_inode(inode, (*inode).i_mode, device_number(attr.rdev));
             }
         }
@@ -299,7 +305,9 @@ unsafe fn getattr_of(
         bindings::generic_fillattr(idmap, mask, inode, stat);
         (*stat).size = offset(attr.size);
         (*stat).btime = timespec(attr.crtime);
-        (*stat).result_mask |= bindings::STATX_BTIME;
+        // For the kernel itself, which does not show it to programs. It may go back when a crash takes changes with it.
+        (*stat).change_cookie = attr.version;
+        (*stat).result_mask |= bindings::STATX_BTIME | bindings::STATX_CHANGE_COOKIE;
     }
     Ok(())
 }

@@ -11,6 +11,8 @@
 //! | `dir` | names: looking up, making, linking, removing, renaming, listing |
 //! | `file` | open files: reading, writing, seeking, syncing, allocating |
 //! | `pages` | the page cache: filling, writing back, mapping to memory |
+//! | `fiemap` | where a file's data are |
+//! | `shrinker` | memory that is given back when the kernel runs short |
 //! | `locks` | locks of files |
 //! | `handles` | file handles, for NFS |
 //! | `sysfs` | a folder in `/sys/fs/scoutfs` for each mount |
@@ -29,6 +31,7 @@
 
 mod caches;
 mod dir;
+mod fiemap;
 mod file;
 mod handles;
 mod inode;
@@ -37,6 +40,7 @@ mod locks;
 mod mount;
 mod options;
 mod pages;
+mod shrinker;
 mod sysfs;
 mod xattr;
 
@@ -55,12 +59,14 @@ use crate::kobj::error::Errno;
 use crate::kobj::nofs::NoFs;
 use caches::Caches;
 use options::Options;
+use shrinker::Shrinker;
 use sysfs::{Folder, Root};
 
 /// A mounted volume: what a super block points to.
 struct Volume {
-    /// Removed first.
+    /// Removed first, and this next.
     folder: Mutex<Option<Folder>>,
+    shrinker: Mutex<Option<Shrinker>>,
     mount: Mount,
     options: Options,
     caches: Arc<Caches>,

@@ -9,16 +9,17 @@ use core::sync::atomic::Ordering;
 use kernel::bindings;
 use scoutfs_env::device::BlockDevice;
 use scoutfs_env::net::Network;
-use scoutfs_env::sync::Mutex;
+use scoutfs_env::sync::{Condvar, Mutex};
 use scoutfs_env::{thread, try_box, Arc, Box};
 use scoutfs_format::block::SECTORS_PER_BLOCK;
 use scoutfs_format::item::{MAX_NAME_LEN, ROOT_INO};
 use scoutfs_fs::fs::KernelCaches;
-use scoutfs_fs::{Error, Mount, MountOptions};
+use scoutfs_fs::{Cancel, Error, Mount, MountOptions};
 use scoutfs_server::DeathOracle;
 
 use super::caches::{Caches, Dropper};
 use super::options::{Options, Parsed};
+use super::shrinker::Shrinker;
 use super::sysfs::Folder;
 use super::{dir, inode, volume, xattr, Volume, ROOT};
 use crate::ffi;
@@ -26,6 +27,7 @@ use crate::host::device::Device;
 use crate::host::network::{Namespace, Tcp};
 use crate::host::process::Identity;
 use crate::kobj::error::{check, code, Errno, Result};
+use crate::kobj::folio::PAGE;
 use crate::kobj::nofs::NoFs;
 use crate::kobj::text::Text;
 
@@ -181,6 +183,10 @@ unsafe fn fill(sb: *mut bindings::super_block, fc: *mut ffi::fs_context) -> Resu
             Ok(folder) => *volume.folder.lock() = Some(folder),
             Err(e) => scoutfs_env::warn!("no folder in /sys/fs/scoutfs: errno {}", -e.negative()),
         }
+        match Shrinker::new(volume.mount.fs().store()) {
+            Ok(shrinker) => *volume.shrinker.lock() = Some(shrinker),
+            Err(e) => scoutfs_env::warn!("memory will not be given back: errno {}", -e.negative()),
+        }
         (*sb).s_magic = MAGIC;
         (*sb).s_maxbytes = i64::MAX;
         (*sb).s_time_gran = 1;
@@ -235,20 +241,34 @@ struct Wanted {
     namespace: Arc<Namespace>,
 }
 
+/// What came of a mount, and a sign that something did.
+type Mounted = (Mutex<Option<scoutfs_fs::Result<Box<Volume>>>>, Condvar);
+
 /// Mounts the volume on a device, in a thread of its own: on the stack of a system call that has come so far there is no room for it.
+/// Who calls may be killed while that waits for a server.
 fn open(wanted: Wanted) -> scoutfs_fs::Result<Box<Volume>> {
-    let mounted = Arc::new(Mutex::new(None))?;
-    let for_thread = mounted.clone();
+    let cancel = Cancel::new()?;
+    let mounted: Arc<Mounted> = Arc::new((Mutex::new(None), Condvar::new()))?;
+    let (for_thread, cancel_thread) = (mounted.clone(), cancel.clone());
     let mounting = thread::spawn("scoutfs-mount", move || {
-        let volume = open_here(wanted);
-        *for_thread.lock() = Some(volume);
+        let volume = open_here(wanted, &cancel_thread);
+        *for_thread.0.lock() = Some(volume);
+        for_thread.1.notify_all();
     });
-    mounting.map_err(|_| Error::NoMemory)?.join();
-    let mounted = mounted.lock().take();
-    mounted.unwrap_or(Err(Error::Shutdown("the thread that mounts did not run")))
+    let mounting = mounting.map_err(|_| Error::NoMemory)?;
+    let mut result = mounted.0.lock();
+    while result.is_none() && !thread::is_killed() {
+        result = mounted.1.wait(result);
+    }
+    drop(result);
+    // Without effect on one that is done.
+    cancel.cancel();
+    mounting.join();
+    let result = mounted.0.lock().take();
+    result.unwrap_or(Err(Error::Shutdown("the thread that mounts did not run")))
 }
 
-fn open_here(wanted: Wanted) -> scoutfs_fs::Result<Box<Volume>> {
+fn open_here(wanted: Wanted, cancel: &Cancel) -> scoutfs_fs::Result<Box<Volume>> {
     let Wanted { device, mut options, read_only, caches, namespace } = wanted;
     let network = Tcp::new(namespace);
     if let Some(address) = options.server_addr {
@@ -261,19 +281,22 @@ fn open_here(wanted: Wanted) -> scoutfs_fs::Result<Box<Volume>> {
     how.server_addr = options.server_addr;
     how.read_only = read_only;
     how.acl = options.acl;
-    // Nothing gives these back under pressure yet.
-    how.block_cache_bytes = 32 << 20;
-    how.item_cache_bytes = 64 << 20;
+    // More than this is not kept even if nobody else wants it.
+    // SAFETY: reads a number.
+    let memory = unsafe { ffi::scoutfs_totalram_pages() }.saturating_mul(PAGE as usize);
+    how.block_cache_bytes = (memory / 32).clamp(32 << 20, how.block_cache_bytes);
+    how.item_cache_bytes = (memory / 16).clamp(64 << 20, how.item_cache_bytes);
     if let Some(interval) = options.commit_interval {
         how.commit_interval = interval;
     }
     let network: Box<dyn Network> = try_box(network)?;
     let oracle: Box<dyn DeathOracle + Send + Sync> = try_box(identity.oracle())?;
-    let mount = Mount::open_in(Arc::new(device)?, Arc::new(network)?, &how, Arc::new(oracle)?)?;
+    let (device, network) = (Arc::new(device)?, Arc::new(network)?);
+    let mount = Mount::open_until(device, network, &how, Arc::new(oracle)?, cancel)?;
     let dropper: Box<dyn KernelCaches> = try_box(Dropper(caches.clone()))?;
     mount.fs().set_kernel_caches(Arc::new(dropper)?);
-    let folder = Mutex::new(None);
-    Ok(try_box(Volume { folder, mount, options, caches, _identity: identity })?)
+    let (folder, shrinker) = (Mutex::new(None), Mutex::new(None));
+    Ok(try_box(Volume { folder, shrinker, mount, options, caches, _identity: identity })?)
 }
 
 /// A forced unmount begins, which may still find the mount in use: nobody waits long any more for a server, if there is none.
@@ -304,6 +327,7 @@ unsafe extern "C" fn put_super(sb: *mut bindings::super_block) {
         Box::from_raw(info.cast::<Volume>())
     };
     drop(volume.folder.lock().take());
+    drop(volume.shrinker.lock().take());
     if let Err(e) = volume.mount.unmount() {
         scoutfs_env::error!("unmounting: {e}");
     }

@@ -18,7 +18,7 @@ use scoutfs_fs::{Error, Fs};
 
 use super::{inode, with};
 use crate::ffi;
-use crate::kobj::error::{code, Result};
+use crate::kobj::error::{code, Errno, Result};
 use crate::kobj::folio::{fill_slice, stable_slice, zero_from, Faulting, LockedFolio, PAGE};
 
 /// Bytes that are read ahead at most: what is more is not needed yet.
@@ -127,8 +127,11 @@ unsafe fn write_folio(
         let memory = stable_slice(folio);
         let len = usize::try_from(size - pos).unwrap_or(usize::MAX).min(memory.len());
         let written = with(inode, |fs, ino| write_all(fs, ino, pos, &memory[..len]));
-        if let Err(e) = &written {
-            ffi::scoutfs_mapping_set_error(mapping, e.negative());
+        match &written {
+            Ok(()) => {}
+            // Who wanted it written was killed; somebody else will. It cannot go while it is under writeback.
+            Err(Errno::INTR) => drop(bindings::filemap_dirty_folio(mapping, folio)),
+            Err(e) => ffi::scoutfs_mapping_set_error(mapping, e.negative()),
         }
         bindings::folio_end_writeback(folio);
         written
@@ -150,7 +153,7 @@ unsafe extern "C" fn writepages(
     mapping: *mut bindings::address_space,
     wbc: *mut bindings::writeback_control,
 ) -> c_int {
-    let mut error = 0;
+    let (mut error, mut killed) = (0, false);
     let mut folio = null_mut();
     loop {
         // SAFETY: the VFS gives a mapping of ours; the folio is what the call before gave.
@@ -158,8 +161,18 @@ unsafe extern "C" fn writepages(
         if folio.is_null() {
             return error;
         }
-        // SAFETY: it is given locked and marked clean.
-        error = code(unsafe { write_folio(mapping, folio, true) });
+        // SAFETY: it is given locked and marked clean. What is not written any more is dirty again before it is unlocked.
+        error = unsafe {
+            if killed {
+                bindings::filemap_dirty_folio(mapping, folio);
+                bindings::folio_unlock(folio);
+                Errno::INTR.negative()
+            } else {
+                let written = write_folio(mapping, folio, true);
+                killed = written == Err(Errno::INTR);
+                code(written)
+            }
+        };
     }
 }
 
@@ -168,8 +181,11 @@ unsafe extern "C" fn launder_folio(folio: *mut bindings::folio) -> c_int {
     // SAFETY: the VFS gives a locked folio of a file of ours.
     unsafe {
         if bindings::folio_clear_dirty_for_io(folio) {
-            // The error is kept for who syncs: the folio goes all the same.
-            let _ = write_folio(ffi::scoutfs_folio_mapping(folio), folio, false);
+            let written = write_folio(ffi::scoutfs_folio_mapping(folio), folio, false);
+            if written == Err(Errno::INTR) {
+                return Errno::INTR.negative();
+            }
+            // Another error is kept for who syncs: the folio goes all the same.
         }
     }
     0
@@ -233,7 +249,7 @@ unsafe fn make_writable(
         }
         match with(inode, |fs, ino| allocate(fs, ino, pos, PAGE.min(size - pos))) {
             Ok(()) => {}
-            Err(crate::kobj::error::Errno::NOMEM) => return bindings::vm_fault_reason_VM_FAULT_OOM,
+            Err(Errno::NOMEM) => return bindings::vm_fault_reason_VM_FAULT_OOM,
             Err(_) => return bindings::vm_fault_reason_VM_FAULT_SIGBUS,
         }
         let Some(locked) = LockedFolio::lock(folio, mapping) else {

@@ -142,6 +142,18 @@ pub fn module(machine: &Machine, kernel: &Kernel) -> Result<PathBuf, String> {
     Ok(out.join("scoutfs.ko"))
 }
 
+/// Builds the module of the tests that tells what no program can see, and returns where it is.
+pub fn cookie(machine: &Machine, kernel: &Kernel) -> Result<PathBuf, String> {
+    let out = setup::root().join("target").join(format!("kmod-cookie-{}", kernel.arch.name()));
+    let source = sources().join("guest/cookie");
+    fs::create_dir_all(&out).map_err(|e| format!("{}: {e}", out.display()))?;
+    let mut make = make(machine, &kernel.tree);
+    make.arg("-s").args(kernel.arch.arguments());
+    make.arg(format!("M={}", source.display())).arg(format!("MO={}", out.display())).arg("modules");
+    finish("a module for tests", &mut make)?;
+    Ok(out.join("scoutfs_cookie.ko"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -72,8 +72,11 @@ pub fn run(action: &Action) -> Result<(), String> {
             build::module(&machine, &kernel).map(drop)
         }
         Action::Test { rounds } => {
-            let (kernel, module) = built()?;
-            test::run(&kernel, &module, *rounds)
+            let machine = machine::set_up()?;
+            let kernel = build::kernel(&machine, Arch::Um)?;
+            let module = build::module(&machine, &kernel)?;
+            let cookie = build::cookie(&machine, &kernel)?;
+            test::run(&kernel, &module, &cookie, *rounds)
         }
         Action::Run { disk, command } => {
             let (kernel, module) = built()?;

@@ -19,13 +19,15 @@ const MEETING: Duration = Duration::from_secs(120);
 const GUEST_MOUNT: &str = "/mnt/scoutfs";
 
 /// All tests; so many rounds of mounting and unmounting.
-pub fn run(kernel: &Kernel, module: &Path, rounds: u32) -> Result<(), String> {
+/// `cookie` is the tests' own module.
+pub fn run(kernel: &Kernel, module: &Path, cookie: &Path, rounds: u32) -> Result<(), String> {
     setup::need_root()?;
     setup::install()?;
     setup::run(setup::cargo(), &["build", "--release", "--package", "scoutfs-utils"])?;
-    let bench = Bench::new(kernel, module)?;
+    let bench = Bench::new(kernel, module, cookie)?;
     bench.exchange()?;
     bench.deaths()?;
+    bench.killed()?;
     bench.cluster()?;
     bench.rounds(rounds)?;
     bench.mounted()
@@ -69,6 +71,7 @@ const NOT_YET: &[&str] = &[
 struct Bench<'a> {
     kernel: &'a Kernel,
     module: &'a Path,
+    cookie: &'a Path,
     dir: PathBuf,
     image: PathBuf,
     /// Files to copy: the core's own sources.
@@ -76,12 +79,12 @@ struct Bench<'a> {
 }
 
 impl<'a> Bench<'a> {
-    fn new(kernel: &'a Kernel, module: &'a Path) -> Result<Self, String> {
+    fn new(kernel: &'a Kernel, module: &'a Path, cookie: &'a Path) -> Result<Self, String> {
         let dir = setup::root().join("target/kernel-test");
         let text = |e: std::io::Error| format!("{}: {e}", dir.display());
         std::fs::create_dir_all(dir.join("fuse")).map_err(text)?;
         let image = dir.join("image");
-        Ok(Bench { kernel, module, image, tree: setup::root().join("scoutfs-fs/src"), dir })
+        Ok(Bench { kernel, module, cookie, image, tree: setup::root().join("scoutfs-fs/src"), dir })
     }
 
     fn scoutfs(&self) -> PathBuf {
@@ -167,6 +170,30 @@ impl<'a> Bench<'a> {
             return Err(format!("only {} names were synced", names.lines().count()));
         }
         Ok(())
+    }
+
+    /// Who waits for voters or a server can be killed, and nothing else is the worse for it.
+    fn killed(&self) -> Result<(), String> {
+        println!("kernel: a guest: a mount that is killed");
+        let script = |name: &str| sources().join("guest").join(name).display().to_string();
+        let module = self.module.display();
+        self.make_volume(64, 2)?;
+        let mount =
+            format!("set -e\ninsmod {module}\nsh {} /dev/ubda\nrmmod scoutfs\n", script("killed-mount.sh"));
+        let guest = Guest::new(self.kernel, &self.dir)?.disk(&self.image);
+        guest.run("killed-mount", &mount)?.check("a mount that is killed")?;
+        self.check()?;
+
+        println!("kernel: a guest: programs that are killed");
+        self.make_volume(256, 1)?;
+        let programs = format!(
+            "set -e\ninsmod {module}\nsh {} {}\nrmmod scoutfs\n",
+            script("killed-programs.sh"),
+            self.scoutfs().display()
+        );
+        let guest = Guest::new(self.kernel, &self.dir)?.disk(&self.image).disk(&self.image);
+        guest.run("killed-programs", &programs)?.check("programs that are killed")?;
+        self.check()
     }
 
     /// Two guests on one disk and one wire. In one a node by the kernel; in the other two, one by the kernel and one by FUSE. The first is
@@ -267,9 +294,10 @@ impl<'a> Bench<'a> {
         self.in_guest(
             "operations",
             &format!(
-                "diff -r {tree} {GUEST_MOUNT}/from-fuse\nsh {} {GUEST_MOUNT} {tree}\n\
+                "diff -r {tree} {GUEST_MOUNT}/from-fuse\nsh {} {GUEST_MOUNT} {tree} {}\n\
                  {} walk-inodes meta_seq 0 -1 {GUEST_MOUNT} | grep -q . ",
                 script.display(),
+                self.cookie.display(),
                 self.scoutfs().display()
             ),
         )?;

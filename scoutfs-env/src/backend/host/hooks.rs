@@ -16,11 +16,15 @@ pub(crate) struct HostTime {
 unsafe extern "C" {
     /// If the word at `addr` is `expected`, sleeps until it is woken or `timeout_ns` have passed (`u64::MAX`:
     /// for ever). Comparing and going to sleep are one step as seen by `scoutfs_host_wake`. May also
-    /// return for no reason, but not because of signals over and over. Returns 1 when the time ran out, else 0.
+    /// return for no reason, and must when the calling thread is killed, once: but not because of signals over and over.
+    /// Returns 1 when the time ran out, else 0.
     pub(crate) fn scoutfs_host_wait(addr: *const u32, expected: u32, timeout_ns: u64) -> i32;
 
     /// Wakes up to `count` sleepers of `addr`. Takes the address as a key only: the memory may be free already.
     pub(crate) fn scoutfs_host_wake(addr: *const u32, count: u32);
+
+    /// Returns 1 if the calling thread is that of a program that was killed, else 0.
+    pub(crate) fn scoutfs_host_killed() -> i32;
 
     /// Starts a thread that calls `entry(data)` once, and sets `*handle`. The name is not terminated. Returns 0,
     /// or an error number, and then `entry` is never called.

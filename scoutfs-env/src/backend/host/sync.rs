@@ -12,6 +12,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use core::time::Duration;
 
 use super::hooks::{scoutfs_host_wait, scoutfs_host_wake};
+use super::thread::is_killed;
 
 /// No time limit.
 const FOREVER_NS: u64 = u64::MAX;
@@ -65,6 +66,20 @@ impl<T> Mutex<T> {
             }
         }
         self.guard()
+    }
+
+    pub(crate) fn lock_unless_killed(&self) -> Option<MutexGuard<'_, T>> {
+        if self.state.compare_exchange(FREE, LOCKED, Acquire, Relaxed).is_err() {
+            // As above. Who gives up has just left the mutex as contended with somebody in it: should he have been woken in the place
+            // of another, that one is woken when the mutex is free.
+            while self.state.swap(CONTENDED, Acquire) != FREE {
+                if is_killed() {
+                    return None;
+                }
+                wait(&self.state, CONTENDED, FOREVER_NS);
+            }
+        }
+        Some(self.guard())
     }
 
     pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
@@ -335,6 +350,46 @@ mod tests {
             }
         });
         assert_eq!(count.into_inner(), 80_000);
+    }
+
+    /// And who is killed takes nobody's turn with him.
+    #[test]
+    fn who_waits_for_a_mutex_can_be_killed() {
+        use std::sync::atomic::AtomicBool;
+        let (mutex, killed) = (Mutex::new(0), std::sync::Arc::new(AtomicBool::new(false)));
+        let mut locked = 0;
+        for round in 0..400 {
+            killed.store(false, SeqCst);
+            thread::scope(|scope| {
+                let mut held = Some(mutex.lock());
+                let victim = scope.spawn(|| {
+                    crate::thread::run_for(&killed, || mutex.lock_unless_killed().map(|mut n| *n += 1))
+                });
+                let other = scope.spawn(|| *mutex.lock() += 1);
+                thread::yield_now();
+                if round % 2 == 0 {
+                    // At the same time: he may have been woken because it is free.
+                    scope.spawn(|| killed.store(true, SeqCst));
+                    held = None;
+                } else {
+                    killed.store(true, SeqCst);
+                }
+                while !victim.is_finished() {
+                    // All of them, since the victim may be the second; the other sleeps again.
+                    // SAFETY: a wake uses the address as a key only.
+                    unsafe { scoutfs_host_wake(mutex.state.as_ptr(), u32::MAX) };
+                    thread::yield_now();
+                }
+                let got = victim.join().unwrap().is_some();
+                assert!(held.is_none() || !got, "it has the mutex while another has");
+                drop(held);
+                other.join().unwrap();
+                locked += 1 + u32::from(got);
+            });
+        }
+        assert_eq!(mutex.into_inner(), locked);
+        let killed = std::sync::Arc::new(AtomicBool::new(true));
+        crate::thread::run_for(&killed, || assert!(Mutex::new(()).lock_unless_killed().is_some()));
     }
 
     #[test]

@@ -36,6 +36,12 @@ extern "C" fn scoutfs_host_wake(addr: *const u32, count: u32) {
     unsafe { libc::syscall(libc::SYS_futex, addr, libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, count) };
 }
 
+/// Who kills wakes, too.
+#[unsafe(no_mangle)]
+extern "C" fn scoutfs_host_killed() -> i32 {
+    crate::backend::std::thread::is_killed().into()
+}
+
 struct SendPtr(*mut c_void);
 // SAFETY: the pointer is given up to the new thread.
 unsafe impl Send for SendPtr {}

@@ -6,7 +6,8 @@ use core::ptr::null_mut;
 use core::time::Duration;
 
 use super::hooks::{
-    scoutfs_host_detach, scoutfs_host_join, scoutfs_host_set_patience, scoutfs_host_sleep, scoutfs_host_spawn,
+    scoutfs_host_detach, scoutfs_host_join, scoutfs_host_killed, scoutfs_host_set_patience,
+    scoutfs_host_sleep, scoutfs_host_spawn,
 };
 use crate::thread::SpawnError;
 use crate::{Box, try_box};
@@ -79,6 +80,12 @@ pub(crate) fn set_patience(limit: Duration) -> Duration {
 /// For how long this crate is to wait: the host has.
 pub(crate) fn patience() -> Duration {
     Duration::ZERO
+}
+
+/// Whether the calling thread's program was killed.
+pub(crate) fn is_killed() -> bool {
+    // SAFETY: asks about the calling thread.
+    unsafe { scoutfs_host_killed() != 0 }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use core::time::Duration;
 use std::sync::{PoisonError, TryLockError, TryLockResult};
 
 use super::super::locks;
+use super::thread::is_killed;
 pub use locks::atomic;
 
 pub(crate) type MutexGuard<'a, T> = locks::MutexGuard<'a, T>;
@@ -29,6 +30,15 @@ impl<T> Mutex<T> {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Killing wakes nobody out of a lock here.
+    pub(crate) fn lock_unless_killed(&self) -> Option<MutexGuard<'_, T>> {
+        match self.try_lock() {
+            None if is_killed() => None,
+            None => Some(self.lock()),
+            taken => taken,
+        }
     }
 
     pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {

@@ -3,10 +3,12 @@
 
 use core::time::Duration;
 use std::sync::Mutex as StdMutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::vec::Vec;
 
 use scoutfs_env::net::{Pipe, Stream, pipe};
+use scoutfs_env::thread::run_for;
 use scoutfs_env::{Arc, Box, try_box};
 use scoutfs_format::msg::{
     MSG_RENEW, STATUS_AGAIN, STATUS_NO_MEMORY, STATUS_NO_SPACE, STATUS_NOT_MEMBER, STATUS_OK,
@@ -166,6 +168,40 @@ fn nobody_waits_for_a_server_that_is_gone() {
         }
     });
     assert!(matches!(client.request(MSG_RENEW, &[]), Err(Error::Shutdown(_))));
+    assert!(client.state.lock().requests.is_empty(), "a request that ended is kept");
+}
+
+/// Who is killed does not wait for a server any more, but for what somebody must know, and until then he waits as ever. A late answer
+/// disturbs nobody.
+#[test]
+fn who_was_killed_waits_for_no_server() {
+    let client = client();
+    let killed = std::sync::Arc::new(AtomicBool::new(false));
+    let (here, there) = pipe().unwrap();
+    thread::scope(|scope| {
+        let _closing = Close(&client);
+        scope.spawn(|| receive(&client, here));
+        let mut server = Server::new(there);
+        let asking = scope.spawn(|| run_for(&killed, || client.request(MSG_RENEW, &[])));
+        let first = server.requests(1)[0];
+        let surely = scope.spawn(|| run_for(&killed, || client.request_surely(MSG_RENEW, &[])));
+        let second = server.requests(1)[0];
+        client.wake();
+        thread::sleep(Duration::from_millis(20));
+        assert!(!asking.is_finished(), "it was not killed");
+        killed.store(true, Ordering::Release);
+        client.wake();
+        assert!(matches!(asking.join().unwrap(), Err(Error::Interrupted)));
+        assert!(!surely.is_finished());
+        server.answer(first, STATUS_OK);
+        server.answer(second, STATUS_OK);
+        assert!(surely.join().unwrap().unwrap().is_empty());
+        // What is answered at once is heard even so.
+        let asking = scope.spawn(|| run_for(&killed, || client.request(MSG_RENEW, &[])));
+        let third = server.requests(1)[0];
+        server.answer(third, STATUS_OK);
+        assert!(asking.join().unwrap().is_ok());
+    });
     assert!(client.state.lock().requests.is_empty(), "a request that ended is kept");
 }
 
