@@ -40,4 +40,4 @@ pub mod server;
 pub mod super_block;
 
 pub use error::ServerError;
-pub use server::{DeathOracle, Leader, Outgoing, Server, Suspect};
+pub use server::{DeathOracle, Leader, LeaderLease, LeaseState, Outgoing, Server, Suspect};

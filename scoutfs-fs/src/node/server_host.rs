@@ -24,7 +24,7 @@ use scoutfs_env::time::Mono;
 use scoutfs_env::{Arc, Box, memory, time, try_box};
 use scoutfs_net::connection::Secret;
 use scoutfs_server::merge_job::{MergeJob, MergeResult};
-use scoutfs_server::{DeathOracle, Server};
+use scoutfs_server::{DeathOracle, LeaderLease, LeaseState, Server};
 
 use super::leadership::{Acting, Leadership, Lease};
 use super::peers::Peers;
@@ -125,6 +125,9 @@ impl ServerHost {
             counters,
         })?;
         let spawn_failed = |_| Error::NoMemory;
+        let held: Box<dyn LeaderLease + Send> =
+            try_box(HeldLease { shared: shared.clone(), leadership: leadership.clone() })?;
+        server.set_lease(held);
         let for_server = shared.clone();
         let (server_acts, merger_acts) = (Acting::new(&leadership), Acting::new(&leadership));
         let server = thread::spawn("scoutfs-server", move || {
@@ -301,6 +304,27 @@ fn serve(
         }
     }
     true
+}
+
+/// The lease, for the server's own commits.
+struct HeldLease {
+    shared: Arc<Shared>,
+    leadership: Arc<Leadership>,
+}
+
+impl LeaderLease for HeldLease {
+    fn confirm(&self) -> LeaseState {
+        match self.leadership.wait(|| self.shared.abandon.load(Ordering::Acquire)) {
+            Lease::Valid => LeaseState::Valid,
+            Lease::Resumed => {
+                scoutfs_env::warn!(
+                    "the leader's lease had ended in a commit; nobody else led meanwhile, and it goes on"
+                );
+                LeaseState::Resumed(time::mono_now())
+            }
+            Lease::Over => LeaseState::Over,
+        }
+    }
 }
 
 /// Waits until the lease as the leader is valid. False when there will be none.

@@ -21,8 +21,8 @@ use scoutfs_format::le::{U32, U64};
 use scoutfs_format::space::{ENTRY_FREE, SPACE_META, SpaceEntry};
 use scoutfs_format::voter::SUPER_CLEAN;
 
-use super::Server;
 use super::work::CommitSpace;
+use super::{LeaseState, Server};
 use crate::error::ServerError;
 use crate::super_block::write_super;
 
@@ -39,8 +39,8 @@ impl Server {
 
     /// Makes durable all that was handled, and releases the answers that depend on it. Free when nothing is dirty.
     ///
-    /// The caller makes sure that its lease as leader is still valid after this has returned, before it sends what
-    /// [`poll_message`](Self::poll_message) gives. After an error the server refuses everything.
+    /// It counts when the lease is valid after that, see [`set_lease`](Self::set_lease); so it must be before what
+    /// [`poll_message`](Self::poll_message) gives is sent. After an error the server refuses everything.
     #[inline(never)]
     pub fn commit(&mut self) -> Result<(), ServerError> {
         if !self.is_running() {
@@ -100,6 +100,12 @@ impl Server {
         }
         // What former leaders may write, and what this one does, has names in tree and list now: no entries of a take-over are left.
         write_super(&**self.dev, self.leader.voter.get(), &mut self.sb)?;
+        // If it was late another leader may go on from the super block before, whose blocks must not be used again then.
+        match self.lease.as_ref().map(|lease| lease.confirm()) {
+            None | Some(LeaseState::Valid) => {}
+            Some(LeaseState::Resumed(now)) => self.resumed(now),
+            Some(LeaseState::Over) => return Err(ServerError::Stopped),
+        }
         *self.durable = *self.sb;
         self.super_dirty = false;
         self.taking_over = false;

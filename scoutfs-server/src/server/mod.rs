@@ -111,6 +111,23 @@ pub trait DeathOracle {
     }
 }
 
+/// What the host knows of its lease as the leader.
+pub trait LeaderLease {
+    /// Waits until it is valid or over, after something was written that counts only under it.
+    fn confirm(&self) -> LeaseState;
+}
+
+/// See [`LeaderLease`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseState {
+    /// It is valid, and was all the time.
+    Valid,
+    /// It had ended, nobody else led meanwhile, and it is valid again since then.
+    Resumed(Mono),
+    /// Another leads, or may.
+    Over,
+}
+
 /// A mount that is fenced.
 #[derive(Clone, Copy, Debug)]
 pub struct Suspect {
@@ -163,6 +180,8 @@ pub struct Server {
     sb: Box<SuperBlock>,
     /// The last one that is durable.
     durable: Box<SuperBlock>,
+    /// Asked by each commit, if the host has one: several may be made before the host looks itself.
+    lease: Option<Box<dyn LeaderLease + Send>>,
     /// Whether the next super block differs from the durable one in more than what `changes` and `work` tell.
     super_dirty: bool,
     changes: Changes,
@@ -426,6 +445,11 @@ impl Server {
     /// The next message to send.
     pub fn poll_message(&mut self) -> Option<Outgoing> {
         self.ready.pop_first().map(|(_, message)| message)
+    }
+
+    /// From now on no commit counts that this lease does not confirm.
+    pub fn set_lease(&mut self, lease: Box<dyn LeaderLease + Send>) {
+        self.lease = Some(lease);
     }
 
     /// The error that stopped the server.

@@ -278,6 +278,7 @@ impl Server {
             locks: locks::Locks::new(leader.term),
             durable: try_box(*sb)?,
             sb,
+            lease: None,
             super_dirty: false,
             changes: Changes::new(),
             work: WorkSet::default(),

@@ -6,7 +6,6 @@ use core::time::Duration;
 use std::sync::{PoisonError, TryLockError, TryLockResult};
 
 use super::super::locks;
-use super::thread::is_killed;
 pub use locks::atomic;
 
 pub(crate) type MutexGuard<'a, T> = locks::MutexGuard<'a, T>;
@@ -33,9 +32,10 @@ impl<T> Mutex<T> {
     }
 
     /// Killing wakes nobody out of a lock here.
+    #[cfg(any(feature = "shuttle", not(feature = "sim")))]
     pub(crate) fn lock_unless_killed(&self) -> Option<MutexGuard<'_, T>> {
         match self.try_lock() {
-            None if is_killed() => None,
+            None if super::thread::is_killed() => None,
             None => Some(self.lock()),
             taken => taken,
         }

@@ -16,7 +16,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::mount::*;
 use super::rig::*;
-use crate::server::{LEASE, LEASE_MARGIN};
+use crate::server::{LEASE, LEASE_MARGIN, LeaderLease, LeaseState};
 use crate::super_block::{SuperError, read_super, write_super};
 
 #[test]
@@ -290,6 +290,48 @@ fn after_a_pause_of_the_leader_its_members_have_a_whole_lease_to_renew() {
     rig.advance(LEASE + LEASE_MARGIN);
     rig.settle();
     assert!(rig.server.members.get(mount.slot).unwrap().is(MEMBER_FENCED), "a pause is no excuse for ever");
+}
+
+/// A lease of the leader that is as its test says.
+struct Held(std::sync::Arc<std::sync::Mutex<LeaseState>>);
+
+impl LeaderLease for Held {
+    fn confirm(&self) -> LeaseState {
+        *self.0.lock().unwrap()
+    }
+}
+
+/// When a commit was late another leader may go on from the super block before: what that refers to is not used again.
+#[test]
+fn a_commit_counts_only_under_the_lease_of_the_leader() {
+    let mut rig = Rig::smallest();
+    let state = std::sync::Arc::new(std::sync::Mutex::new(LeaseState::Valid));
+    let lease: scoutfs_env::Box<dyn LeaderLease + Send> = scoutfs_env::try_box(Held(state.clone())).unwrap();
+    rig.server.set_lease(lease);
+    let mount = SimMount::start(&mut rig, 7);
+    // It had ended meanwhile: nobody could renew a lease.
+    rig.advance(LEASE * 100);
+    *state.lock().unwrap() = LeaseState::Resumed(rig.now);
+    let request = JoinRequest { rid: U64::new(8), process: process(8), read_only: U32::ZERO, pad: U32::ZERO };
+    assert_eq!(rig.request(8, 1, MSG_JOIN, request.as_bytes()).0, STATUS_OK);
+    *state.lock().unwrap() = LeaseState::Valid;
+    rig.settle();
+    assert!(rig.server.members.get(mount.slot).unwrap().is(MEMBER_LIVE));
+    // It is over.
+    let writes = rig.dev.writes();
+    *state.lock().unwrap() = LeaseState::Over;
+    let usable = rig.server.work.usable.blocks();
+    let request = JoinRequest { rid: U64::new(9), process: process(9), read_only: U32::ZERO, pad: U32::ZERO };
+    rig.send(9, 1, MSG_JOIN, 0, request.as_bytes());
+    assert!(rig.server.commit().is_err());
+    assert!(rig.dev.writes() > writes && rig.server.work.usable.blocks() < usable);
+    let writes = rig.dev.writes();
+    rig.server.tick(rig.now);
+    assert!(rig.server.commit().is_err());
+    assert_eq!(rig.dev.writes(), writes, "it goes on");
+    let refused = rig.poll();
+    assert!(refused.iter().all(|(_, _, status, _)| *status == STATUS_IO), "nobody is told that it counts");
+    assert_sound(&rig.dev, "a commit that did not count");
 }
 
 #[test]
