@@ -166,6 +166,7 @@ pub struct Outgoing {
 }
 
 /// What the elected node runs for all mounts. See the module.
+// Boxes where a part is large: it is made on a kernel's stack.
 pub struct Server {
     dev: Arc<Box<dyn BlockDevice>>,
     cache: Arc<BlockCache>,
@@ -197,15 +198,15 @@ pub struct Server {
     members: Members,
     counters: Counters,
     horizon: Horizon,
-    merges: Merges,
+    merges: Box<Merges>,
     reclaiming: Option<reclaim::Reclaiming>,
     /// When to ask again about those who are fenced.
     deaths_due: Mono,
     /// See [`StatfsReply::pieces`].
     pieces: u64,
-    recalls: recall::Recalls,
+    recalls: Box<recall::Recalls>,
     locks: locks::Locks,
-    file_locks: FileLockServer<u64>,
+    file_locks: Box<FileLockServer<u64>>,
     /// May be sent.
     ready: OrdMap<u64, Outgoing>,
     ready_next: u64,

@@ -29,6 +29,7 @@ use super::hand_over::parse_part;
 use super::horizon::Horizon;
 use super::members::{HandOver, MemberState, Members};
 use super::merges::Merges;
+use super::recall::Recalls;
 use super::seqs::Counters;
 use super::take_over::Former;
 use super::work::WorkSet;
@@ -263,6 +264,10 @@ impl Server {
         now: Mono,
     ) -> Result<Box<Server>, ServerError> {
         let ServerItems { free, quarantined, fenced_data, members, progress } = items;
+        // Before the rest, so that that is made where it stays.
+        let durable = boxed(|| *sb)?;
+        let merges = boxed(|| Merges::new(progress))?;
+        let (recalls, file_locks) = (boxed(Recalls::default)?, boxed(FileLockServer::new)?);
         let server = Server {
             dev,
             cache,
@@ -276,7 +281,7 @@ impl Server {
             taking_over: false,
             now,
             locks: locks::Locks::new(leader.term),
-            durable: try_box(*sb)?,
+            durable,
             sb,
             lease: None,
             super_dirty: false,
@@ -291,12 +296,12 @@ impl Server {
             members,
             counters,
             horizon: Horizon::default(),
-            merges: Merges::new(progress),
+            merges,
             reclaiming: None,
             deaths_due: now,
             pieces: 0,
-            recalls: super::recall::Recalls::default(),
-            file_locks: FileLockServer::new(),
+            recalls,
+            file_locks,
             ready: OrdMap::new(),
             ready_next: 0,
             waiting: Vec::new(),
@@ -359,6 +364,12 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// Makes a large value, in a frame of its own.
+#[inline(never)]
+fn boxed<T>(make: impl FnOnce() -> T) -> Result<Box<T>, ServerError> {
+    Ok(try_box(make())?)
 }
 
 /// Nobody else changes the server's tree while a new server reads it, so a stale block is a damaged one.
