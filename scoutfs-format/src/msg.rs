@@ -452,6 +452,9 @@ layout! {
         /// Free blocks that other mounts have besides their reserves, by kind, as they last said.
         pub others_meta: U64,
         pub others_data: U64,
+        /// Blocks that a mount or a leader which was fenced may still write, by kind: in quarantine, or free when it last said.
+        pub quarantined_meta: U64,
+        pub quarantined_data: U64,
     }
 
     /// Whether a process is dead for certain.

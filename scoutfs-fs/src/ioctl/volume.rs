@@ -21,6 +21,8 @@ const INO_BYTES: u64 = 8;
 
 /// Stands for all other mounts in [`AllocDetailEntry::id`].
 const OTHERS: u64 = u64::MAX;
+/// Stands there for what nobody may use, since who was fenced may still write it. Such an entry is not available.
+const QUARANTINE: u64 = u64::MAX - 1;
 
 impl Fs {
     pub(super) fn ioctl_walk_inodes(&self, walk: &WalkInodes, caller: &Caller<'_>) -> Result<Done> {
@@ -64,22 +66,29 @@ impl Fs {
             id: U64::new(id),
             blocks: U64::new(blocks),
             store: u8::from(id != 0),
-            flags: flags | ALLOC_AVAILABLE,
+            flags,
             pad: [0; 6],
         };
         let (others_meta, others_data) = (stat.others_free_meta, stat.others_free_data);
         let own = |free: u64, server: u64, others: u64| free.saturating_sub(server).saturating_sub(others);
-        let entries = [
-            entry(0, stat.server_free_meta, ALLOC_META),
-            entry(0, stat.server_free_data.saturating_add(stat.unassigned), 0),
-            entry(rid, own(stat.free_meta, stat.server_free_meta, others_meta), ALLOC_META),
-            entry(rid, own(stat.free_data, stat.server_free_data, others_data), 0),
-            entry(OTHERS, others_meta, ALLOC_META),
-            entry(OTHERS, others_data, 0),
+        const META: u8 = ALLOC_AVAILABLE | ALLOC_META;
+        let all = [
+            entry(0, stat.server_free_meta, META),
+            entry(0, stat.server_free_data.saturating_add(stat.unassigned), ALLOC_AVAILABLE),
+            entry(rid, own(stat.free_meta, stat.server_free_meta, others_meta), META),
+            entry(rid, own(stat.free_data, stat.server_free_data, others_data), ALLOC_AVAILABLE),
+            entry(OTHERS, others_meta, META),
+            entry(OTHERS, others_data, ALLOC_AVAILABLE),
+            entry(QUARANTINE, stat.quarantined_meta, ALLOC_META),
+            entry(QUARANTINE, stat.quarantined_data, 0),
         ];
-        // Who is alone is told of no others.
-        let alone = others_meta == 0 && others_data == 0;
-        let entries = entries.get(..if alone { 4 } else { 6 }).unwrap_or(&entries);
+        // Who is alone is told of no others, and of no quarantine where there is none.
+        let mut entries: Vec<AllocDetailEntry> = Vec::with_capacity(all.len())?;
+        for (at, entry) in all.into_iter().enumerate() {
+            if at < 4 || entry.blocks.get() > 0 {
+                entries.push(entry)?;
+            }
+        }
         if detail.entries_nr.get() < entries.len() as u64 {
             return Err(Error::Overflow);
         }

@@ -93,6 +93,10 @@ pub struct StatFs {
     pub others_free_meta: u64,
     /// Of the free ones, those that other mounts hold, as far as is known.
     pub others_free_data: u64,
+    /// Metadata blocks that nobody uses, and that who was fenced may still write, as far as is known.
+    pub quarantined_meta: u64,
+    /// The same of data blocks, with those that this mount has freed.
+    pub quarantined_data: u64,
     /// Blocks of 4 KiB in zones that have no kind yet.
     pub unassigned: u64,
     /// Inodes.
@@ -429,7 +433,10 @@ impl Store {
         let _turn = self.client.lock_unless_killed(&self.numbers.supply)?;
         let reply: StatfsReply = parse(&self.client.request(MSG_STATFS, self.own_free().as_bytes())?)?;
         let own = self.own_free();
-        let reserved_meta = self.space.lock().reserve_blocks();
+        let (reserved_meta, withheld) = {
+            let space = self.space.lock();
+            (space.reserve_blocks(), space.withheld_blocks(SpaceKind::Data))
+        };
         let zone_blocks = self.geometry().zone_data_blocks();
         let delta = *self.inode_delta.lock();
         Ok(StatFs {
@@ -450,6 +457,8 @@ impl Store {
             server_free_data: reply.free_data.get(),
             others_free_meta: reply.others_meta.get(),
             others_free_data: reply.others_data.get(),
+            quarantined_meta: reply.quarantined_meta.get(),
+            quarantined_data: reply.quarantined_data.get().saturating_add(withheld),
             unassigned: reply.free_zones.get().saturating_mul(zone_blocks),
             inodes: reply.inodes.get().saturating_add(delta).max(0) as u64,
         })

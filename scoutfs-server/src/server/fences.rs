@@ -39,7 +39,6 @@ impl FencedData {
     }
 
     /// All extents.
-    #[cfg(test)]
     pub fn iter(&self) -> impl Iterator<Item = Extent> + '_ {
         self.extents.iter().map(|(&(_, start), &len)| Extent::new(start, len))
     }
@@ -59,6 +58,17 @@ impl Server {
 
     fn unconfirmed_fences(&self) -> impl Iterator<Item = u32> {
         self.members.iter().filter(|m| m.is(MEMBER_FENCED)).map(|m| m.item.fence.get())
+    }
+
+    /// Blocks of a kind that somebody may still write whose death is not confirmed. What mounts that were fenced have is as they last
+    /// said: a new server does not know.
+    pub(super) fn quarantined_blocks(&self, kind: SpaceKind) -> u64 {
+        let fenced = self.members.iter().filter(|m| m.is(MEMBER_FENCED)).map(|m| m.free[kind as usize]);
+        let aside: u64 = match kind {
+            SpaceKind::Meta => self.quarantined.iter().map(|quarantine| quarantine.extent.len).sum(),
+            SpaceKind::Data => self.fenced_data.iter().map(|extent| extent.len).sum(),
+        };
+        fenced.fold(aside, u64::saturating_add)
     }
 
     /// The number of the fence that is to come.

@@ -409,6 +409,8 @@ impl Server {
             pieces: U64::new(self.pieces),
             others_meta: U64::new(self.others_free(slot, SpaceKind::Meta)),
             others_data: U64::new(self.others_free(slot, SpaceKind::Data)),
+            quarantined_meta: U64::new(self.quarantined_blocks(SpaceKind::Meta)),
+            quarantined_data: U64::new(self.quarantined_blocks(SpaceKind::Data)),
             lacking_meta: U64::new(self.work_deficit().saturating_sub(self.free.available(SpaceKind::Meta))),
         })?))
     }

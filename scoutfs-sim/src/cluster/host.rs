@@ -65,6 +65,8 @@ pub struct Flow {
     pub stop: bool,
     /// Hosts are not to mount again.
     pub last: bool,
+    /// Hosts that have not had their last look. Nobody leaves before: those that are left may be too few to go on.
+    pub looking: usize,
 }
 
 /// A host.

@@ -135,16 +135,20 @@ fn finish(world: &World, host: usize, mount: &Mount) {
         return;
     }
     lock(&world.hosts[host]).works = false;
+    lock(&world.flow).looking += 1;
     changed();
     wait_until("the last look", || lock(&world.flow).last);
+    let node = sim::node().expect("a task");
+    if let Err(e) = look(world, node, mount.fs()) {
+        report(node, e);
+    }
+    lock(&world.flow).looking -= 1;
+    changed();
+    wait_until("the last looks of others", || lock(&world.flow).looking == 0);
     // A host that has no voter slot cannot unmount any more when all that have one left at the same moment: its last
     // commit asks for a number, and one vote of three makes no leader. Until it can, they leave in turn.
     if world.hosts.len() > VOTERS {
         sim::sleep(TURN * host as u32);
-    }
-    let node = sim::node().expect("a task");
-    if let Err(e) = look(world, node, mount.fs()) {
-        report(node, e);
     }
     sim::note(format_args!("host {host}: unmounting"));
     let began = sim::now_ns();

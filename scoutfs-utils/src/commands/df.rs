@@ -27,29 +27,31 @@ pub fn run(arguments: &Df) -> Result<(), String> {
     let failed = |e: std::io::Error| format!("{}: {e}", path.display());
     let stat = ioctl::statfs_more(&file).map_err(failed)?;
     let detail = ioctl::alloc_detail(&file).map_err(failed)?;
-    let free = |meta: u8| -> u64 {
+    let sum = |flags: u8| -> u64 {
         detail
             .iter()
-            .filter(|e| e.flags & ALLOC_META == meta && e.flags & ALLOC_AVAILABLE != 0)
+            .filter(|e| e.flags & (ALLOC_META | ALLOC_AVAILABLE) == flags)
             .map(|e| e.blocks.get())
             .sum()
     };
+    let free = |meta: u8| sum(meta | ALLOC_AVAILABLE);
     let rows = [
         (
             "MetaData",
             64u64 << 10,
             stat.total_meta_blocks.get(),
             free(ALLOC_META).saturating_sub(stat.reserved_meta_blocks.get()),
+            sum(ALLOC_META),
         ),
-        ("Data", 4 << 10, stat.total_data_blocks.get(), free(0)),
+        ("Data", 4 << 10, stat.total_data_blocks.get(), free(0), sum(0)),
     ];
     if arguments.json {
         let rows: Vec<_> = rows
             .iter()
-            .map(|(kind, size, total, free)| {
+            .map(|(kind, size, total, free, quarantined)| {
                 serde_json::json!({
                     "type": kind, "block_bytes": size, "total": total,
-                    "used": total.saturating_sub(*free), "free": free,
+                    "used": total.saturating_sub(*free), "free": free, "quarantined": quarantined,
                 })
             })
             .collect();
@@ -57,18 +59,25 @@ pub fn run(arguments: &Df) -> Result<(), String> {
         return Ok(());
     }
     println!("{:<10} {:>6} {:>15} {:>15} {:>15} {:>5}", "Type", "Size", "Total", "Used", "Free", "Use%");
-    for (kind, size, total, free) in rows {
+    let show = |blocks: u64, size: u64| {
+        if arguments.human { human(blocks.saturating_mul(size)) } else { blocks.to_string() }
+    };
+    for (kind, size, total, free, _) in rows {
         let used = total.saturating_sub(free);
         let percent = if total == 0 { 0 } else { used.saturating_mul(100).div_ceil(total) };
-        let show = |blocks: u64| {
-            if arguments.human { human(blocks.saturating_mul(size)) } else { blocks.to_string() }
-        };
-        let size = format!("{}KB", size >> 10);
         println!(
-            "{kind:<10} {size:>6} {:>15} {:>15} {:>15} {percent:>4}%",
-            show(total),
-            show(used),
-            show(free)
+            "{kind:<10} {:>6} {:>15} {:>15} {:>15} {percent:>4}%",
+            format!("{}KB", size >> 10),
+            show(total, size),
+            show(used, size),
+            show(free, size)
+        );
+    }
+    let aside = rows.map(|(.., size, _, _, quarantined)| show(quarantined, size));
+    if rows.iter().any(|(.., quarantined)| *quarantined > 0) {
+        println!(
+            "Quarantine: {} of metadata and {} of data are used, since nodes that were fenced may still write them",
+            aside[0], aside[1]
         );
     }
     Ok(())

@@ -2,7 +2,7 @@
 //! Mounts that are reclaimed by lease alone, and data blocks that they may still write.
 
 use scoutfs_btree::space::SpaceKind;
-use scoutfs_format::msg::{Fences, LockMessage, MSG_LOCK, MSG_RENEW, RenewReply};
+use scoutfs_format::msg::{Fences, LockMessage, MSG_LOCK, MSG_RENEW, MSG_STATFS, RenewReply, StatfsReply};
 use scoutfs_format::server_item::{MEMBER_FENCED, MEMBER_FREE};
 use scoutfs_lock::{LockName, Message, Mode};
 use zerocopy::{FromBytes, IntoBytes};
@@ -92,6 +92,11 @@ fn data_space_that_comes_back_while_a_fence_is_not_confirmed_is_in_quarantine() 
     // Another fence that comes later holds back what comes back then, and no more.
     fence_others(&mut rig, &[]);
     assert!(rig.server.members.get(second.slot).unwrap().is(MEMBER_FENCED));
+    // Who asks is told of them, and of what fenced mounts have.
+    let rid = 10;
+    with_data(&mut rig, rid);
+    let told: StatfsReply = rig.call(rid, MSG_STATFS, &[0u8; 0]).unwrap();
+    assert!(told.quarantined_data.get() >= quarantined + 50, "{}", told.quarantined_data);
     let mut rig = rig.reopen(&Dead(false));
     rig.settle();
     assert_eq!(assert_sound(&rig.dev, "a new server").quarantined_blocks, quarantined);
