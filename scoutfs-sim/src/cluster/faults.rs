@@ -113,13 +113,13 @@ pub const PLANTED: &[Planted] = &[
     planted(
         Fault::ReuseQuarantined,
         Weather::LateData,
-        20,
+        60,
         "what a fenced mount may still write is not used again before its death is confirmed",
     ),
     planted(
         Fault::WriteInPlace,
         Weather::LateData,
-        20,
+        100,
         "data that are older than a fence that is not confirmed are not written in place",
     ),
 ];
