@@ -55,7 +55,7 @@ impl<T> File<T> {
         })
     }
 
-    fn is_free(&self, owner: Owner, range: ByteRange, mode: Mode) -> bool {
+    pub fn is_free(&self, owner: Owner, range: ByteRange, mode: Mode) -> bool {
         self.in_the_way(owner, range, mode).next().is_none()
     }
 }
