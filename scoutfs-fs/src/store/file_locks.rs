@@ -141,7 +141,7 @@ impl FileLocks {
     /// Another server has taken over: `report` gets what is held here, some at a time, as it is sent.
     pub fn recover(&self, mut report: impl FnMut(&[RawLock]) -> Result<()>) -> Result<()> {
         let mut state = self.state.lock();
-        state.machine.handle_new_server();
+        state.machine.handle_new_server()?;
         let mut after = None;
         let mut part = Vec::with_capacity(REPORT_LOCKS)?;
         loop {

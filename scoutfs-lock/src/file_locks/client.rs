@@ -124,9 +124,19 @@ impl FileLockClient {
         Ok(Some(answered))
     }
 
-    /// There is a new server: what [`reports`](Self::reports) gives is to be told to it.
-    pub fn handle_new_server(&mut self) {
+    /// There is a new server: what [`reports`](Self::reports) gives is to be told to it. Requests without an answer are made once more, those
+    /// too that are older than what was granted since: they give it back. On error it is to be called again.
+    pub fn handle_new_server(&mut self) -> Result<(), AllocError> {
         self.session += 1;
+        let mut after = 0;
+        while let Some((&id, open)) = self.open.higher(&after) {
+            after = id;
+            let FileLockRequest { op, lock, .. } = open.request;
+            if op != FileLockOp::Test {
+                self.weaken(&lock)?;
+            }
+        }
+        Ok(())
     }
 
     /// What is held, after a place in the order.

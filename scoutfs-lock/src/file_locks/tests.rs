@@ -516,7 +516,7 @@ impl Cluster {
         mount.to_server.clear();
         mount.from_server.clear();
         mount.asked.clear();
-        mount.locks.handle_new_server();
+        mount.locks.handle_new_server().unwrap();
         mount.to_server.extend(mount.locks.reports(None).map(Said::Report));
         mount.to_server.push_back(Said::Recovered);
         mount.to_server.extend(mount.unanswered.iter().map(|(n, request)| Said::Request(*n, *request)));
