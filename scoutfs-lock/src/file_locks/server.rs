@@ -390,6 +390,11 @@ impl<T: Copy> FileLockServer<T> {
         self.apply(owner, &FileLock { file: id, owner: owner.owner, range, mode, pid })?;
         let Some(file) = self.files.get_mut(&id) else { return Ok(false) };
         let waiting = file.queue.remove(place);
+        // With flock a request gives the old lock back first, also one that it has waited for beside.
+        let is_next = |next: &Waiting<T>| next.owner == owner && next.id > waiting.id && next.mode != mode;
+        if id.class == LockClass::Flock && file.queue.iter().any(is_next) {
+            self.apply(owner, &FileLock { file: id, owner: owner.owner, range, mode: Mode::Null, pid })?;
+        }
         self.waited(&waiting);
         let reply = FileLockReply { id: waiting.id, result: FileLockResult::Done, found: None };
         self.outputs.push(FileLockOutput { client: owner.client, token: waiting.token, reply })?;

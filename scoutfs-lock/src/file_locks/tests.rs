@@ -365,6 +365,14 @@ impl Naive {
                 self.apply(client, &lock);
                 answers.push((client, id, Done));
                 self.queue.remove(n);
+                let is_next = |(c, i, next): &(u64, u64, FileLock)| {
+                    (*c, next.file, next.owner) == (client, lock.file, lock.owner)
+                        && *i > id
+                        && next.mode != lock.mode
+                };
+                if lock.file.class == LockClass::Flock && self.queue.iter().any(is_next) {
+                    self.apply(client, &FileLock { mode: Mode::Null, ..lock });
+                }
                 n = 0;
             } else {
                 n += 1;
