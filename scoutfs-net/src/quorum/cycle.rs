@@ -344,7 +344,7 @@ impl Voter {
             self.next_read = self.next_read.min(stand_at);
             return;
         }
-        next.term = highest.saturating_add(1);
+        next.term = highest.saturating_add(u64::from(highest == 0 || !planted(Fault::VoteTwice)));
         next.vote_term = next.term;
         next.vote_for = me;
         self.stand_at = None;

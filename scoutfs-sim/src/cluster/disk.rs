@@ -121,7 +121,7 @@ struct State {
     trouble: Vec<Trouble>,
     number: u64,
     requests: u64,
-    watch: Option<Watch>,
+    watches: Vec<Watch>,
     snare: Option<Snare>,
     geometry: Option<Geometry>,
 }
@@ -249,7 +249,7 @@ impl Disk {
             trouble: Vec::new(),
             number: 0,
             requests: 0,
-            watch: None,
+            watches: Vec::new(),
             snare: None,
             geometry: None,
         };
@@ -268,9 +268,9 @@ impl Disk {
         EnvArc::new(device).expect("memory")
     }
 
-    /// Has `watch` see each write from now on.
+    /// Has `watch` see each write from now on, as others do.
     pub fn watch(&self, watch: Watch) {
-        lock(&self.state).watch = Some(watch);
+        lock(&self.state).watches.push(watch);
     }
 
     /// How a volume on it is laid out.
@@ -383,9 +383,8 @@ impl Path {
         let (request, fails) = {
             let mut state = lock(&self.disk.state);
             state.settle();
-            if let Some(mut watch) = state.watch.take() {
+            for watch in &mut state.watches {
                 watch(node, offset, buf);
-                state.watch = Some(watch);
             }
             state.requests += 1;
             let request = state.requests;

@@ -32,9 +32,8 @@ const fn planted(fault: Fault, weather: Weather, seeds: u64, rule: &'static str)
 /// time; those about flushes, merges and late records by what `check` or a mount finds damaged, or by what was synced and is gone, as do `ReuseQuarantined` and `WriteInPlace`;
 /// the others by a read that is out of date.
 ///
-/// `VoteTwice` alone does no harm to safety: a winner shows its win to all, waits, and looks whether its majority still stands and nobody
-/// else shows one, so of two with one voter's vote at least one gives up. But voters who change their votes in one term keep
-/// each other from a majority, so that some elections never end; that is found.
+/// `VoteTwice` alone does hardly any harm: a winner shows its win to all, waits, and looks whether its majority still stands and nobody
+/// else shows one, so of two with one voter's vote at least one gives up. So the votes themselves are watched.
 pub const PLANTED: &[Planted] = &[
     planted(
         Fault::SkipDataFlush,
@@ -80,7 +79,7 @@ pub const PLANTED: &[Planted] = &[
         "a new server knows all locks that mounts hold before it grants any",
     ),
     planted(Fault::DropResend, Weather::Mixed, 10, "requests that were not answered are sent again"),
-    planted(Fault::VoteTwice, Weather::Leaders, 60, "a voter votes once in a term"),
+    planted(Fault::VoteTwice, Weather::Leaders, 10, "a voter votes once in a term"),
     planted(Fault::ServeAtOnce, Weather::Leaders, 20, "a winner waits for the end of an older lease"),
     planted(Fault::LeadWithoutLease, Weather::Leaders, 20, "a leader acts only while its lease is valid"),
     planted(Fault::ReuseHandOver, Weather::Mixed, 10, "each hand-over of space has a number of its own"),

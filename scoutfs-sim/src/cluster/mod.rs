@@ -13,6 +13,7 @@
 //! | `file_locks` | that locks of files exclude each other |
 //! | `leaders` | that there is one leader at a time, by the super blocks that are written |
 //! | `rules` | what holds at every moment: one leader, no two holders of a lock |
+//! | `votes` | that a voter votes once in a term, by the blocks that are written |
 //! | `nemesis` | what goes wrong |
 //! | `run` | one seed: from mkfs to the last check |
 //! | `batch` | many seeds, each in a process of its own |
@@ -36,6 +37,7 @@ mod net;
 mod ops;
 mod rules;
 mod run;
+mod votes;
 mod work;
 
 pub use batch::{Batch, Chosen, Failed, repeat};

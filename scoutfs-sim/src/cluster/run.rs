@@ -13,7 +13,7 @@ use super::disk::Disk;
 use super::host::{Flow, Host, World, changed, keep, wait_until};
 use super::nemesis::Weather;
 use super::net::Net;
-use super::{leaders, lock, nemesis, rules, work};
+use super::{leaders, lock, nemesis, rules, votes, work};
 use crate::rng::Rng;
 
 /// Bytes of a volume: enough for slots of some dozens of mounts, those that are fenced included.
@@ -131,6 +131,7 @@ fn story(disk: Disk, options: &Options, patience_ms: u64, kept: &Mutex<Option<Ar
     });
     *lock(kept) = Some(world.clone());
     world.disk.watch(leaders::watch(&world));
+    world.disk.watch(votes::watch());
     rules::watch(&world);
     let keepers: Vec<_> = (0..nodes)
         .map(|host| {
