@@ -77,7 +77,8 @@ pub enum Error {
     NoSpace,
     /// The volume is so full that the mount could not delete (ENOSPC).
     #[error(
-        "the volume is full: no space is left that another mount needs to be able to delete; delete something on a mount that is there"
+        "the volume is full: no space is left that another mount needs to be able to delete; delete something on a mount that is there; \
+         space of fenced mounts (see: scoutfs status) comes back when they are known to be dead"
     )]
     NoReserve,
     /// Out of memory (ENOMEM).

@@ -11,7 +11,7 @@
 //! In normal running there is none, and this costs nothing.
 
 use scoutfs_btree::space::{Extent, SpaceKind};
-use scoutfs_env::OrdMap;
+use scoutfs_env::{OrdMap, log};
 use scoutfs_format::Key;
 use scoutfs_format::le::{U32, U64};
 use scoutfs_format::msg::Fences;
@@ -19,6 +19,7 @@ use scoutfs_format::server_item::{MEMBER_FENCED, QuarantineItem};
 use scoutfs_format::space::SPACE_DATA;
 
 use super::Server;
+use super::reclaim::Leftovers;
 use crate::error::ServerError;
 
 /// Extents that a step releases.
@@ -60,8 +61,7 @@ impl Server {
         self.members.iter().filter(|m| m.is(MEMBER_FENCED)).map(|m| m.item.fence.get())
     }
 
-    /// Blocks of a kind that somebody may still write whose death is not confirmed. What mounts that were fenced have is as they last
-    /// said: a new server does not know.
+    /// Blocks of a kind that somebody may still write whose death is not confirmed.
     pub(super) fn quarantined_blocks(&self, kind: SpaceKind) -> u64 {
         let fenced = self.members.iter().filter(|m| m.is(MEMBER_FENCED)).map(|m| m.free[kind as usize]);
         let aside: u64 = match kind {
@@ -69,6 +69,25 @@ impl Server {
             SpaceKind::Data => self.fenced_data.iter().map(|extent| extent.len).sum(),
         };
         fenced.fold(aside, u64::saturating_add)
+    }
+
+    /// Counts what a fenced mount has, by its frozen record and the hand-overs to it. Where that cannot be read it stays as the mount last said.
+    pub(super) fn count_quarantined(&mut self, slot: u32) -> Result<(), ServerError> {
+        let Some(member) = self.members.get_mut(slot).filter(|m| m.is(MEMBER_FENCED)) else {
+            return Ok(());
+        };
+        let (item, state) = (&member.item, member.state.as_ref());
+        match Leftovers::new(&self.cache, &self.geometry, item, state, &member.hand_overs) {
+            Ok(left) => {
+                member.free = SpaceKind::ALL.map(|kind| left.blocks(kind));
+                Ok(())
+            }
+            Err(ServerError::NoMemory) => Err(ServerError::NoMemory),
+            Err(e) => {
+                log::error!("scoutfs server: cannot read what the fenced mount in slot {slot} has: {e}");
+                Ok(())
+            }
+        }
     }
 
     /// The number of the fence that is to come.

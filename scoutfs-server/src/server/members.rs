@@ -215,8 +215,10 @@ impl Server {
             let status = shortage(STATUS_NO_SPACE);
             let more = self.recall(SpaceKind::Meta, needy, kept + reserve)?;
             if !more && status == STATUS_NO_SPACE {
+                let quarantined = self.quarantined_blocks(SpaceKind::Meta);
                 log::warn!(
-                    "scoutfs server: no {reserve} metadata blocks are left for another mount: it is refused"
+                    "scoutfs server: no {reserve} metadata blocks are left for another mount, which is refused; {quarantined} are in \
+                     quarantine until fenced mounts are known to be dead"
                 );
             }
             return Err(Refusal::Status(if more { STATUS_AGAIN } else { status }));
@@ -386,7 +388,8 @@ impl Server {
             }
         );
         let gone = left || dead || planted(Fault::ReuseQuarantined);
-        self.end_member(slot, if gone { MEMBER_GONE } else { MEMBER_FENCED })
+        self.end_member(slot, if gone { MEMBER_GONE } else { MEMBER_FENCED })?;
+        self.count_quarantined(slot)
     }
 
     /// The leader's lease had ended and goes on. Nobody could renew a lease meanwhile: all count from now.

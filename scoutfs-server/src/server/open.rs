@@ -334,6 +334,7 @@ impl Server {
                     if live && (left || is_dead || led) {
                         self.expel(slot, is_dead)?;
                     }
+                    self.count_quarantined(slot)?;
                 }
                 Err(ServerError::NoMemory) => return Err(ServerError::NoMemory),
                 Err(e) => {

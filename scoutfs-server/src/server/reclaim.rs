@@ -110,6 +110,12 @@ impl Leftovers {
         Ok(left)
     }
 
+    /// Blocks of a kind that were free.
+    pub fn blocks(&self, kind: SpaceKind) -> u64 {
+        let extents = self.extents.iter().filter(|e| e.kind == kind);
+        extents.fold(0, |sum, e| sum.saturating_add(e.extent.len))
+    }
+
     /// Index of the first extent that is not below the position.
     pub fn index_of(&self, position: Key) -> usize {
         let at = (position.first, position.second);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Mounts that are reclaimed by lease alone, and data blocks that they may still write.
 
+use std::vec::Vec;
+
 use scoutfs_btree::space::SpaceKind;
 use scoutfs_format::msg::{Fences, LockMessage, MSG_LOCK, MSG_RENEW, MSG_STATFS, RenewReply, StatfsReply};
 use scoutfs_format::server_item::{MEMBER_FENCED, MEMBER_FREE};
@@ -97,7 +99,14 @@ fn data_space_that_comes_back_while_a_fence_is_not_confirmed_is_in_quarantine() 
     with_data(&mut rig, rid);
     let told: StatfsReply = rig.call(rid, MSG_STATFS, &[0u8; 0]).unwrap();
     assert!(told.quarantined_data.get() >= quarantined + 50, "{}", told.quarantined_data);
+    let of_members = |rig: &Rig| {
+        let fenced = rig.server.members.iter().filter(|m| m.is(MEMBER_FENCED));
+        fenced.map(|m| (m.slot, m.free)).collect::<Vec<_>>()
+    };
+    let (quarantined_now, known) = (rig.server.quarantined_blocks(SpaceKind::Data), of_members(&rig));
     let mut rig = rig.reopen(&Dead(false));
+    assert!(rig.server.quarantined_blocks(SpaceKind::Data) >= quarantined_now);
+    assert!(known.iter().all(|member| of_members(&rig).contains(member)), "a new server knows as much");
     rig.settle();
     assert_eq!(assert_sound(&rig.dev, "a new server").quarantined_blocks, quarantined);
     rig.server.recheck_deaths(&DeadProcess(process(7)));
