@@ -50,6 +50,8 @@ pub enum Fault {
     ReuseQuarantined,
     /// Blocks that a fenced mount may still write are written in place.
     WriteInPlace,
+    /// A leader that follows one which may live writes blocks before a super block names them.
+    WriteUnnamed,
 }
 
 impl Fault {
@@ -76,6 +78,7 @@ impl Fault {
         Fault::MergeAgain,
         Fault::ReuseQuarantined,
         Fault::WriteInPlace,
+        Fault::WriteUnnamed,
     ];
 }
 

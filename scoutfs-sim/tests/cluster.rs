@@ -87,5 +87,11 @@ fn each_fault_is_planted() {
 /// synced, are not in its way, and a leader's first commit is not where its successor writes.
 #[test]
 fn a_late_write_of_data_harms_nothing() {
-    run_well(1, 100, Some(Weather::LateData));
+    run_well(1, 60, Some(Weather::LateData));
+}
+
+/// Leaders that follow one which may live stand still before or at their first commit, and write later.
+#[test]
+fn leaders_that_come_to_nothing_harm_nothing() {
+    run_well(1, 40, Some(Weather::Successors));
 }

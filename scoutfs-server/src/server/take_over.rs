@@ -20,6 +20,7 @@
 
 use scoutfs_btree::space::{Extent, SpaceKind};
 use scoutfs_env::device::BlockDevice;
+use scoutfs_env::fault::{Fault, planted};
 use scoutfs_env::{IoBuf, Vec, log};
 use scoutfs_format::geometry::Geometry;
 use scoutfs_format::le::{U32, U64};
@@ -206,7 +207,9 @@ impl Server {
             let LeaderId { term, rid, voter, .. } = self.leader;
             // `longest_meta` gives no longer ones.
             let len = U32::new(u32::try_from(extent.len).unwrap_or(u32::MAX));
-            take_overs.push(TakeOver { start: U64::new(extent.start), term, rid, len, voter })?;
+            if !planted(Fault::WriteUnnamed) {
+                take_overs.push(TakeOver { start: U64::new(extent.start), term, rid, len, voter })?;
+            }
         }
         if taken == 0 {
             return Err(refused("free metadata block"));

@@ -126,8 +126,22 @@ struct State {
     geometry: Option<Geometry>,
 }
 
-/// Sees each write as it is asked for: who, where, what.
-pub type Watch = Box<dyn FnMut(Node, u64, &[u8]) + Send>;
+/// A write that is asked for.
+pub struct Write<'a> {
+    /// By whom.
+    pub node: Node,
+    /// Where.
+    pub offset: u64,
+    /// What.
+    pub bytes: &'a [u8],
+    /// What is there, once there is a volume.
+    pub region: Option<Region>,
+    /// Another whose write to the same place has not landed.
+    pub in_the_way: Option<Node>,
+}
+
+/// Sees each write as it is asked for.
+pub type Watch = Box<dyn FnMut(&Write<'_>) + Send>;
 
 /// See the module. Clones are the same disk.
 #[derive(Clone)]
@@ -174,6 +188,15 @@ impl State {
     fn visible(&self, block: u64) -> Option<&Arc<Bytes>> {
         let block = self.blocks[block as usize].as_ref()?;
         block.versions.last().map(|version| &version.bytes).or(block.durable.as_ref())
+    }
+
+    /// Another whose write to a part of this place has not landed.
+    fn in_the_way(&self, node: Node, offset: u64, len: usize) -> Option<Node> {
+        let blocks = offset / IO_ALIGN as u64..(offset + len as u64) / IO_ALIGN as u64;
+        self.pieces
+            .iter()
+            .find(|piece| piece.node != node && blocks.contains(&piece.block))
+            .map(|piece| piece.node)
     }
 
     /// Lands what is due by now.
@@ -383,9 +406,13 @@ impl Path {
         let (request, fails) = {
             let mut state = lock(&self.disk.state);
             state.settle();
-            for watch in &mut state.watches {
-                watch(node, offset, buf);
+            let mut watches = std::mem::take(&mut state.watches);
+            let region = state.geometry.map(|geometry| region_of(&geometry, offset));
+            let in_the_way = state.in_the_way(node, offset, buf.len());
+            for watch in &mut watches {
+                watch(&Write { node, offset, bytes: buf, region, in_the_way });
             }
+            state.watches = watches;
             state.requests += 1;
             let request = state.requests;
             let fails = state.fails(node);

@@ -29,8 +29,8 @@ const fn planted(fault: Fault, weather: Weather, seeds: u64, rule: &'static str)
 /// All of them.
 ///
 /// How they show: `ServeAtOnce`, `LeadWithoutLease`, `GrantBeforeRevoke` and `ForgetLocks` by the rules that are looked at all the
-/// time; those about flushes, merges and late records by what `check` or a mount finds damaged, or by what was synced and is gone, as do `ReuseQuarantined` and `WriteInPlace`;
-/// the others by a read that is out of date.
+/// time, as are the votes for `VoteTwice` and who writes where for `ReuseQuarantined`, `WriteInPlace` and `WriteUnnamed`; those about flushes, merges and
+/// late records by what `check` or a mount finds damaged, or by what was synced and is gone; the others by a read that is out of date.
 ///
 /// `VoteTwice` alone does hardly any harm: a winner shows its win to all, waits, and looks whether its majority still stands and nobody
 /// else shows one, so of two with one voter's vote at least one gives up. So the votes themselves are watched.
@@ -112,13 +112,19 @@ pub const PLANTED: &[Planted] = &[
     planted(
         Fault::ReuseQuarantined,
         Weather::LateData,
-        60,
+        40,
         "what a fenced mount may still write is not used again before its death is confirmed",
     ),
     planted(
         Fault::WriteInPlace,
         Weather::LateData,
-        100,
+        30,
         "data that are older than a fence that is not confirmed are not written in place",
+    ),
+    planted(
+        Fault::WriteUnnamed,
+        Weather::Successors,
+        15,
+        "a leader after one that may live writes no block that no super block names as its own",
     ),
 ];

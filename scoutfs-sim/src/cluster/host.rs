@@ -39,6 +39,8 @@ pub struct World {
     pub is_small: bool,
     /// Hosts work and rest in turn.
     pub in_shifts: bool,
+    /// Voter slots of the volume.
+    pub voters: usize,
     /// After so many milliseconds of silence a leader is stood against.
     pub patience_ms: u64,
 }
@@ -55,6 +57,8 @@ impl World {
 /// How far a run is.
 #[derive(Default)]
 pub struct Flow {
+    /// So many of those that lead next will stand still when they write blocks first.
+    pub doomed_leaders: u64,
     /// Somebody makes what programs work on.
     pub prepared: bool,
     /// The volume has what programs work on.

@@ -12,7 +12,7 @@ use scoutfs_format::geometry::{MAX_VOTERS, super_offset};
 use scoutfs_format::voter::{MAGIC_SUPER, SuperBlock};
 use zerocopy::FromBytes;
 
-use super::disk::Watch;
+use super::disk::{Watch, Write};
 use super::host::World;
 use super::lock;
 
@@ -20,7 +20,8 @@ use super::lock;
 pub fn watch(world: &Arc<World>) -> Watch {
     let mut leaders: BTreeMap<u64, Node> = BTreeMap::new();
     let world = Arc::downgrade(world);
-    Box::new(move |node, offset, bytes| {
+    Box::new(move |write| {
+        let Write { node, offset, bytes, .. } = *write;
         let is_super = (0..MAX_VOTERS).any(|voter| (0..2).any(|copy| super_offset(voter, copy) == offset));
         let Ok((sb, _)) = SuperBlock::read_from_prefix(bytes) else { return };
         let Some(world) = world.upgrade() else { return };

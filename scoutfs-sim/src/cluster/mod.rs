@@ -13,6 +13,7 @@
 //! | `file_locks` | that locks of files exclude each other |
 //! | `leaders` | that there is one leader at a time, by the super blocks that are written |
 //! | `rules` | what holds at every moment: one leader, no two holders of a lock |
+//! | `owners` | that nobody writes a block that another may write |
 //! | `votes` | that a voter votes once in a term, by the blocks that are written |
 //! | `nemesis` | what goes wrong |
 //! | `run` | one seed: from mkfs to the last check |
@@ -35,6 +36,7 @@ mod leaders;
 mod nemesis;
 mod net;
 mod ops;
+mod owners;
 mod rules;
 mod run;
 mod votes;

@@ -17,6 +17,8 @@ pub enum Weather {
     Mixed,
     /// The leader is held up, also at a write to its super blocks or its voter block, or dies.
     Leaders,
+    /// The leader stands still for long, and its successor where it first writes blocks.
+    Successors,
     /// Power fails.
     Power,
     /// A mount stands still at a write of its commit record for about as long as its lease, and goes on.
@@ -36,6 +38,7 @@ impl Weather {
     pub const ALL: &'static [Weather] = &[
         Weather::Mixed,
         Weather::Leaders,
+        Weather::Successors,
         Weather::Power,
         Weather::Late,
         Weather::LateData,
@@ -78,6 +81,11 @@ fn someone(world: &World) -> Option<(usize, Node)> {
     Some((host, lock(&world.hosts[host]).node?))
 }
 
+fn leader(world: &World) -> Option<(usize, Node)> {
+    let leader = lock(&world.rules).leader()?;
+    Some((world.hosts.iter().position(|host| lock(host).node == Some(leader))?, leader))
+}
+
 /// Kills a mount: its process, or its machine.
 pub fn kill(world: &World, host: usize, kernel_lives: bool) {
     let mut own = lock(&world.hosts[host]);
@@ -99,10 +107,14 @@ fn strike(world: &World) {
     match world.weather {
         Weather::Mixed => mixed(world, host, node),
         Weather::Leaders => {
-            let leader = lock(&world.rules).leader();
-            let Some(host) = world.hosts.iter().position(|host| lock(host).node == leader) else { return };
-            if let Some(leader) = leader {
+            if let Some((host, leader)) = leader(world) {
                 against_leader(world, host, leader);
+            }
+        }
+        Weather::Successors if sim::below(4) != 0 => {
+            if let Some((host, leader)) = leader(world) {
+                lock(&world.flow).doomed_leaders = sim::below(3);
+                stand_still(world, host, leader, Duration::from_millis(4000 + sim::below(36_000)));
             }
         }
         Weather::Power if sim::below(4) != 0 => power_fails(world),
@@ -162,6 +174,20 @@ fn against_leader(world: &World, host: usize, leader: Node) {
         3..7 => snare(world, host, leader, Region::Supers, pause),
         7..9 => snare(world, host, leader, Region::Votes, pause),
         _ => kill(world, host, sim::below(2) == 0),
+    }
+}
+
+/// A mount has begun to lead: it may be one that comes to nothing.
+pub fn new_leader(world: &World, node: Node) {
+    {
+        let mut flow = lock(&world.flow);
+        if flow.doomed_leaders == 0 || flow.calm {
+            return;
+        }
+        flow.doomed_leaders -= 1;
+    }
+    if let Some(host) = world.hosts.iter().position(|host| lock(host).node == Some(node)) {
+        snare(world, host, node, Region::Blocks, about_a_lease());
     }
 }
 

@@ -60,6 +60,14 @@ impl Rules {
         self.mounts.get(&node).is_some_and(|mount| mount.is_valid(clock(node)))
     }
 
+    /// For how long the lease of a mount has been over, and that of a leader too, if it is, in nanoseconds of its clock.
+    pub fn lease_over(&self, node: Node, clock: Mono) -> Option<u64> {
+        let mount = self.mounts.get(&node)?;
+        let lease = if self.has_led(node) { mount.lease.max(mount.leads_until) } else { mount.lease };
+        let over = clock.saturating_duration_since(lease);
+        (clock > lease && lease > Mono::ZERO).then_some(over.as_nanos() as u64)
+    }
+
     /// A mount is dead: it does nothing any more.
     pub fn died(&mut self, node: Node) {
         self.mounts.remove(&node);
@@ -134,9 +142,13 @@ pub fn watch(world: &std::sync::Arc<super::host::World>) {
     let world = std::sync::Arc::downgrade(world);
     sim::watch(Box::new(move |node, event| {
         let Some(world) = world.upgrade() else { return };
+        let before = super::lock(&world.rules).leader();
         let broken = super::lock(&world.rules).told(node, event, sim::clock_of);
         if let Err(why) = broken {
             sim::fail(format_args!("{why}"));
+        }
+        if matches!(event, Event::Leads) && before != Some(node) {
+            super::nemesis::new_leader(&world, node);
         }
     }));
 }

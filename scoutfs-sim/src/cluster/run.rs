@@ -13,7 +13,7 @@ use super::disk::Disk;
 use super::host::{Flow, Host, World, changed, keep, wait_until};
 use super::nemesis::Weather;
 use super::net::Net;
-use super::{leaders, lock, nemesis, rules, votes, work};
+use super::{leaders, lock, nemesis, owners, rules, votes, work};
 use crate::rng::Rng;
 
 /// Bytes of a volume: enough for slots of some dozens of mounts, those that are fenced included.
@@ -112,7 +112,12 @@ pub fn run(options: &Options) -> Verdict {
 
 fn story(disk: Disk, options: &Options, patience_ms: u64, kept: &Mutex<Option<Arc<World>>>) {
     let Options { nodes, trouble, weather, is_small, in_shifts, .. } = *options;
-    let quorum = if nodes < 3 { 1 } else { 2 };
+    let (nodes, quorum) = match (weather, nodes) {
+        // Two that stand still keep the others from no election.
+        (Weather::Successors, _) => (5, 3),
+        (_, 0..3) => (nodes, 1),
+        _ => (nodes, 2),
+    };
     let device = disk.device(Node::OUTSIDE);
     mkfs(&device, &mkfs::Options { quorum, force: false }).expect("mkfs");
     disk.set_geometry(read_super(&**device).expect("the volume that was made").geometry);
@@ -127,11 +132,13 @@ fn story(disk: Disk, options: &Options, patience_ms: u64, kept: &Mutex<Option<Ar
         weather,
         is_small,
         in_shifts,
+        voters: 2 * quorum as usize - 1,
         patience_ms,
     });
     *lock(kept) = Some(world.clone());
     world.disk.watch(leaders::watch(&world));
     world.disk.watch(votes::watch());
+    world.disk.watch(owners::watch(&world));
     rules::watch(&world);
     let keepers: Vec<_> = (0..nodes)
         .map(|host| {

@@ -15,8 +15,8 @@ use super::disk::Watch;
 pub fn watch() -> Watch {
     // By slot and term: for whom.
     let mut votes: BTreeMap<(u32, u64), u32> = BTreeMap::new();
-    Box::new(move |node, _, bytes| {
-        let Ok((block, _)) = QuorumBlock::read_from_prefix(bytes) else { return };
+    Box::new(move |write| {
+        let Ok((block, _)) = QuorumBlock::read_from_prefix(write.bytes) else { return };
         if block.magic.get() != MAGIC_QUORUM {
             return;
         }
@@ -24,7 +24,8 @@ pub fn watch() -> Watch {
         let first = *votes.entry((voter, term)).or_insert(vote);
         if first != vote {
             sim::fail(format_args!(
-                "{node:?}, voter {voter}, votes for voter {vote} in term {term}, after it voted for {first} in it"
+                "{:?}, voter {voter}, votes for voter {vote} in term {term}, after it voted for {first} in it",
+                write.node
             ));
         }
     })

@@ -16,8 +16,6 @@ use super::host::{World, changed, mount, wait_until};
 use super::lock;
 use super::ops::{COMMON, FILES, LOCKED, LOG, NAMES, Program, SIZED, WORDS, content_name, filled};
 
-/// Voter slots of a volume for more than two hosts.
-const VOTERS: usize = 3;
 /// Between two hosts that unmount in turn.
 const TURN: Duration = Duration::from_secs(3);
 /// Less patience than this ends the leadership of who is held up for a moment.
@@ -147,7 +145,7 @@ fn finish(world: &World, host: usize, mount: &Mount) {
     wait_until("the last looks of others", || lock(&world.flow).looking == 0);
     // A host that has no voter slot cannot unmount any more when all that have one left at the same moment: its last
     // commit asks for a number, and one vote of three makes no leader. Until it can, they leave in turn.
-    if world.hosts.len() > VOTERS {
+    if world.hosts.len() > world.voters {
         sim::sleep(TURN * host as u32);
     }
     sim::note(format_args!("host {host}: unmounting"));
