@@ -32,7 +32,7 @@ use crate::counters::Counters;
 use crate::error::{Error, Result};
 
 /// How long to wait for memory before trying again, where nothing else can be done.
-pub(super) const MEMORY_PAUSE: Duration = Duration::from_millis(10);
+pub(crate) const MEMORY_PAUSE: Duration = Duration::from_millis(10);
 /// Who may give up waiting looks at least this often whether to.
 pub(crate) const LOOK: Duration = Duration::from_millis(500);
 /// Why a mount shuts down that is no member any more.
