@@ -124,12 +124,15 @@ constants! { MSG_CONSTANTS:
 
     /// [`FileLockRequest::op`]: which lock is in the way of this one?
     pub const FILE_LOCK_TEST: u8 = 1;
-    /// Take the lock, or with [`MODE_NULL`] give it back, now or not at all.
+    /// Have the whole range at least in this mode, now or not at all. Of what is held in a higher mode nothing is given back.
     pub const FILE_LOCK_SET: u8 = 2;
-    /// Take the lock and wait as long as another is in the way.
+    /// The same, and wait as long as another is in the way.
     pub const FILE_LOCK_WAIT: u8 = 3;
     /// Wait no longer for the lock that was asked for with this id; it may have been granted meanwhile.
     pub const FILE_LOCK_CANCEL: u8 = 4;
+    /// Have nothing of the range in a higher mode than this one; with [`MODE_NULL`] nothing at all. Takes nothing, so nothing can be
+    /// in its way.
+    pub const FILE_LOCK_LOWER: u8 = 5;
 
     /// [`FileLockReply::result`]: done; of a test: the lock in the way, with [`MODE_NULL`] none.
     pub const FILE_LOCK_DONE: u8 = 1;

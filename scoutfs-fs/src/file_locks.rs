@@ -14,6 +14,8 @@
 //! # As on Linux, and not
 //!
 //! - Who waits for a lock does not keep others from taking it before him.
+//! - fcntl that is refused, interrupted or found to be a deadlock leaves what was held, also of a lock that it was to make weaker,
+//!   and when the server changes meanwhile: it takes what is wanted beside it first, and gives back what is too much when it has that.
 //! - flock gives the old lock back before it takes one of another kind.
 //! - That processes wait for each other is found for fcntl, on all mounts. The threads of one process count as one, and the users of
 //!   an open file description too, so locks of the latter may be refused as a deadlock that is none.
@@ -27,7 +29,7 @@
 use scoutfs_env::Arc;
 pub use scoutfs_lock::Mode;
 pub use scoutfs_lock::file_locks::{ByteRange, Found, LockClass, MAX_HELD, MAX_WAITING};
-use scoutfs_lock::file_locks::{FileId, FileLock, FileLockOp, FileLockResult};
+use scoutfs_lock::file_locks::{FileId, FileLock, FileLockOp, FileLockResult, Step};
 
 use crate::error::{Error, Result};
 use crate::fs::Fs;
@@ -80,8 +82,7 @@ impl Fs {
     /// The first lock in the way of this one, if there is any.
     pub fn test_lock(&self, wanted: &WantedLock) -> Result<Option<Found>> {
         let locks = &self.store().file_locks;
-        let answered =
-            locks.request(self.store(), FileLockOp::Test, wanted.lock(), wanted.file, &|| false)?;
+        let answered = locks.request(self.store(), &Step::test(wanted.lock()), wanted.file, &|| false)?;
         Ok(answered.found)
     }
 
@@ -98,12 +99,7 @@ impl Fs {
         }
         let wait = wait.filter(|_| lock.mode > Mode::Null);
         let op = if wait.is_some() { FileLockOp::Wait } else { FileLockOp::Set };
-        let answered = match locks.request(self.store(), op, lock, wanted.file, wait.unwrap_or(&|| false)) {
-            // What is given back was asked for, and counts as given back here.
-            Err(Error::Interrupted) if lock.mode == Mode::Null => return Ok(()),
-            answered => answered?,
-        };
-        match answered.result {
+        match locks.set(self.store(), op, &lock, wanted.file, wait.unwrap_or(&|| false))? {
             FileLockResult::Done => Ok(()),
             FileLockResult::Blocked => Err(Error::Locked),
             FileLockResult::Deadlock => Err(Error::Deadlock),

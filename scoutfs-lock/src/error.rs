@@ -128,4 +128,10 @@ pub enum LockError {
         /// A mount that has a lock.
         other: u64,
     },
+    /// A mount reports more locks of files than it can have.
+    #[error("mount {client:016x} reports too many locks of files")]
+    TooManyFileLocks {
+        /// The mount.
+        client: u64,
+    },
 }

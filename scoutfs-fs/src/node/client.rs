@@ -32,7 +32,7 @@ use crate::counters::Counters;
 use crate::error::{Error, Result};
 
 /// How long to wait for memory before trying again, where nothing else can be done.
-pub(super) const MEMORY_PAUSE: Duration = Duration::from_millis(10);
+pub(crate) const MEMORY_PAUSE: Duration = Duration::from_millis(10);
 /// Who may give up waiting looks at least this often whether to.
 pub(crate) const LOOK: Duration = Duration::from_millis(500);
 /// Why a mount shuts down that is no member any more.
@@ -346,6 +346,15 @@ impl Client {
         Ok(())
     }
 
+    /// As [`Client::post`], but in a new session it goes before all that [`Client::resend`] puts there.
+    pub(super) fn post_first(&self, kind: u8, payload: &[u8]) -> Result<()> {
+        let payload = Vec::from_slice(payload)?;
+        self.state.lock().connection.request_first(kind, payload).map_err(frame_error)?;
+        self.counters.message_sent(kind);
+        self.transmit();
+        Ok(())
+    }
+
     /// As [`Client::post`], but it goes with the next [`Client::transmit`].
     pub fn enqueue(&self, kind: u8, payload: &[u8]) -> Result<()> {
         let payload = Vec::from_slice(payload)?;
@@ -484,12 +493,13 @@ impl Client {
         state.given
     }
 
-    /// Puts the requests of earlier sessions into this one.
-    pub(super) fn resend(&self) -> core::result::Result<(), ConnectionError> {
+    /// Puts the requests of earlier sessions into this one; until then new ones wait, too. To be called again when it fails.
+    pub(super) fn resend(&self) -> Result<()> {
+        let mut state = self.state.lock();
         if planted(Fault::DropResend) {
-            return Ok(());
+            (0..=u8::MAX).for_each(|kind| state.connection.forget_left(kind));
         }
-        Ok(self.state.lock().connection.resend_requests()?)
+        Ok(state.connection.resend_requests()?)
     }
 
     /// Whether [`Client::close`] was called.

@@ -47,7 +47,7 @@ mod voter;
 mod worker;
 
 pub use cancel::Cancel;
-pub(crate) use client::{Client, FENCED, Killed, LOOK};
+pub(crate) use client::{Client, FENCED, Killed, LOOK, MEMORY_PAUSE};
 pub(crate) use leadership::Leadership;
 pub use mount::{Mount, MountOptions};
 pub(crate) use rivals::shown;

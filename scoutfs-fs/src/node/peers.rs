@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The mounts that talk to the server: for each its connection, which outlives its sockets.
 //!
+//! That of a member lasts as long as the server: what the mount was answered and what not is told by it alone, so it is never begun anew
+//! in a term. Who comes back too late finds itself fenced, not forgotten.
+//!
 //! Owned by the server's thread, no locks.
 
 use scoutfs_env::{Arc, Box, OrdMap, Vec, try_box};
@@ -54,17 +57,15 @@ impl Peers {
             Input::Message { socket, header, payload } => {
                 let (&rid, peer) =
                     self.peers.iter_mut().find(|(_, peer)| is_socket(peer.socket.as_ref(), socket))?;
+                // Memory first: what was taken is not sent again, and there is no other session in which it might be.
+                if peer.asked.reserve(1).is_err() {
+                    peer.lose("no memory for a request");
+                    return None;
+                }
                 let incoming = match peer.connection.handle_frame(&Frame { header: *header, payload }) {
                     Ok(Some(Event::Request { id, kind, .. })) => {
-                        match peer.asked.insert(header.id, id) {
-                            Ok(_) => Some((kind, false, 0)),
-                            // Not taken: the mount sends it again on its next socket. But it counts as received.
-                            Err(_) => {
-                                peer.lose("no memory for a request");
-                                peer.connection.end_session();
-                                None
-                            }
-                        }
+                        // There is room.
+                        peer.asked.insert(header.id, id).ok().map(|_| (kind, false, 0))
                     }
                     Ok(Some(Event::Response { kind, status, .. })) => Some((kind, true, status)),
                     Ok(Some(Event::Established { .. }) | None) => None,

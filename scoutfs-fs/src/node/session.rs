@@ -292,24 +292,40 @@ impl Session {
 
     /// Begins a session: a mount that is one already tells the new server what it must know, before it goes on. One that has left
     /// has nothing to tell but that; if it asked to join it would become a member again.
+    ///
+    /// The next stream goes on with the session, which is not begun once more: so this does all of it, and waits for memory.
     fn begin(&self) -> core::result::Result<(), Broken> {
         let store = self.orders.lock().store.clone();
         if let Some(store) = store
             && !self.client.has_left()
         {
-            // Without memory the stream ends, and all begins anew on the next.
-            recover(&store).map_err(|e| {
-                scoutfs_env::warn!("telling the new server what this mount has: {e}");
-                Broken::Ended
-            })?;
-            self.client.resend()?;
+            scoutfs_env::info!("another server has taken over: going on with it");
+            self.surely(|| recover(&store))?;
+            self.surely(|| self.client.resend())?;
             store.lock_table.recovered(&store);
             store.worker.look_for_merged();
         } else {
-            self.client.resend()?;
-            self.client.tell_joining().map_err(|_| Broken::Ended)?;
+            self.surely(|| self.client.resend())?;
+            self.surely(|| self.client.tell_joining())?;
         }
         Ok(())
+    }
+
+    /// Does a part of the beginning, which may be done again when it fails.
+    fn surely(&self, part: impl Fn() -> Result<()>) -> core::result::Result<(), Broken> {
+        loop {
+            match part() {
+                Ok(()) => return Ok(()),
+                Err(Error::NoMemory) if !self.client.is_closed() && !self.mount_has_failed() => {
+                    time::sleep(MEMORY_PAUSE);
+                }
+                // Nothing of this session is answered any more, and the mount's lease ends.
+                Err(e) => {
+                    scoutfs_env::warn!("telling the new server what this mount has: {e}");
+                    return Err(Broken::Ended);
+                }
+            }
+        }
     }
 
     /// Answers whether a process of this machine is dead. What cannot be said now is asked again.
@@ -340,9 +356,9 @@ impl Session {
     }
 }
 
-/// Tells a new server which locks, open inodes, locks of files, seqs and hand-overs the mount has. The answers come as orders.
+/// Tells a new server which locks, open inodes, locks of files, seqs and hand-overs the mount has. The answers come as orders. To be
+/// called again when it fails: to say a part of it twice does no harm, as the server handles nothing else of this mount before it is done.
 fn recover(store: &Store) -> Result<()> {
-    scoutfs_env::info!("another server has taken over: going on with it");
     let given = store.client.begin_recovery();
     let identity = &store.identity;
     let join = JoinRequest {
@@ -351,27 +367,27 @@ fn recover(store: &Store) -> Result<()> {
         read_only: U32::new(store.read_only.into()),
         pad: U32::ZERO,
     };
-    store.client.post(MSG_JOIN, join.as_bytes())?;
+    store.client.post_first(MSG_JOIN, join.as_bytes())?;
     store.lock_table.recover(|locks| {
         if planted(Fault::ForgetLocks) {
             return Ok(());
         }
-        store.client.post(MSG_LOCK_REPORT, locks.as_bytes())
+        store.client.post_first(MSG_LOCK_REPORT, locks.as_bytes())
     })?;
     let mut after = None;
     while let Some((name, opens)) = store.opens.after(after) {
         let report = OpensReport { id: name.to_raw(), opens: opens.to_raw() };
-        store.client.post(MSG_OPENS_REPORT, report.as_bytes())?;
+        store.client.post_first(MSG_OPENS_REPORT, report.as_bytes())?;
         after = Some(name);
     }
-    store.file_locks.recover(|locks| store.client.post(MSG_FILE_LOCK_REPORT, locks.as_bytes()))?;
+    store.file_locks.recover(|locks| store.client.post_first(MSG_FILE_LOCK_REPORT, locks.as_bytes()))?;
     let said = Recovered {
         seq: U64::new(store.trans.lowest_open().unwrap_or(0)),
         last_seq: U64::new(given.seq),
         taken: U64::new(given.hand_over),
         commit_nr: U64::new(store.commit_nr.load(Ordering::Acquire)),
     };
-    store.client.post(MSG_RECOVERED, said.as_bytes())
+    store.client.post_first(MSG_RECOVERED, said.as_bytes())
 }
 
 /// Handles an order or hands it to the worker; what there is no memory for waits, and all that comes after it.

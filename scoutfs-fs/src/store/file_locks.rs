@@ -11,17 +11,18 @@
 use scoutfs_env::OrdMap;
 use scoutfs_env::Vec;
 use scoutfs_env::sync::{Condvar, Mutex};
+use scoutfs_env::time;
 use scoutfs_format::msg::{FileLock as RawLock, FileLockReply as RawReply, MAX_PAYLOAD, MSG_FILE_LOCK};
 use scoutfs_lock::LockError;
 use scoutfs_lock::file_locks::{
     Answered, ByteRange, FileId, FileLock, FileLockClient, FileLockOp, FileLockReply, FileLockRequest,
-    FileLockResult,
+    FileLockResult, Progress, Step,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::Store;
 use crate::error::{Error, Result};
-use crate::node::{Killed, LOOK};
+use crate::node::{Killed, LOOK, MEMORY_PAUSE};
 
 /// Locks in one report to a new server.
 const REPORT_LOCKS: usize = 200;
@@ -50,13 +51,45 @@ impl FileLocks {
         FileLocks { state: Mutex::new(state), changed: Condvar::new() }
     }
 
+    /// Does for a program what it wants: takes a lock (`op` is `Set` or `Wait`) or, in mode null, gives it back.
+    pub fn set(
+        &self,
+        store: &Store,
+        op: FileLockOp,
+        lock: &FileLock,
+        via: u64,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<FileLockResult> {
+        let (mut progress, mut killed) = (Progress::Begun, Killed::default());
+        loop {
+            let step = self.state.lock().machine.next_step(op, lock, progress);
+            let Some(step) = step else { return Ok(FileLockResult::Done) };
+            let answered = match self.request(store, &step, via, interrupted) {
+                // What was taken is too much, and nobody knows of it.
+                Err(Error::NoMemory) if step.owed => {
+                    store.client.check_patience(&mut killed)?;
+                    time::sleep(MEMORY_PAUSE);
+                    continue;
+                }
+                // What is given back was asked for, and counts as given back here.
+                Err(Error::Interrupted) if step.op == FileLockOp::Lower && step.then == Progress::Done => {
+                    return Ok(FileLockResult::Done);
+                }
+                answered => answered?,
+            };
+            if answered.result != FileLockResult::Done {
+                return Ok(answered.result);
+            }
+            progress = step.then;
+        }
+    }
+
     /// Asks the server, and waits for the answer. One who waits for a lock may be interrupted, and then asks not to wait any
     /// longer; [`FileLocks::wake`] has him look. `via` names the open file.
     pub fn request(
         &self,
         store: &Store,
-        op: FileLockOp,
-        lock: FileLock,
+        step: &Step,
         via: u64,
         interrupted: &dyn Fn() -> bool,
     ) -> Result<Answered> {
@@ -66,16 +99,16 @@ impl FileLocks {
         state.answers.reserve(waiting)?;
         let abandoned = state.abandoned.len().saturating_add(waiting);
         state.abandoned.reserve(abandoned)?;
-        let request = state.machine.request(op, lock, via)?;
+        let Some(request) = state.machine.request(step, via)? else {
+            return Ok(Answered { id: 0, result: FileLockResult::Full, found: None });
+        };
         let id = request.id;
         if let Err(e) = queue(store, &request) {
-            // As if the server had refused: nothing has changed there. Without memory for that, a new server would hear of less
-            // than this one knows.
-            let refused = FileLockReply { id, result: FileLockResult::Full, found: None };
-            let _ = state.machine.handle_reply(&refused);
             state.machine.forget(id);
             return Err(e);
         }
+        // Room for it was made.
+        state.machine.sent(&request)?;
         state.waiting = waiting;
         drop(state);
         store.client.transmit();
@@ -95,7 +128,7 @@ impl FileLocks {
                 }
                 break Err(e);
             }
-            if op == FileLockOp::Wait && !cancelled && interrupted() {
+            if step.op == FileLockOp::Wait && !cancelled && interrupted() {
                 let cancel = state.machine.cancel(id);
                 // Without memory it is tried again at the next look.
                 cancelled = cancel.is_some_and(|cancel| queue(store, &cancel).is_ok());
@@ -140,8 +173,7 @@ impl FileLocks {
 
     /// Another server has taken over: `report` gets what is held here, some at a time, as it is sent.
     pub fn recover(&self, mut report: impl FnMut(&[RawLock]) -> Result<()>) -> Result<()> {
-        let mut state = self.state.lock();
-        state.machine.handle_new_server()?;
+        let state = self.state.lock();
         let mut after = None;
         let mut part = Vec::with_capacity(REPORT_LOCKS)?;
         loop {

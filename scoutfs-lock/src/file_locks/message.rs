@@ -4,8 +4,8 @@
 use scoutfs_format::le::{U32, U64};
 use scoutfs_format::msg::{
     FILE_LOCK_BLOCKED, FILE_LOCK_CANCEL, FILE_LOCK_CANCELLED, FILE_LOCK_DEADLOCK, FILE_LOCK_DONE,
-    FILE_LOCK_FCNTL, FILE_LOCK_FLOCK, FILE_LOCK_FULL, FILE_LOCK_SET, FILE_LOCK_TEST, FILE_LOCK_WAIT,
-    FileLock as RawLock, FileLockReply as RawReply, FileLockRequest as RawRequest,
+    FILE_LOCK_FCNTL, FILE_LOCK_FLOCK, FILE_LOCK_FULL, FILE_LOCK_LOWER, FILE_LOCK_SET, FILE_LOCK_TEST,
+    FILE_LOCK_WAIT, FileLock as RawLock, FileLockReply as RawReply, FileLockRequest as RawRequest,
 };
 
 use crate::{LockError, Mode};
@@ -125,10 +125,12 @@ impl FileLock {
 pub enum FileLockOp {
     /// To know which lock is in its way.
     Test,
-    /// To have it now, or to give it back.
+    /// To have it now. What is held of its range in a higher mode stays so.
     Set,
-    /// To have it as soon as nothing is in its way.
+    /// The same, as soon as nothing is in its way.
     Wait,
+    /// To have nothing more of its range than that, with [`Mode::Null`] nothing. It takes nothing, so nothing can be in its way.
+    Lower,
     /// To wait for it no longer.
     Cancel,
 }
@@ -151,6 +153,7 @@ impl FileLockRequest {
             FILE_LOCK_TEST => FileLockOp::Test,
             FILE_LOCK_SET => FileLockOp::Set,
             FILE_LOCK_WAIT => FileLockOp::Wait,
+            FILE_LOCK_LOWER => FileLockOp::Lower,
             FILE_LOCK_CANCEL => FileLockOp::Cancel,
             found => return Err(LockError::Kind { found }),
         };
@@ -169,6 +172,7 @@ impl FileLockRequest {
                 FileLockOp::Test => FILE_LOCK_TEST,
                 FileLockOp::Set => FILE_LOCK_SET,
                 FileLockOp::Wait => FILE_LOCK_WAIT,
+                FileLockOp::Lower => FILE_LOCK_LOWER,
                 FileLockOp::Cancel => FILE_LOCK_CANCEL,
             },
             pad: [0; 7],

@@ -56,9 +56,40 @@ impl Ranges {
         higher.filter_map(|piece| Some(Piece { range: piece.range.common(range)?, ..*piece }))
     }
 
-    /// Whether to give the range back leaves more pieces than there were.
-    pub fn would_split(&self, range: &ByteRange) -> bool {
-        matches!(self.overlapping(range), [one] if one.range.start() < range.start() && one.range.end() > range.end())
+    /// The first part of the range that is not held in this mode or a higher one.
+    pub fn first_below(&self, range: &ByteRange, mode: Mode) -> Option<ByteRange> {
+        if mode == Mode::Null {
+            return None;
+        }
+        let mut start = range.start();
+        for piece in self.overlapping(range) {
+            if piece.range.start() > start {
+                return ByteRange::new(start, piece.range.start().saturating_sub(1));
+            }
+            if piece.mode < mode {
+                return ByteRange::new(start, piece.range.end().min(range.end()));
+            }
+            start = piece.range.end().saturating_add(1);
+        }
+        ByteRange::new(start, range.end())
+    }
+
+    /// How many more pieces there are at most after [`raise`](Self::raise).
+    pub fn raise_adds(&self, range: &ByteRange) -> usize {
+        // A gap before, between or behind each, or the two ends of one that is cut in three.
+        self.overlapping(range).len().saturating_add(1).max(2)
+    }
+
+    /// How many more pieces there are at most after [`lower`](Self::lower).
+    pub fn lower_adds(&self, range: &ByteRange, mode: Mode) -> usize {
+        let pieces = self.overlapping(range);
+        let cut_start = pieces.first().is_some_and(|p| p.mode > mode && p.range.start() < range.start());
+        let cut_end = pieces.last().is_some_and(|p| p.mode > mode && p.range.end() > range.end());
+        match mode {
+            // What is between the ends is gone.
+            Mode::Null => usize::from(cut_start && cut_end && pieces.len() == 1),
+            _ => usize::from(cut_start).saturating_add(usize::from(cut_end)),
+        }
     }
 
     /// Index of the first piece with bytes of the range, and of the first one behind them.
@@ -68,8 +99,32 @@ impl Ranges {
         (first, end)
     }
 
-    /// From now on the range is held in this mode, whatever was held of it; null gives it back. On error nothing has changed.
-    pub fn set(&mut self, range: ByteRange, mode: Mode, pid: u32) -> Result<(), AllocError> {
+    /// From now on all of the range is held in this mode at least. On error nothing has changed.
+    pub fn raise(&mut self, range: &ByteRange, mode: Mode, pid: u32) -> Result<(), AllocError> {
+        self.pieces.reserve(self.raise_adds(range).saturating_add(2))?;
+        while let Some(part) = self.first_below(range, mode) {
+            self.set(part, mode, pid)?;
+        }
+        Ok(())
+    }
+
+    /// Makes room, so that [`lower`](Self::lower) cannot fail.
+    pub fn reserve_lower(&mut self, range: &ByteRange, mode: Mode) -> Result<(), AllocError> {
+        self.pieces.reserve(self.lower_adds(range, mode).saturating_add(2))
+    }
+
+    /// From now on nothing of the range is held in a higher mode than this one. On error nothing has changed.
+    pub fn lower(&mut self, range: &ByteRange, mode: Mode, pid: u32) -> Result<(), AllocError> {
+        self.reserve_lower(range, mode)?;
+        loop {
+            let Some(piece) = self.above(range, mode).next() else { return Ok(()) };
+            self.set(piece.range, mode, pid)?;
+        }
+    }
+
+    /// From now on the range is held in this mode, whatever was held of it. It needs room for two pieces more; on error nothing has
+    /// changed.
+    fn set(&mut self, range: ByteRange, mode: Mode, pid: u32) -> Result<(), AllocError> {
         self.pieces.reserve(2)?;
         let (mut first, mut end) = self.places(&range);
         let (mut new_start, mut new_end) = (range.start(), range.end());

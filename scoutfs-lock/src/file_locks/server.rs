@@ -9,8 +9,11 @@ use super::message::{
 use super::ranges::Ranges;
 use crate::{LockError, Mode};
 
-/// Pieces that one mount can hold.
+/// Pieces that one mount can hold. It counts them itself, and asks for nothing that may need more ([`FileLockClient`](super::FileLockClient)):
+/// so what it gives back is never refused.
 pub const MAX_HELD: usize = 64 << 10;
+/// The server's own limit, for mounts that do not. What is on its way makes its count another than the mount's.
+const LIMIT: usize = 2 * MAX_HELD;
 /// Locks that one mount can wait for.
 pub const MAX_WAITING: usize = 1 << 10;
 
@@ -153,11 +156,11 @@ impl<T: Copy> FileLockServer<T> {
         Ok(())
     }
 
-    /// A mount holds this, by what it was told by a former server. Saying it again does no harm.
+    /// A mount holds this, by what it was told by a former server. Saying it again does no harm, nor does saying less than is known.
     ///
     /// # Errors
     ///
-    /// [`LockError::FileConflict`] when another has a lock that excludes it.
+    /// [`LockError::FileConflict`] when another has a lock that excludes it, [`LockError::TooManyFileLocks`].
     pub fn handle_report(&mut self, client: u64, lock: &FileLock) -> Result<(), LockError> {
         let owner = Owner { client, owner: lock.owner };
         if let Some(file) = self.files.get(&lock.file)
@@ -165,9 +168,10 @@ impl<T: Copy> FileLockServer<T> {
         {
             return Err(LockError::FileConflict { ino: lock.file.ino, client, other: other.client });
         }
-        self.apply(owner, lock)?;
-        self.wake(lock.file)?;
-        Ok(())
+        match self.raise(owner, lock)? {
+            FileLockResult::Done => Ok(()),
+            _ => Err(LockError::TooManyFileLocks { client }),
+        }
     }
 
     /// A mount holds nothing any more, and waits for nothing.
@@ -225,6 +229,7 @@ impl<T: Copy> FileLockServer<T> {
                 Some(FileLockReply { id: 0, result: FileLockResult::Done, found: None })
             }
             FileLockOp::Set => done(self.set(owner, lock)?),
+            FileLockOp::Lower => done(self.lower(owner, lock)?),
             FileLockOp::Wait => match self.set(owner, lock)? {
                 FileLockResult::Blocked => self.wait(owner, *id, token, lock)?.and_then(done),
                 result => done(result),
@@ -248,60 +253,64 @@ impl<T: Copy> FileLockServer<T> {
         self.counts.get(&client).copied().unwrap_or_default()
     }
 
-    /// Takes a lock or gives it back, if that is possible now.
+    /// Takes a lock, if nothing is in its way now.
     fn set(&mut self, owner: Owner, lock: &FileLock) -> Result<FileLockResult, AllocError> {
         let FileLock { file: id, range, mode, .. } = *lock;
-        let held = self.files.get(&id).and_then(|file| file.held.get(&owner));
-        if mode == Mode::Null {
-            match held {
-                None => return Ok(FileLockResult::Done),
-                Some(held) if held.would_split(&range) && self.count(owner.client).held >= MAX_HELD => {
-                    return Ok(FileLockResult::Full);
-                }
-                Some(_) => {}
-            }
-            self.apply(owner, lock)?;
-            self.wake(id)?;
-            return Ok(FileLockResult::Done);
-        }
-        if id.class == LockClass::Flock
-            && let Some(piece) = held.and_then(|held| held.pieces().first())
-        {
-            if piece.mode == mode {
-                return Ok(FileLockResult::Done);
-            }
-            // As Linux does: the old lock is given back first, and who waited for that has it, whatever becomes of the new one.
-            self.apply(owner, &FileLock { mode: Mode::Null, ..*lock })?;
-            self.wake(id)?;
-        }
-        if self.files.get(&id).is_some_and(|file| !file.is_free(owner, range, mode)) {
+        let Some(file) = self.files.get(&id) else { return self.raise(owner, lock) };
+        if !file.is_free(owner, range, mode) {
             return Ok(FileLockResult::Blocked);
         }
-        // It may split a piece.
-        if self.count(owner.client).held.saturating_add(2) > MAX_HELD {
+        self.raise(owner, lock)
+    }
+
+    /// A lock that nothing is in the way of is held, if the mount can have so many.
+    fn raise(&mut self, owner: Owner, lock: &FileLock) -> Result<FileLockResult, AllocError> {
+        if lock.mode == Mode::Null {
+            return Ok(FileLockResult::Done);
+        }
+        let held = self.files.get(&lock.file).and_then(|file| file.held.get(&owner));
+        let more = held.map_or(1, |held| held.raise_adds(&lock.range));
+        if self.count(owner.client).held.saturating_add(more) > LIMIT {
             return Ok(FileLockResult::Full);
         }
-        self.apply(owner, lock)?;
-        // Part of it may have been held for writing.
+        self.change(owner, lock.file, |held| held.raise(&lock.range, lock.mode, lock.pid))?;
+        Ok(FileLockResult::Done)
+    }
+
+    /// Gives back what is held in a higher mode than this one, and others go on.
+    fn lower(&mut self, owner: Owner, lock: &FileLock) -> Result<FileLockResult, AllocError> {
+        let FileLock { file: id, range, mode, pid, .. } = *lock;
+        let held = self.files.get(&id).and_then(|file| file.held.get(&owner));
+        let Some(held) = held else { return Ok(FileLockResult::Done) };
+        let more = held.lower_adds(&range, mode);
+        if more > 0 && self.count(owner.client).held.saturating_add(more) > LIMIT {
+            return Ok(FileLockResult::Full);
+        }
+        self.change(owner, id, |held| held.lower(&range, mode, pid))?;
         self.wake(id)?;
         Ok(FileLockResult::Done)
     }
 
-    /// Changes what is held. On error nothing has changed.
-    fn apply(&mut self, owner: Owner, lock: &FileLock) -> Result<(), AllocError> {
+    /// Changes what an owner holds of a file. On error nothing has changed.
+    fn change(
+        &mut self,
+        owner: Owner,
+        file: FileId,
+        change: impl FnOnce(&mut Ranges) -> Result<(), AllocError>,
+    ) -> Result<(), AllocError> {
         if !self.counts.contains_key(&owner.client) {
             self.counts.insert(owner.client, Count::default())?;
         }
-        if !self.files.contains_key(&lock.file) {
-            self.files.insert(lock.file, File { held: OrdMap::new(), queue: Vec::new() })?;
+        if !self.files.contains_key(&file) {
+            self.files.insert(file, File { held: OrdMap::new(), queue: Vec::new() })?;
         }
-        let Some(file) = self.files.get_mut(&lock.file) else { return Ok(()) };
+        let Some(file) = self.files.get_mut(&file) else { return Ok(()) };
         if !file.held.contains_key(&owner) {
             file.held.insert(owner, Ranges::new())?;
         }
         let Some(ranges) = file.held.get_mut(&owner) else { return Ok(()) };
         let before = ranges.len();
-        let done = ranges.set(lock.range, lock.mode, lock.pid);
+        let done = change(ranges);
         let after = ranges.len();
         if after == 0 {
             file.held.remove(&owner);
@@ -387,16 +396,12 @@ impl<T: Copy> FileLockServer<T> {
             return Ok(false);
         };
         let Waiting { owner, range, mode, pid, .. } = *first;
-        self.apply(owner, &FileLock { file: id, owner: owner.owner, range, mode, pid })?;
+        let lock = FileLock { file: id, owner: owner.owner, range, mode, pid };
+        let result = self.raise(owner, &lock)?;
         let Some(file) = self.files.get_mut(&id) else { return Ok(false) };
         let waiting = file.queue.remove(place);
-        // With flock a request gives the old lock back first, also one that it has waited for beside.
-        let is_next = |next: &Waiting<T>| next.owner == owner && next.id > waiting.id && next.mode != mode;
-        if id.class == LockClass::Flock && file.queue.iter().any(is_next) {
-            self.apply(owner, &FileLock { file: id, owner: owner.owner, range, mode: Mode::Null, pid })?;
-        }
         self.waited(&waiting);
-        let reply = FileLockReply { id: waiting.id, result: FileLockResult::Done, found: None };
+        let reply = FileLockReply { id: waiting.id, result, found: None };
         self.outputs.push(FileLockOutput { client: owner.client, token: waiting.token, reply })?;
         Ok(true)
     }

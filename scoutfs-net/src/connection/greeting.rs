@@ -76,6 +76,12 @@ pub enum GreetingError {
         /// The term of both.
         term: u64,
     },
+    /// The mount has forgotten a session in which this server has heard it.
+    #[error("the mount wants a second session in term {term}")]
+    SecondSession {
+        /// The server's term.
+        term: u64,
+    },
     /// A newer socket of the same mount has been seen.
     #[error("greeting {found} of a mount came after greeting {newest}")]
     OldSocket {

@@ -7,17 +7,21 @@
 //! | `handshake` | proofs that both sides can read the device |
 //!
 //! Sockets break; a *session* lasts. It begins with the first greeting between a mount and a server of some term
-//! and ends when the mount greets a server of another term. In a session every message has a seq; it is sent
+//! and ends when the mount greets a server of another term: both keep it as long as the mount is a member, whatever the socket does and
+//! for however long. In a session every message has a seq; it is sent
 //! again on each new socket until the other side has acknowledged it, and one that comes twice is dropped.
 //! Acknowledgements travel in the headers of messages that go the other way, and in the greetings.
 //!
 //! # What must hold
 //!
 //! - In a session, each message is handled exactly once, in the order of sending.
-//! - A new session means another server, or one that forgot this mount. Answers that were not sent yet are
-//!   dropped, and a late answer to a request of an earlier session is ignored. Requests of this side that have no
-//!   answer stay and wait until [`Connection::resend_requests`] puts them into the new session; the other side may
-//!   therefore see a request that an earlier server has already carried out, and must expect it.
+//! - A new session means another server, or that the mount is a member no more, or not yet. There is no second one between a mount and
+//!   a server that has heard it: what the server has done in the first would be done twice, and what it has granted nobody would
+//!   know of. A mount that wants one is refused, and is fenced when its lease has ended.
+//! - With a new session answers that were not sent yet are dropped, and a late answer to a request of an earlier session is ignored.
+//!   Requests of a mount that have no answer stay and wait until [`Connection::resend_requests`] puts them into the new session,
+//!   those too that are made until then; only [`Connection::request_first`] goes before them. The other side may therefore see a
+//!   request that an earlier server has already carried out, and must expect it, but sees them in the order in which they were made.
 //! - The newest socket of a mount counts: sockets are numbered by the mount, and a greeting that comes out of
 //!   order is refused.
 //! - The cost of a message does not depend on how many are on their way.
@@ -192,8 +196,8 @@ enum Outgoing {
 ///
 /// - `handle_*`: [`handle_connected`](Self::handle_connected) (mount), [`handle_hello`](Self::handle_hello)
 ///   (server), [`handle_frame`](Self::handle_frame), [`handle_disconnected`](Self::handle_disconnected).
-/// - Commands: [`request`](Self::request), [`respond`](Self::respond), [`forget`](Self::forget),
-///   [`resend_requests`](Self::resend_requests).
+/// - Commands: [`request`](Self::request), [`request_first`](Self::request_first), [`respond`](Self::respond),
+///   [`forget`](Self::forget), [`resend_requests`](Self::resend_requests).
 /// - [`poll_transmit`](Self::poll_transmit) after each of them, until it gives no more.
 /// - Getters: [`is_open`](Self::is_open), [`term`](Self::term), [`unanswered`](Self::unanswered),
 ///   [`unacknowledged`](Self::unacknowledged).
@@ -219,6 +223,8 @@ pub struct Connection {
     /// A mount: the highest term of a server that it has talked to. A server: its own.
     term: u64,
     has_session: bool,
+    /// The requests of earlier sessions are in this one, so others may follow. A server has none that matter.
+    resent: bool,
     /// Counts sessions.
     session: u64,
     /// Seq of the last message that was put into the session.
@@ -247,6 +253,7 @@ impl Connection {
             attempt: 0,
             term,
             has_session: false,
+            resent: rid == 0,
             session: 0,
             last_seq: 0,
             acked: 0,
@@ -315,6 +322,8 @@ impl Connection {
                 return Err(GreetingError::NoSession { term: self.term }.into());
             }
             self.acknowledge(hello.ack)?;
+        } else if self.received > 0 {
+            return Err(GreetingError::SecondSession { term: self.term }.into());
         } else {
             self.begin_session(self.term);
         }
@@ -456,8 +465,8 @@ impl Connection {
     }
 
     /// Ends the session and the socket, so that the next greeting begins a new session: for a mount that a server
-    /// of the same term refused with [`STATUS_NOT_MEMBER`](scoutfs_format::msg::STATUS_NOT_MEMBER) and that may
-    /// join again. A server of an older term is still refused.
+    /// of the same term refused with [`STATUS_NOT_MEMBER`](scoutfs_format::msg::STATUS_NOT_MEMBER): one that has not joined
+    /// yet may go on, another learns that it was fenced. A server of an older term is still refused.
     pub fn end_session(&mut self) {
         self.begin_session(self.term);
         self.has_session = false;
@@ -467,6 +476,7 @@ impl Connection {
     fn begin_session(&mut self, term: u64) {
         self.term = term;
         self.has_session = true;
+        self.resent = self.rid == 0;
         self.session = self.session.saturating_add(1);
         self.last_seq = 0;
         self.acked = 0;
@@ -498,15 +508,25 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends a request and returns its id, which comes back with the response. Without a session it waits for
+    /// Sends a request and returns its id, which comes back with the response. In a mount's new session, and without one, it waits for
     /// [`resend_requests`](Self::resend_requests); without a socket it waits for the next one. On failure nothing
     /// has changed.
     pub fn request(&mut self, kind: u8, payload: Vec<u8>) -> Result<u64, FrameError> {
+        self.request_when(self.resent, kind, payload)
+    }
+
+    /// As [`request`](Self::request), but in a new session it goes before the requests that were left from earlier ones.
+    pub fn request_first(&mut self, kind: u8, payload: Vec<u8>) -> Result<u64, FrameError> {
+        self.request_when(true, kind, payload)
+    }
+
+    fn request_when(&mut self, now: bool, kind: u8, payload: Vec<u8>) -> Result<u64, FrameError> {
         check_len(kind, &payload)?;
         let id = self.last_id.saturating_add(1);
         let request = Request { kind, payload, seq: 0, forgotten: false };
         self.requests.insert(id, request)?;
         if self.has_session
+            && now
             && let Err(e) = self.send_request(id)
         {
             self.requests.remove(&id);
@@ -544,7 +564,7 @@ impl Connection {
         }
     }
 
-    /// Gives up waiting for answers to requests of a kind that were left from earlier sessions.
+    /// Gives up waiting for answers to requests of a kind that were left from earlier sessions, or made since this one began.
     pub fn forget_left(&mut self, kind: u8) {
         self.requests.retain(|_, request| request.seq != 0 || request.kind != kind);
     }
@@ -563,6 +583,7 @@ impl Connection {
                 self.send_request(id)?;
             }
         }
+        self.resent = true;
         Ok(())
     }
 

@@ -26,6 +26,8 @@ struct Wire {
     /// Of the socket, until the mount has proved.
     handshake: Option<Handshake>,
     nonce: u8,
+    /// The mount has to say something first in a new session.
+    holds_back: bool,
     at_mount: StdVec<Seen>,
     at_server: StdVec<Seen>,
 }
@@ -57,6 +59,7 @@ impl Wire {
             mount_in: Decoder::new(),
             handshake: None,
             nonce: 0,
+            holds_back: false,
             at_mount: StdVec::new(),
             at_server: StdVec::new(),
         }
@@ -108,8 +111,11 @@ impl Wire {
         self.mount_in.push(&self.to_mount[..n]).unwrap();
         self.to_mount.drain(..n);
         while let Some(frame) = self.mount_in.next().unwrap() {
-            let event = self.mount.handle_frame(&frame)?;
-            self.at_mount.extend(event.map(seen));
+            let event = self.mount.handle_frame(&frame)?.map(seen);
+            if matches!(event, Some(Seen::Established(_, false))) && !self.holds_back {
+                self.mount.resend_requests().unwrap();
+            }
+            self.at_mount.extend(event);
         }
         Ok(())
     }
@@ -224,6 +230,7 @@ fn a_new_server_gets_the_unanswered_requests_when_the_mount_is_ready() {
         panic!("no revoke");
     };
     wire.server = Connection::server(FSID, 5);
+    wire.holds_back = true;
     wire.at_mount.clear();
     wire.at_server.clear();
     wire.connect();
@@ -231,9 +238,13 @@ fn a_new_server_gets_the_unanswered_requests_when_the_mount_is_ready() {
     assert_eq!(wire.at_mount, [Seen::Established(5, false)]);
     // A late answer to the old server says nothing to the new one.
     wire.mount.respond(revoke, MSG_LOCK, STATUS_OK, payload(b"late")).unwrap();
-    let join = wire.mount.request(MSG_LOCK, payload(b"join")).unwrap();
+    // What is asked meanwhile does not overtake what was asked before.
+    wire.mount.request(MSG_SEQ, payload(b"c")).unwrap();
+    let join = wire.mount.request_first(MSG_LOCK, payload(b"join")).unwrap();
     wire.settle();
+    assert_eq!(wire.at_server.len(), 2);
     wire.mount.resend_requests().unwrap();
+    wire.mount.request(MSG_SEQ, payload(b"d")).unwrap();
     wire.settle();
     let asked: StdVec<_> = wire.at_server[1..]
         .iter()
@@ -242,7 +253,7 @@ fn a_new_server_gets_the_unanswered_requests_when_the_mount_is_ready() {
             other => panic!("{other:?}"),
         })
         .collect();
-    assert_eq!(asked, [b"join".to_vec(), b"a".to_vec(), b"b".to_vec()]);
+    assert_eq!(asked, [b"join".to_vec(), b"a".to_vec(), b"b".to_vec(), b"c".to_vec(), b"d".to_vec()]);
     assert!(a < b && b < join);
 }
 
@@ -332,6 +343,30 @@ fn a_server_that_does_not_know_the_session_refuses_and_the_mount_may_begin_anew(
     wire.connect();
     wire.settle();
     assert_eq!(wire.at_mount, [Seen::Established(3, false)]);
+}
+
+#[test]
+fn a_server_that_has_heard_a_mount_begins_no_second_session_with_it() {
+    let mut wire = Wire::new(3);
+    wire.connect();
+    wire.settle();
+    // Nothing was said: the mount may not even know that there was a session.
+    wire.mount = Connection::mount(FSID, RID, SECRET);
+    wire.mount.attempt = 1;
+    wire.connect();
+    wire.settle();
+    assert_eq!(wire.at_mount, [Seen::Established(3, false), Seen::Established(3, false)]);
+    wire.mount.request(MSG_SEQ, payload(b"a")).unwrap();
+    wire.settle();
+    let Some(Seen::Request(id, ..)) = wire.at_server.last().cloned() else { panic!("no request") };
+    wire.mount.end_session();
+    wire.connect();
+    wire.step(usize::MAX).unwrap();
+    assert_eq!(wire.step(usize::MAX), Err(GreetingError::SecondSession { term: 3 }.into()));
+    assert_eq!(wire.at_server.iter().filter(|seen| matches!(seen, Seen::Request(..))).count(), 1);
+    // Nothing has changed for who goes on.
+    wire.server.respond(id, MSG_SEQ, STATUS_OK, payload(b"b")).unwrap();
+    assert_eq!(wire.server.unacknowledged(), 1);
 }
 
 #[test]

@@ -164,6 +164,10 @@ pub fn keep(world: &Arc<World>, host: usize, life: fn(&Arc<World>, usize)) {
             own.mounted = false;
             own.mounts += 1;
         }
+        // Whoever mounts while a way is cut may be fenced when another leads.
+        if world.net.is_cut(host) {
+            lock(&world.history).suspect(node);
+        }
         let of_task = world.clone();
         let task = sim::spawn(node, "main", move || {
             life(&of_task, host);

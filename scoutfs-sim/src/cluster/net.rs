@@ -178,6 +178,11 @@ impl Net {
         }
     }
 
+    /// Whether a way from or to a host is cut.
+    pub fn is_cut(&self, host: usize) -> bool {
+        lock(&self.0).cut.iter().any(|(from, to)| *from == host || *to == host)
+    }
+
     /// Joins all that is cut.
     pub fn heal(&self) {
         let mut state = lock(&self.0);

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::thread;
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -11,6 +12,7 @@ use crate::cluster_deaths::{TAKEOVER, three};
 use crate::locker::Locker;
 use crate::run::{SOON, program, run, run_for, wait_until};
 use crate::volume::{Mounted, Volume};
+use crate::wires::Wires;
 
 const SERVER: &str = "server_addr=127.0.0.1";
 /// A process on each of these nodes, with the same file open.
@@ -41,6 +43,18 @@ fn locks_exclude(a: &Mounted<'_>, b: &Mounted<'_>, same_node: bool) {
     assert_eq!(b.ask("get w 0 0"), "free");
     assert_eq!(a.ask("get w 0 0").split(" by").next().unwrap(), "w 0 10");
     assert_eq!(b.ask("set u 0 0"), "ok");
+    // A lock that is to become a weaker one of more bytes is what it was when that is refused.
+    assert_eq!(a.ask("set w 10 5"), "ok");
+    assert_eq!(b.ask("set w 20 1"), "ok");
+    assert_eq!(a.ask("set r 10 15"), "EAGAIN");
+    assert_eq!(b.ask("set r 12 1"), "EAGAIN");
+    assert_eq!(b.ask("set u 0 0"), "ok");
+    assert_eq!(a.ask("set r 10 15"), "ok");
+    assert_eq!(b.ask("set r 12 1"), "ok");
+    assert_eq!(b.ask("set w 24 1"), "EAGAIN");
+    for locker in [&mut *a, b] {
+        assert_eq!(locker.ask("set u 0 0"), "ok");
+    }
     // To the end of the file, wherever that is.
     assert_eq!(a.ask("set w 100 0"), "ok");
     assert_eq!(b.ask("get r 4000000000000 1"), format!("w 100 0 by {by_a}"));
@@ -271,6 +285,50 @@ fn locks_outlive_the_death_of_other_nodes() {
     // On a busy machine the last one may leave before it is elected: then the volume is sound, though not said to be clean.
     nodes.into_iter().rev().for_each(Mounted::leave);
     volume.check();
+}
+
+/// A node whose cable is out for less than its lease has what it had, and gets what it was granted meanwhile; nobody else does.
+#[test]
+fn locks_outlive_a_cable_that_is_pulled() {
+    let volume = Volume::new(256);
+    let wires = Wires::new(3);
+    let mount = |node: usize| {
+        let options =
+            if node == 0 { format!("server_addr={}", wires.address(0)) } else { String::from("rw") };
+        volume.mount_node_by(&format!("node{node}"), &options, |command| wires.at(node, &command))
+    };
+    let nodes: Vec<_> = (0..3).map(mount).collect();
+    let mut all = lockers(&[&nodes[0], &nodes[1], &nodes[1], &nodes[2]], "file");
+    let [server, holds, waits, other] = &mut all[..] else { unreachable!() };
+    for _ in 0..3 {
+        assert_eq!(holds.ask("set w 0 10"), "ok");
+        assert_eq!(other.ask("set w 20 10"), "ok");
+        waits.wait("wait w 20 1");
+        wires.plug(1, false);
+        // What it waits for is granted while it cannot hear of that, and it asks for more.
+        assert_eq!(other.ask("set u 20 10"), "ok");
+        holds.begin("set r 5 10");
+        assert_eq!(server.ask("set w 20 1"), "EAGAIN");
+        assert_eq!(other.ask("set r 0 1"), "EAGAIN");
+        thread::sleep(Duration::from_secs(2));
+        for stranger in [&mut *server, other] {
+            assert_eq!(stranger.ask("set r 20 1"), "EAGAIN");
+            assert_eq!(stranger.ask("set r 9 1"), "EAGAIN");
+        }
+        wires.plug(1, true);
+        assert_eq!(waits.answer_within(TAKEOVER), "ok");
+        assert_eq!(holds.answer_within(TAKEOVER), "ok");
+        assert_eq!(server.ask("set r 20 1"), "EAGAIN");
+        assert_eq!(server.ask("set r 4 1"), "EAGAIN");
+        assert_eq!(server.ask("set r 5 10"), "ok", "it has become a lock to read");
+        for locker in [&mut *holds, waits, server] {
+            assert_eq!(locker.ask("set u 0 0"), "ok");
+        }
+        assert_eq!(other.ask("set w 0 0"), "ok");
+        assert_eq!(other.ask("set u 0 0"), "ok");
+    }
+    drop(all);
+    leave(&volume, nodes);
 }
 
 /// Two databases in one file would not survive this.

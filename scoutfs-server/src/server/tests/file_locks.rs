@@ -40,7 +40,7 @@ fn answers(rig: &mut Rig) -> Vec<(u64, u64, FileLockResult)> {
     rig.poll().into_iter().map(answer).collect()
 }
 
-use FileLockOp::{Set, Wait};
+use FileLockOp::{Lower, Set, Wait};
 use FileLockResult::{Blocked, Done};
 
 fn renew(rig: &mut Rig, rid: u64) {
@@ -102,7 +102,7 @@ fn a_new_server_answers_when_all_have_told_what_they_hold_or_are_gone() {
     }
     rig.server.tick(rig.now);
     assert_eq!(answers(&mut rig), [(1, read, Done), (2, write, Blocked)]);
-    let unlock = ask(&mut rig, 1, Set, Mode::Null);
+    let unlock = ask(&mut rig, 1, Lower, Mode::Null);
     let mut all = answers(&mut rig);
     all.sort_by_key(|(_, id, _)| *id);
     assert_eq!(all, [(2, waits, Done), (1, unlock, Done)]);
