@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The mounts that talk to the server: for each its connection, which outlives its sockets.
 //!
-//! Owned by the server's thread, no locks.
+//! Part of the [`Engine`](super::desk::Engine), which is locked as a whole; no locks of its own.
 
 use scoutfs_env::{Arc, Box, OrdMap, Vec, try_box};
 use scoutfs_format::msg::{MSG_RESPONSE, MessageHeader, STATUS_INVALID, STATUS_NOT_MEMBER};
@@ -9,7 +9,8 @@ use scoutfs_net::connection::{Connection, ConnectionError, Event, GreetingError,
 use scoutfs_net::frame::{Frame, FrameError};
 use scoutfs_server::Outgoing;
 
-use super::socket::{Input, Socket};
+use super::inbox::Input;
+use super::socket::Socket;
 
 /// See the module.
 pub(super) struct Peers {

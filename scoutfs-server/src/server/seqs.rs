@@ -47,6 +47,11 @@ impl Counters {
 }
 
 impl Server {
+    /// How many seqs can be taken before the bound must be raised.
+    pub(super) fn seqs_left(&self) -> u64 {
+        self.durable.seq_bound.get().saturating_sub(self.counters.next_seq)
+    }
+
     /// A seq that was never given out and that no later server will give out.
     pub(super) fn take_seq(&mut self) -> Result<u64, ServerError> {
         if self.counters.next_seq >= self.durable.seq_bound.get() {
