@@ -84,8 +84,7 @@ impl Server {
     /// The mount has no seq below this one open or in hand.
     pub(super) fn close_seqs(&mut self, slot: u32, below: u64) -> Result<(), ServerError> {
         if let Some(member) = self.members.get_mut(slot) {
-            member.open_seqs.retain(|&seq| seq >= below);
-            member.closed_below = member.closed_below.max(below);
+            member.close_below(below);
         }
         self.horizon_progress()
     }
