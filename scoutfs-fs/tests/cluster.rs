@@ -349,7 +349,8 @@ fn counter(fs: &Fs, name: &str) -> u64 {
     found.unwrap_or_else(|| panic!("no counter {name}"))
 }
 
-/// Who gets a lock reads the slot of the mount that had it, and no others: about one ring and one super block for each hand-over.
+/// Who gets a lock reads the slot of the mount that had it, and no others: where that mount's log trees are the same, no more than what its
+/// ring has got since. And the grant has the number of the transaction in it: nobody asks the server for another.
 #[test]
 fn a_lock_that_goes_from_node_to_node_makes_them_read_one_slot_each_time() {
     let volume = Volume::new(256 << 20);
@@ -358,9 +359,11 @@ fn a_lock_that_goes_from_node_to_node_makes_them_read_one_slot_each_time() {
     for (n, node) in nodes.iter().enumerate() {
         node.fs().mkdir(ROOT_INO, format!("{n}").as_bytes(), &common::dir()).unwrap();
     }
-    let read = || nodes.iter().map(|node| counter(node.fs(), "device_read_bytes")).sum::<u64>();
+    let all = |name: &str| nodes.iter().map(|node| counter(node.fs(), name)).sum::<u64>();
+    let read = || all("device_read_bytes");
     let dir = nodes[0].fs().mkdir(ROOT_INO, b"dir", &common::dir()).unwrap().ino;
     let before = read();
+    let (looks, asked) = (all("device_reads"), all("sent_seq"));
     let turns = 40;
     for turn in 0..turns {
         let node = &nodes[1 + turn as usize % 2];
@@ -370,6 +373,10 @@ fn a_lock_that_goes_from_node_to_node_makes_them_read_one_slot_each_time() {
     println!("{each} bytes read for each hand-over");
     let ring = 64 * 4096;
     assert!(each < 2 * ring, "{each} bytes read for each hand-over");
+    let (looks, asked) = (all("device_reads") - looks, all("sent_seq") - asked);
+    println!("{looks} reads and {asked} seqs for {turns} hand-overs");
+    assert!(looks < turns * 2, "{looks} reads for {turns} hand-overs");
+    assert!(asked < turns / 2, "{asked} seqs for {turns} hand-overs");
     for node in nodes.into_iter().rev() {
         node.unmount().unwrap();
     }

@@ -11,6 +11,9 @@
 //! - log trees that are completely merged are ignored, whatever a slot still says. The items in the records (the
 //!   tail) belong to the last log tree that the checkpoint names.
 //!
+//! The exception are records that the server has named, and that add nothing but a tail to the same log trees ([`Roots::follow`]): nothing
+//! was dropped then, so an older super block hides nothing, and whoever they are from, they count.
+//!
 //! Blocks of the server's tree may be freed and reused while they are read; [`read_roots`] then begins again.
 
 use scoutfs_btree::ring::{Follower, RING_BYTES, Record, RingError, RingState, parse_ring};
@@ -115,6 +118,41 @@ impl Roots {
     ) -> Result<(), ServerError> {
         *self = read_some(dev, cache, &self.sb.geometry, slots, &self.slots)?;
         Ok(())
+    }
+
+    /// Reads on in the rings of slots up to the records that the server has told of, each a slot, an epoch and a number. False when that is
+    /// not all that there is to be seen, or when any of them looks otherwise than as a known state with more items: then
+    /// [`Roots::refresh`] tells, and nothing has changed.
+    pub fn follow(
+        &mut self,
+        dev: &dyn BlockDevice,
+        cache: &BlockCache,
+        told: &[(u32, u64, u64)],
+    ) -> Result<bool, ServerError> {
+        let mut slots = self.slots.try_clone()?;
+        for &(slot, epoch, commit_nr) in told {
+            let lives = |member: &MemberItem| {
+                member.state.get() == MEMBER_LIVE && member.epoch.get() == epoch && commit_nr > 0
+            };
+            let Some(known) = slots.iter_mut().find(|s| s.slot == slot && s.epoch() == epoch) else {
+                return Ok(false);
+            };
+            if !self.member(slot).is_some_and(lives) {
+                return Ok(false);
+            }
+            let Some(state) = follow_ring(dev, &self.sb.geometry, cache.fsid(), known)? else {
+                return Ok(false);
+            };
+            // Records behind that may be late ones of an owner that was fenced, and a checkpoint's log trees may stand for some that are
+            // merged: what the super block says counts.
+            if state.commit_nr() != commit_nr || !state.logs().eq(known.logs()) {
+                return Ok(false);
+            }
+            *known = state;
+        }
+        self.forest = forest(&self.sb.sb.fs_root, &self.members, &slots, None)?;
+        self.slots = slots;
+        Ok(true)
     }
 
     /// The member in a slot.

@@ -46,12 +46,22 @@ impl Fs {
         loop {
             // Goes after the locks.
             let child_pin;
-            let locks = self.store().lock(&[(dir, LockMode::Read), (want, LockMode::Read)])?;
+            // What is looked up next in a directory that is not here.
+            let guess = || match want == dir {
+                true => dir_pin.likely_child(),
+                false => self.table.get(want).and_then(|inode| inode.likely_child()),
+            };
+            let inos = [(dir, LockMode::Read), (want, LockMode::Read)];
+            let locks = self.store().lock_and_guess(&inos, &guess)?;
             let _state = dir_pin.data.read();
             let parent = self.load_dir(&locks, dir)?;
             let ino = match name {
                 b".." => parent_of(&parent),
-                _ => entry::find(&locks, dir, name, &mut Spot::default())?.ok_or(Error::NotFound)?.ino,
+                _ => {
+                    let found = entry::find(&locks, dir, name, &mut Spot::default())?.map(|entry| entry.ino);
+                    dir_pin.note_child(found);
+                    found.ok_or(Error::NotFound)?
+                }
             };
             if !locks.covers(ino, LockMode::Read) {
                 want = ino;

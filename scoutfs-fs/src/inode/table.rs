@@ -60,9 +60,22 @@ pub(crate) struct MemInode {
     /// [`LockTable::refresh`](crate::store::LockTable::refresh) when the inode was opened: until it changes nobody else can have
     /// unlinked it.
     opened_at: AtomicU64,
+    /// Of a directory: the inode that was last found in it, 0 none or when a name was not found since. Whoever has lost the directory to
+    /// a node that makes files in it has most likely lost that inode's group, too.
+    last_child: AtomicU64,
 }
 
 impl MemInode {
+    /// The inode that will most likely be wanted after this directory.
+    pub fn likely_child(&self) -> Option<u64> {
+        Some(self.last_child.load(Ordering::Relaxed)).filter(|&ino| ino != 0)
+    }
+
+    /// A name was looked up in this directory.
+    pub fn note_child(&self, found: Option<u64>) {
+        self.last_child.store(found.unwrap_or(0), Ordering::Relaxed);
+    }
+
     /// The kernel may keep pages that it gets or writes below this offset.
     pub fn note_pages(&self, end: u64) {
         if self.pages_end.load(Ordering::Relaxed) < end {
@@ -309,6 +322,7 @@ impl Fs {
             lost_writes: AtomicU64::new(0),
             attributes_unsure: AtomicBool::new(false),
             opened_at: AtomicU64::new(0),
+            last_child: AtomicU64::new(0),
         })?;
         let entry = Entry {
             inode: inode.clone(),

@@ -109,6 +109,15 @@ impl Leadership {
         time::mono_now().as_ns() < self.lease_until.load(Ordering::Acquire)
     }
 
+    /// Whether the lease is valid now.
+    pub(super) fn is_leading(&self) -> bool {
+        let leads = !self.is_lost() && self.is_valid() || planted(Fault::LeadWithoutLease);
+        if leads {
+            probe::tell(Event::Leads);
+        }
+        leads
+    }
+
     /// Waits until the lease is valid or leadership is lost, or `give_up` says so.
     pub fn wait(&self, give_up: impl Fn() -> bool) -> Lease {
         let mut lease = Lease::Valid;

@@ -10,6 +10,8 @@
 //! | `lead` | runs the server when this node is elected |
 //! | `rivals` | what it sees of other owners while it waits: whom it waits for, and when waiting is in vain |
 //! | `server_host` | the threads that run the server when this node is elected |
+//! | `desk` | where messages meet the server: handled by who received them, if that takes no waiting |
+//! | `inbox` | what has come for the server and is not handled yet |
 //! | `port` | where other nodes connect to |
 //! | `socket` | a stream from a mount, on the server's side |
 //! | `peers` | the mounts that the server talks to |
@@ -25,11 +27,16 @@
 //! Threads of a mount: one that receives the server's messages (and never waits for an answer), one that
 //! looks whether the server is heard, one that renews the lease, one worker (which may
 //! commit and ask the server), one that gives locks back, one that looks for orphans, one voter, and those of the server host: the server, the merger, one that accepts streams, and two for
-//! each stream.
+//! each stream, of which the one that receives is the server for messages about locks and seqs.
+//!
+//! What a hand-over of a lock wakes, when the old holder is not the leader's mount: who receives for the server (the request), who receives for the
+//! old holder, its revoker, who receives for the server (the answer), who receives for the new holder, and who waits there.
 
 mod cancel;
 mod client;
 mod counted;
+mod desk;
+mod inbox;
 mod lead;
 mod leadership;
 mod lease;

@@ -4,7 +4,7 @@
 //! That of a member lasts as long as the server: what the mount was answered and what not is told by it alone, so it is never begun anew
 //! in a term. Who comes back too late finds itself fenced, not forgotten.
 //!
-//! Owned by the server's thread, no locks.
+//! Part of the [`Engine`](super::desk::Engine), which is locked as a whole; no locks of its own.
 
 use scoutfs_env::{Arc, Box, OrdMap, Vec, try_box};
 use scoutfs_format::msg::{MSG_RESPONSE, MessageHeader, STATUS_INVALID, STATUS_NOT_MEMBER};
@@ -12,7 +12,8 @@ use scoutfs_net::connection::{Connection, ConnectionError, Event, GreetingError,
 use scoutfs_net::frame::{Frame, FrameError};
 use scoutfs_server::Outgoing;
 
-use super::socket::{Input, Socket};
+use super::inbox::Input;
+use super::socket::Socket;
 
 /// See the module.
 pub(super) struct Peers {

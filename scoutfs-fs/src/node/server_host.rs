@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Runs the server of the elected node: one thread that owns it, and one that runs pieces of merges for it.
+//! Runs the server of the elected node: one thread for all that may wait or goes by time, and one that runs pieces of merges.
 //!
 //! Mounts come as streams ([`Door`]), the mount of this very node too: it sends the bytes that others send over the network,
-//! through a pipe. The server's thread takes all messages that have arrived, handles them, commits once for all of them, and only then
+//! through a pipe. What can be handled in memory alone is handled by who received it (`desk`). The server's thread takes all other messages
+//! that have arrived, handles them, commits once for all of them, and only then
 //! sends the answers. It never waits for a mount. It acts only while this node's lease as the leader is valid: it looks before
 //! it handles anything, and again after a commit, before anybody hears of it. When the lease had ended and goes on, nobody else
 //! led: what was written counts, and the mounts, which could not renew their leases meanwhile, are given time.
@@ -11,7 +12,8 @@
 //! takes its mount with it. Meanwhile requests stay queued. They wait for nobody who might be the one to free memory, and the
 //! voter's thread, which keeps the lease, needs none.
 //!
-//! Locking: the merge thread gets its jobs and gives its results through one mutex, a leaf.
+//! Locking: the server's thread has the server locked for a round, and not while it waits for something to do. The merge thread gets
+//! its jobs and gives its results through one mutex, a leaf.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
@@ -26,9 +28,11 @@ use scoutfs_net::connection::Secret;
 use scoutfs_server::merge_job::{MergeJob, MergeResult};
 use scoutfs_server::{DeathOracle, LeaderLease, LeaseState, Server};
 
+use super::desk::{Desk, Engine};
+use super::inbox::Input;
 use super::leadership::{Acting, Leadership, Lease};
 use super::peers::Peers;
-use super::socket::{Identity, Inbox, Input, Socket};
+use super::socket::{Identity, Socket};
 use crate::counters::{Counter, Counters};
 use crate::error::{Error, Result};
 
@@ -48,7 +52,7 @@ pub(super) type Oracle = Arc<Box<dyn DeathOracle + Send + Sync>>;
 
 /// What the threads and the mount share.
 struct Shared {
-    inbox: Arc<Inbox>,
+    desk: Arc<Desk>,
     identity: Identity,
     stop: AtomicBool,
     /// Write no clean state.
@@ -87,12 +91,12 @@ pub(super) struct Door(Arc<Shared>);
 impl Door {
     /// A mount has opened this stream.
     pub fn accept(&self, stream: Box<dyn Stream>) -> Result<()> {
-        Socket::start(stream, &self.0.inbox, self.0.identity).map(drop)
+        Socket::start(stream, &self.0.desk, self.0.identity).map(drop)
     }
 
     /// Whether the server has ended.
     pub fn is_closed(&self) -> bool {
-        self.0.inbox.is_closed()
+        self.0.desk.inbox.is_closed()
     }
 
     /// A stream to the server from within the process.
@@ -116,7 +120,7 @@ impl ServerHost {
         let sb = server.super_block();
         let identity = Identity { fsid: sb.id.fsid.get(), term: server.term(), secret: Secret(sb.secret) };
         let shared = Arc::new(Shared {
-            inbox: Arc::new(Inbox::new())?,
+            desk: Arc::new(Desk::new())?,
             identity,
             stop: AtomicBool::new(false),
             abandon: AtomicBool::new(false),
@@ -131,18 +135,17 @@ impl ServerHost {
         let for_server = shared.clone();
         let (server_acts, merger_acts) = (Acting::new(&leadership), Acting::new(&leadership));
         let server = thread::spawn("scoutfs-server", move || {
-            let mut peers = Peers::new(for_server.identity.fsid, for_server.identity.term);
             let oracle = oracle.as_ref();
-            let stopped = memory::patiently(MEMORY_LIMIT, || {
-                serve(&mut server, &mut peers, &for_server, &leadership, oracle)
-            });
-            for_server.inbox.close();
+            let stopped = memory::patiently(MEMORY_LIMIT, || run(server, &for_server, &leadership, oracle));
+            let engine = for_server.desk.close();
             for_server.stop_merger();
             if !stopped {
                 leadership.lose();
             }
             drop(server_acts);
-            peers.finish();
+            if let Some(Engine { mut peers, .. }) = engine {
+                peers.finish();
+            }
         })
         .map_err(spawn_failed)?;
         let for_merger = shared.clone();
@@ -171,7 +174,7 @@ impl ServerHost {
 
     fn stop_threads(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
-        self.shared.inbox.wake();
+        self.shared.desk.inbox.wake();
         if let Some(server) = self.server.take() {
             server.join();
         }
@@ -190,19 +193,15 @@ impl Drop for ServerHost {
 
 /// False when it ends otherwise than by being stopped: leadership is lost, or the server has failed. Nothing is answered then: mounts ask
 /// the next server again, which goes on with what is durable.
-fn serve(
-    server: &mut Server,
-    peers: &mut Peers,
+fn run(
+    mut server: Box<Server>,
     shared: &Shared,
-    leadership: &Leadership,
+    leadership: &Arc<Leadership>,
     oracle: Option<&Oracle>,
 ) -> bool {
-    // Whether the merger has a piece.
-    let mut is_out = false;
-    let mut deaths_due = time::mono_now().saturating_add(DEATHS_CHECK);
     // What a take-over has changed is committed before anything else, with a look at the lease before and after: the first
     // super block has named the blocks that it writes, if it was in time.
-    if !may_act(server, shared, leadership) {
+    if !may_act(&mut server, shared, leadership) {
         return false;
     }
     if let Err(e) = server.commit() {
@@ -210,47 +209,80 @@ fn serve(
         return false;
     }
     // No mount could renew its lease before now.
-    server.resumed(time::mono_now());
+    let now = time::mono_now();
+    server.resumed(now);
+    let peers = Peers::new(shared.identity.fsid, shared.identity.term);
+    shared.desk.open(server, peers, leadership.clone());
+    let mut rounds = Rounds { is_out: false, deaths_due: now.saturating_add(DEATHS_CHECK), began: now };
+    let mut wait = Duration::ZERO;
     loop {
+        shared.desk.inbox.wait(wait);
+        let mut engine = shared.desk.lock();
+        let Some(engine) = &mut *engine else { return false };
         let stopping = shared.stop.load(Ordering::Acquire);
+        if !rounds.round(engine, shared, leadership, oracle, wait, stopping) {
+            return false;
+        }
+        if stopping {
+            rounds.end(&mut engine.server, shared);
+            return true;
+        }
         let now = time::mono_now();
-        let wait = if stopping {
-            Duration::ZERO
-        } else {
-            server.next_wakeup(now).saturating_duration_since(now).min(LONGEST_WAIT)
-        };
-        let inputs = shared.inbox.take(wait);
-        if !may_act(server, shared, leadership) {
+        rounds.began = now;
+        wait = engine.server.next_wakeup(now).saturating_duration_since(now).min(LONGEST_WAIT);
+    }
+}
+
+/// What the server's thread remembers from round to round.
+struct Rounds {
+    /// Whether the merger has a piece.
+    is_out: bool,
+    deaths_due: Mono,
+    /// When the one before ended, and the wait for this one began.
+    began: Mono,
+}
+
+impl Rounds {
+    /// Handles what has come and does what time asks for. False when the server cannot go on.
+    #[inline(never)]
+    fn round(
+        &mut self,
+        engine: &mut Engine,
+        shared: &Shared,
+        leadership: &Leadership,
+        oracle: Option<&Oracle>,
+        waited: Duration,
+        stopping: bool,
+    ) -> bool {
+        let inputs = shared.desk.inbox.take();
+        if !may_act(&mut engine.server, shared, leadership) {
             inputs.iter().for_each(Input::is_lost);
             return false;
         }
         for input in &inputs {
             if matches!(input, Input::Closed { .. }) {
-                deaths_due = Mono::ZERO;
+                self.deaths_due = Mono::ZERO;
             }
-            if let Some(incoming) = peers.handle(input)
-                && let Input::Message { payload, .. } = input
-            {
-                server.handle(time::mono_now(), incoming.rid, &incoming.header, payload);
-            }
+            engine.handle(input);
         }
         drop(inputs);
+        let Engine { server, peers, .. } = engine;
         peers.forget_strangers(|rid| server.is_member(rid));
         if let Some(result) = shared.merge.lock().result.take() {
-            is_out = false;
+            self.is_out = false;
             server.job_done(time::mono_now(), result);
         }
         let then = time::mono_now();
-        if then.saturating_duration_since(now) >= wait + LONG_ROUND {
+        if then.saturating_duration_since(self.began) >= waited + LONG_ROUND {
             server.resumed(then);
         }
         server.tick(then);
         if let Some(oracle) = oracle
-            && then >= deaths_due
+            && then >= self.deaths_due
         {
             server.recheck_deaths(&***oracle);
             server.ask_about_deaths(then, |rid| peers.is_connected(rid));
-            deaths_due = then.saturating_add(DEATHS_CHECK);
+            self.deaths_due = then.saturating_add(DEATHS_CHECK);
         }
         if server.dirty()
             && let Err(e) = server.commit()
@@ -271,27 +303,22 @@ fn serve(
             && let Some(job) = server.poll_job()
         {
             merge.job = Some(job);
-            is_out = true;
+            self.is_out = true;
             shared.merge_changed.notify_all();
         }
         drop(merge);
-        let mut sent = Ok(());
-        while let Some(message) = server.poll_message() {
-            sent = sent.and_then(|()| peers.send(message));
-        }
-        if let Err(e) = sent.and_then(|()| peers.transmit()) {
-            scoutfs_env::error!("server: a message cannot be sent: {e}");
-            return false;
-        }
-        if stopping {
-            break;
-        }
+        engine.send();
+        !engine.is_mute
     }
-    // Mounts that go on do so with another server, which finds what is durable.
-    if server.failed().is_none() && !shared.abandon.load(Ordering::Acquire) && !server.has_members() {
+
+    /// The server was stopped. Mounts that go on do so with another, which finds what is durable.
+    fn end(&self, server: &mut Server, shared: &Shared) {
+        if server.failed().is_some() || shared.abandon.load(Ordering::Acquire) || server.has_members() {
+            return;
+        }
         // The merger writes until its piece is done; only then is nothing in flight, as the clean state says.
         let mut merge = shared.merge.lock();
-        while is_out && merge.result.is_none() {
+        while self.is_out && merge.result.is_none() {
             merge = shared.merge_changed.wait(merge);
         }
         let result = merge.result.take();
@@ -303,7 +330,6 @@ fn serve(
             scoutfs_env::error!("server: writing the clean state: {e}");
         }
     }
-    true
 }
 
 /// The lease, for the server's own commits.
@@ -356,6 +382,6 @@ fn merge(shared: &Shared, cache: &BlockCache) {
         merge = shared.merge.lock();
         merge.result = Some(result);
         shared.merge_changed.notify_all();
-        shared.inbox.wake();
+        shared.desk.inbox.wake();
     }
 }

@@ -383,7 +383,7 @@ fn recover(store: &Store) -> Result<()> {
     store.file_locks.recover(|locks| store.client.post_first(MSG_FILE_LOCK_REPORT, locks.as_bytes()))?;
     let said = Recovered {
         seq: U64::new(store.trans.lowest_open().unwrap_or(0)),
-        last_seq: U64::new(given.seq),
+        last_seq: U64::new(given.seq.max(store.trans.seq())),
         taken: U64::new(given.hand_over),
         commit_nr: U64::new(store.commit_nr.load(Ordering::Acquire)),
     };

@@ -7,7 +7,8 @@
 //! What the machine asks for is never lost for want of memory: it is kept (`undone`), that thread is woken, and what comes
 //! after it waits its turn. Only who waits for a lock gets an errno.
 //!
-//! Locking: one mutex around the machine, a leaf; messages are queued under it so that those about one lock stay in order.
+//! Locking: one mutex around the machine, a leaf; messages are queued under it so that those about one lock stay in order. Threads
+//! are woken when it is free again ([`LockTable::end`]), else they would wake to wait for it.
 
 use core::time::Duration;
 
@@ -79,6 +80,17 @@ struct State {
     flush: Flush,
     /// The revoker is to end.
     stopped: bool,
+    /// Whom to wake when the mutex is free.
+    wake: Wake,
+}
+
+/// Who is to look again.
+#[derive(Clone, Copy, Default)]
+struct Wake {
+    /// Those who wait for locks.
+    users: bool,
+    /// The revoker.
+    revoker: bool,
 }
 
 impl State {
@@ -106,6 +118,7 @@ impl LockTable {
                 elsewhere: OrdMap::new(),
                 flush: Flush::default(),
                 stopped: false,
+                wake: Wake::default(),
             }),
             changed: Condvar::new(),
             revoked: Condvar::new(),
@@ -114,15 +127,17 @@ impl LockTable {
 
     /// Uses a lock, waiting until it is granted, or until the program is killed that waits ([`Error::Interrupted`]). What was
     /// committed elsewhere under it is to be read from then on. A request of a kernel for `pages` of an inode may be let in as a
-    /// guest while they are dropped.
+    /// guest while they are dropped. If it has to be waited for, the server is asked for those that will be wanted `next` in the same
+    /// breath, so that they are on their way, too, and there when their turn comes, or nearly.
     pub fn acquire(
         &self,
         store: &Store,
         name: LockName,
         mode: LockMode,
         pages: Option<Pages>,
+        next: impl Iterator<Item = (LockName, LockMode)>,
     ) -> Result<Use> {
-        if self.acquire_as_is(store, name, mode, pages)? == Use::Guest {
+        if self.acquire_as_is(store, name, mode, pages, next)? == Use::Guest {
             return Ok(Use::Guest);
         }
         let caught_up = store.catch_up();
@@ -150,6 +165,7 @@ impl LockTable {
         name: LockName,
         mode: LockMode,
         pages: Option<Pages>,
+        next: impl Iterator<Item = (LockName, LockMode)>,
     ) -> Result<Use> {
         let mut state = self.state.lock();
         if state.machine.try_acquire(name, mode.into()) {
@@ -163,6 +179,9 @@ impl LockTable {
         };
         store.counters.inc(Counter::LockWait);
         state.waiting = waiting;
+        for (name, mode) in next {
+            ask_for(&mut state.machine, name, mode.into());
+        }
         let result = self.wait(store, state, ticket, name, pages);
         let mut state = self.state.lock();
         state.waiting -= 1;
@@ -174,6 +193,7 @@ impl LockTable {
             }
             self.pump_later(store, &mut state);
         }
+        self.end(state);
         result
     }
 
@@ -188,6 +208,8 @@ impl LockTable {
         pages: Option<Pages>,
     ) -> Result<Use> {
         self.pump(store, &mut state)?;
+        // Who waits does not come to give the mutex up by himself.
+        self.wake_all(core::mem::take(&mut state.wake));
         let mut killed = Killed::default();
         loop {
             if state.acquired.remove(&ticket).is_some() {
@@ -218,6 +240,7 @@ impl LockTable {
             store.trans.fail("the cluster locks are inconsistent");
         }
         self.pump_later(store, &mut state);
+        self.end(state);
     }
 
     /// Changes whenever this mount had lost the lock in between; none while it does not hold it.
@@ -248,6 +271,7 @@ impl LockTable {
         state.tell_held(message.name);
         store.counters.inc(Counter::LockGrant);
         self.pump_later(store, &mut state);
+        self.end(state);
         Ok(())
     }
 
@@ -276,7 +300,9 @@ impl LockTable {
 
     /// After [`LockTable::recover`]: goes on with what is wanted.
     pub fn recovered(&self, store: &Store) {
-        self.pump_later(store, &mut self.state.lock());
+        let mut state = self.state.lock();
+        self.pump_later(store, &mut state);
+        self.end(state);
     }
 
     /// The server wants a lock back. May be called again with the same message when it failed for want of memory.
@@ -289,6 +315,7 @@ impl LockTable {
             store.client.answer(MSG_LOCK, id, 0, &payload)?;
         }
         self.pump_later(store, &mut state);
+        self.end(state);
         Ok(())
     }
 
@@ -300,6 +327,7 @@ impl LockTable {
                 Ok(()) | Err(Error::NoMemory) => {}
                 Err(_) => store.trans.fail("the cluster locks are inconsistent"),
             }
+            self.wake_all(core::mem::take(&mut state.wake));
             if state.stopped || store.trans.check().is_err() {
                 return None;
             }
@@ -330,6 +358,7 @@ impl LockTable {
         state.machine.invalidated(name, commit_nr).map_err(lock_error)?;
         state.tell_held(name);
         self.pump_later(store, &mut state);
+        self.end(state);
         Ok(())
     }
 
@@ -369,8 +398,24 @@ impl LockTable {
     fn pump_later(&self, store: &Store, state: &mut State) {
         match self.pump(store, state) {
             Ok(()) => {}
-            Err(Error::NoMemory) => self.revoked.notify_all(),
+            Err(Error::NoMemory) => state.wake.revoker = true,
             Err(_) => store.trans.fail("the cluster locks are inconsistent"),
+        }
+    }
+
+    /// Gives the mutex up, and then wakes who is to look.
+    fn end(&self, mut state: MutexGuard<'_, State>) {
+        let wake = core::mem::take(&mut state.wake);
+        drop(state);
+        self.wake_all(wake);
+    }
+
+    fn wake_all(&self, wake: Wake) {
+        if wake.users {
+            self.changed.notify_all();
+        }
+        if wake.revoker {
+            self.revoked.notify_all();
         }
     }
 
@@ -393,11 +438,11 @@ impl LockTable {
             }
             Output::Invalidate { name, held, keep } => {
                 state.invalidate.push(Revoke { name, held, keep })?;
-                self.revoked.notify_all();
+                state.wake.revoker = true;
             }
             Output::Acquired { ticket, .. } => {
                 state.acquired.insert(ticket, ())?;
-                self.changed.notify_all();
+                state.wake.users = true;
             }
         }
         Ok(())
@@ -413,6 +458,18 @@ pub(crate) struct Pages {
     pub range: ByteRange,
     /// What a guest needs: to read pages that are dropped again, no more than a lock for reading.
     pub guest: LockMode,
+}
+
+/// Has the machine ask for a lock, unless it is held or on its way. Nobody uses it before it is acquired: who asked holds nothing
+/// meanwhile, and it may go again before he comes.
+fn ask_for(machine: &mut LockClient<RequestId>, name: LockName, mode: Mode) {
+    match machine.acquire(name, mode) {
+        // What was asked for is still wanted.
+        Ok(Acquire::Wait(ticket)) => drop(machine.cancel(name, ticket)),
+        Ok(Acquire::Granted(_)) => drop(machine.release(name, mode)),
+        // Whoever wants it asks himself.
+        Err(_) => {}
+    }
 }
 
 /// A message to the server; one that gives all of a lock back says what of it is open here.

@@ -44,15 +44,22 @@ impl<'a> Locks<'a> {
     pub(super) fn acquire_for_pages(store: &'a Store, mode: LockMode, pages: Pages) -> Result<Self> {
         let name = LockName::group_of(pages.ino);
         let mut locks = Locks { store, held: Vec::with_capacity(1)?, used: Use::Granted };
-        locks.used = store.lock_table.acquire(store, name, mode, Some(pages))?;
+        locks.used = store.lock_table.acquire(store, name, mode, Some(pages), core::iter::empty())?;
         // There is room.
         locks.held.push((name, mode))?;
         store.check_usable()?;
         Ok(locks)
     }
 
+    /// The locks of some inodes. When one has to be waited for, all that come after it are asked for at once, and that
+    /// of the inode that the caller guesses to want then, for reading.
     #[inline(never)]
-    pub(super) fn acquire(store: &'a Store, rename: bool, inos: &[(u64, LockMode)]) -> Result<Self> {
+    pub(super) fn acquire(
+        store: &'a Store,
+        rename: bool,
+        inos: &[(u64, LockMode)],
+        guess: &dyn Fn() -> Option<u64>,
+    ) -> Result<Self> {
         let mut want: Vec<(LockName, LockMode)> = Vec::with_capacity(inos.len() + 1)?;
         for &(ino, mode) in inos {
             let name = LockName::group_of(ino);
@@ -68,7 +75,15 @@ impl<'a> Locks<'a> {
         let mut locks = Locks { store, held: want, used: Use::Granted };
         for at in 0..locks.held.len() {
             let (name, mode) = locks.held[at];
-            if let Err(e) = store.lock_table.acquire(store, name, mode, None) {
+            let got = match store.lock_table.try_acquire(store, name, mode) {
+                Ok(false) => {
+                    let rest = locks.held.get(at + 1..).unwrap_or_default().iter().copied();
+                    let guessed = guess().map(|ino| (LockName::group_of(ino), LockMode::Read));
+                    store.lock_table.acquire(store, name, mode, None, rest.chain(guessed)).map(drop)
+                }
+                got => got.map(drop),
+            };
+            if let Err(e) = got {
                 locks.held.truncate(at);
                 return Err(e);
             }

@@ -154,12 +154,21 @@ impl Store {
     /// Cluster locks of these inodes. At most a handful: they are taken in inode order and kept until the result is
     /// dropped. Not to be called while holding other locks or in a transaction.
     pub fn lock(&self, inos: &[(u64, LockMode)]) -> Result<Locks<'_>> {
-        Locks::acquire(self, false, inos)
+        Locks::acquire(self, false, inos, &|| None)
+    }
+
+    /// As [`Store::lock`]. Should that take waiting, the lock of the inode that is guessed is asked for as well, for reading.
+    pub(crate) fn lock_and_guess(
+        &self,
+        inos: &[(u64, LockMode)],
+        guess: &dyn Fn() -> Option<u64>,
+    ) -> Result<Locks<'_>> {
+        Locks::acquire(self, false, inos, guess)
     }
 
     /// The rename lock, then those of the inodes.
     pub fn lock_rename(&self, inos: &[(u64, LockMode)]) -> Result<Locks<'_>> {
-        Locks::acquire(self, true, inos)
+        Locks::acquire(self, true, inos, &|| None)
     }
 
     /// The lock of one inode, for changing bytes `first..end` of it. A kernel that keeps pages, and makes requests for them, may do

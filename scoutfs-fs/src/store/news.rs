@@ -80,12 +80,13 @@ impl News {
         Ok(())
     }
 
-    /// Slots with commits that must be seen and were not.
-    fn unseen(&self) -> Result<Vec<u32>> {
+    /// Commits that must be seen and were not: slot, epoch and number.
+    fn unseen(&self) -> Result<Vec<(u32, u64, u64)>> {
         let promised = self.promised.lock();
-        let mut slots = Vec::new();
-        slots.try_extend(promised.iter().filter(|(_, promise)| !promise.seen).map(|(&slot, _)| slot))?;
-        Ok(slots)
+        let unseen = promised.iter().filter(|(_, promise)| !promise.seen);
+        let mut told = Vec::new();
+        told.try_extend(unseen.map(|(&slot, &Promise { commit: (epoch, nr), .. })| (slot, epoch, nr)))?;
+        Ok(told)
     }
 
     /// Readers are shown these roots. Says whether they have all that must be seen.
@@ -113,8 +114,8 @@ impl Store {
                 return Ok(());
             }
             // When somebody else has seen all of it meanwhile there is nothing to read.
-            let slots = news.unseen()?;
-            let seen = slots.is_empty() || self.reader.refresh_slots(&slots, |roots| news.look(roots))?;
+            let told = news.unseen()?;
+            let seen = told.is_empty() || self.reader.refresh_slots(&told, |roots| news.look(roots))?;
             if seen {
                 news.read.fetch_max(noted, Ordering::AcqRel);
                 continue;

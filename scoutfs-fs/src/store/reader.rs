@@ -4,7 +4,7 @@
 use scoutfs_btree::{BlockCache, Error as TreeError, RangeItems, read_range};
 use scoutfs_env::device::BlockDevice;
 use scoutfs_env::sync::Mutex;
-use scoutfs_env::{Arc, Box};
+use scoutfs_env::{Arc, Box, Vec};
 use scoutfs_format::Key;
 use scoutfs_format::geometry::Geometry;
 use scoutfs_item::ItemReader;
@@ -46,12 +46,23 @@ impl Reader {
         Ok(merged_through)
     }
 
-    /// Reads some slots and the super block again, and says whether they are as wanted. Of other slots what was read last
-    /// stands: their log trees may be out of date, which a reader finds when their blocks were reused.
-    pub fn refresh_slots(&self, slots: &[u32], wanted: impl FnOnce(&Roots) -> bool) -> Result<bool> {
+    /// Reads what the server has told of commits in some slots: a slot, an epoch and a number each. Says whether the roots are as
+    /// wanted then. Of other slots what was read last stands: their log trees may be out of date, which a reader finds when their
+    /// blocks were reused.
+    pub fn refresh_slots(
+        &self,
+        told: &[(u32, u64, u64)],
+        wanted: impl FnOnce(&Roots) -> bool,
+    ) -> Result<bool> {
         let mut last = self.refreshing.lock();
         match &mut *last {
-            Some(roots) => roots.refresh(&**self.device, &self.cache, slots)?,
+            Some(roots) => {
+                if !roots.follow(&**self.device, &self.cache, told)? {
+                    let mut slots = Vec::with_capacity(told.len())?;
+                    slots.try_extend(told.iter().map(|&(slot, ..)| slot))?;
+                    roots.refresh(&**self.device, &self.cache, &slots)?;
+                }
+            }
             none => *none = Some(read_roots(&**self.device, &self.cache, &self.geometry)?),
         }
         let Some(roots) = &*last else { return Ok(false) };

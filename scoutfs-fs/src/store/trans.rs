@@ -4,15 +4,17 @@
 //! Operations enter ([`Trans::enter`]) and leave; a commit closes the transaction when nobody is in it, opens the
 //! next one at once, and then writes the closed one while operations go on in the next.
 //!
-//! A transaction is numbered when the first operation enters it, or before, when a seq is at hand. So a commit asks the server for
-//! nothing, and what is in a transaction can be made durable when there is no server. What is committed before the next one is
+//! A transaction is numbered when the first operation enters it, or before, when a seq is at hand: one that was fetched ahead, or the
+//! version of a lock that was just granted for writing, which nobody else has. So a commit asks the server for
+//! nothing, who got a lock to write asks it for nothing more, and what is in a transaction can be made durable when there is no server. What is committed before the next one is
 //! numbered (space that was taken, the record with which a mount leaves) goes under the number of the last.
 //!
 //! What must hold:
 //!
 //! - The versions of one key strictly increase in the order of its writes. An operation writes with the highest
 //!   of the transaction's seq and every write version that the mount was granted; the next transaction's seq is
-//!   above all of them, for a seq that was fetched before a grant is thrown away.
+//!   above all of them, for a seq that was fetched before a grant is thrown away. The version of a grant is a number only at the
+//!   moment it comes, of a transaction that nobody has entered.
 //! - After a horizon was promised no transaction gets a lower number.
 //! - Nobody waits for anything while in the transaction, so closing never waits long.
 //!
@@ -164,9 +166,14 @@ impl Trans {
         }
     }
 
-    /// Notes a write version that was granted; only then may the lock be used.
+    /// Notes a write version that was granted; only then may the lock be used. It becomes the open transaction's number, if
+    /// that has none.
     pub fn note_granted(&self, version: u64) {
         let mut state = self.state.lock();
+        if !state.numbered && !state.closing && state.accepts(version) {
+            state.numbered = true;
+            state.seq = version;
+        }
         state.granted = state.granted.max(version);
     }
 
@@ -203,7 +210,7 @@ impl Trans {
     /// All seqs below are closed.
     pub fn closed_below(&self) -> u64 {
         let state = self.state.lock();
-        state.lowest_open().unwrap_or(state.seq.saturating_add(1))
+        state.lowest_open().unwrap_or(state.seq.max(state.granted).saturating_add(1))
     }
 
     /// Counts inodes; called by an operation in the transaction.
@@ -335,12 +342,49 @@ mod tests {
     fn a_number_from_before_a_grant_or_below_a_promised_horizon_is_refused() {
         let trans = Trans::new(5);
         assert!(!trans.raise_floor(5) && trans.raise_floor(6));
+        // It has a number, so this is the version of what is written in it.
         trans.note_granted(8);
         assert_eq!(turn(&trans, Some(8)), 5);
         assert_eq!(enter(&trans), None);
         assert!(!trans.number(8));
         assert!(!trans.raise_floor(20), "it has none");
         assert!(!trans.number(19) && trans.number(20));
+        assert_eq!(enter(&trans), Some(20));
+    }
+
+    #[test]
+    fn a_write_version_numbers_a_transaction_that_nobody_has_entered_and_none_that_comes_later() {
+        let trans = Trans::new(5);
+        turn(&trans, None);
+        assert_eq!((enter(&trans), trans.closed_below()), (None, 5));
+        trans.note_granted(8);
+        assert_eq!((enter(&trans), trans.seq()), (Some(8), 8));
+        // Written with in this one, so no number of the next, nor is one of before.
+        trans.note_granted(11);
+        assert_eq!(enter(&trans), Some(11));
+        assert_eq!(turn(&trans, Some(11)), 8);
+        trans.note_granted(11);
+        trans.note_granted(9);
+        assert_eq!(enter(&trans), None);
+        trans.note_granted(12);
+        assert_eq!(enter(&trans), Some(12));
+    }
+
+    #[test]
+    fn a_write_version_that_comes_while_a_transaction_is_closed_or_below_a_horizon_is_no_number() {
+        let trans = Trans::new(5);
+        turn(&trans, None);
+        trans.note_durable(5);
+        trans.close();
+        trans.note_granted(8);
+        trans.open(None);
+        assert_eq!((enter(&trans), trans.lowest_open()), (None, None));
+        // What was granted is below what nobody uses any more.
+        assert_eq!(trans.closed_below(), 9);
+        trans.raise_floor(20);
+        trans.note_granted(19);
+        assert_eq!(enter(&trans), None);
+        trans.note_granted(20);
         assert_eq!(enter(&trans), Some(20));
     }
 

@@ -170,6 +170,10 @@ impl Server {
                     let (mut version, mut opens) = (0, Opens::default());
                     if grant.needs_version() {
                         version = self.take_seq()?;
+                        let slot = self.members.live_slot(client);
+                        if let Some(member) = slot.and_then(|slot| self.members.get_mut(slot)) {
+                            member.note_granted(version);
+                        }
                         opens = self.locks.server.opens_elsewhere(grant.name(), client);
                     }
                     let mut payload = grant.into_message(version).to_payload(&opens)?;

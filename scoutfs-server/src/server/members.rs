@@ -50,6 +50,8 @@ pub(crate) struct MemberState {
     pub renewed: Mono,
     /// Seqs that it has open or in hand, given out in this term.
     pub open_seqs: Vec<u64>,
+    /// Lowest and highest write version that it was granted in this term and may have numbered a transaction with.
+    pub granted: Option<(u64, u64)>,
     /// It has no seq below this one.
     pub closed_below: u64,
     /// Seqs below this one were given out by former servers, and it may have some.
@@ -79,6 +81,7 @@ impl MemberState {
             item: member.item,
             renewed: now,
             open_seqs: Vec::new(),
+            granted: None,
             closed_below: 0,
             unknown_below,
             asked_below: 0,
@@ -112,9 +115,28 @@ impl MemberState {
         self.commit_nr = self.commit_nr.max(commit_nr);
     }
 
+    /// It is granted a write version, which is as good as a seq.
+    pub fn note_granted(&mut self, version: u64) {
+        let (lowest, highest) = self.granted.unwrap_or((version, version));
+        self.granted = Some((lowest.min(version), highest.max(version)));
+    }
+
+    /// It has no seq below this one any more.
+    pub fn close_below(&mut self, below: u64) {
+        self.open_seqs.retain(|&seq| seq >= below);
+        // Of those between the two not all are remembered.
+        self.granted = self
+            .granted
+            .filter(|&(_, highest)| highest >= below)
+            .map(|(lowest, highest)| (lowest.max(below), highest));
+        self.closed_below = self.closed_below.max(below);
+    }
+
     /// Whether an item with a version below `horizon` may still come from it.
     pub fn may_use_below(&self, horizon: u64) -> bool {
-        self.open_seqs.iter().any(|&seq| seq < horizon) || self.closed_below < horizon.min(self.unknown_below)
+        self.open_seqs.iter().any(|&seq| seq < horizon)
+            || self.granted.is_some_and(|(lowest, _)| lowest < horizon)
+            || self.closed_below < horizon.min(self.unknown_below)
     }
 }
 
@@ -350,6 +372,7 @@ impl Server {
         member.item.fence = fence.unwrap_or(member.item.fence);
         member.commit_nr = frozen;
         member.open_seqs.clear();
+        member.granted = None;
         member.unknown_below = 0;
         self.note_member(slot)?;
         self.locks_left(rid);

@@ -98,6 +98,9 @@ pub const LEASE: Duration = Duration::from_secs(6);
 /// as a mount counts from before it asked and the server from its answer.
 pub const LEASE_MARGIN: Duration = Duration::from_secs(1);
 
+/// With fewer seqs below the bound messages are left to who can raise it. [`Server::tick`] does so long before.
+const SEQS_AT_ONCE: u64 = 4_096;
+
 /// Knows which processes are certainly dead.
 pub trait DeathOracle {
     /// Whether the process can never write again: its machine was seen rebooted, or the process seen gone, by the machine
@@ -432,6 +435,15 @@ impl Server {
         if let Err(e) = done {
             self.stop(e);
         }
+    }
+
+    /// Whether a message of this kind can be handled now without a commit and without a look at the device, so that whoever received it
+    /// may do it. Numbers that it may take are there.
+    pub fn handles_at_once(&self, kind: u8) -> bool {
+        matches!(kind, MSG_LOCK | MSG_FILE_LOCK | MSG_SEQ)
+            && self.is_running()
+            && !self.dirty()
+            && self.seqs_left() > SEQS_AT_ONCE
     }
 
     /// When [`tick`](Self::tick) has something to do at the latest; [`Mono::MAX`] is never.

@@ -47,6 +47,11 @@ impl Counters {
 }
 
 impl Server {
+    /// How many seqs can be taken before the bound must be raised.
+    pub(super) fn seqs_left(&self) -> u64 {
+        self.durable.seq_bound.get().saturating_sub(self.counters.next_seq)
+    }
+
     /// A seq that was never given out and that no later server will give out.
     pub(super) fn take_seq(&mut self) -> Result<u64, ServerError> {
         if self.counters.next_seq >= self.durable.seq_bound.get() {
@@ -79,8 +84,7 @@ impl Server {
     /// The mount has no seq below this one open or in hand.
     pub(super) fn close_seqs(&mut self, slot: u32, below: u64) -> Result<(), ServerError> {
         if let Some(member) = self.members.get_mut(slot) {
-            member.open_seqs.retain(|&seq| seq >= below);
-            member.closed_below = member.closed_below.max(below);
+            member.close_below(below);
         }
         self.horizon_progress()
     }

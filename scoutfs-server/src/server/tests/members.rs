@@ -12,6 +12,7 @@ use scoutfs_format::msg::*;
 use scoutfs_format::server_item::{MEMBER_FENCED, MEMBER_FREE, MEMBER_GONE, MEMBER_LIVE};
 use scoutfs_format::voter::SUPER_CLEAN;
 use scoutfs_format::{FORMAT_HASH, Key};
+use scoutfs_lock::{LockName, Message, Mode};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::mount::*;
@@ -233,6 +234,50 @@ fn a_horizon_waits_for_every_open_seq_below_it_and_serves_all_who_wait() {
     let answers = rig.poll();
     assert_eq!(answers.iter().map(|(_, id, _, _)| *id).collect::<Vec<_>>(), [id2]);
     assert!(HorizonReply::read_from_prefix(&answers[0].3).unwrap().0.horizon.get() > horizon);
+}
+
+/// Whoever gets a lock for writing may number a transaction with the version of the grant, and says nothing of it.
+#[test]
+fn a_horizon_waits_for_write_versions_that_were_granted_below_it() {
+    let mut rig = Rig::smallest();
+    let (a, b) = (SimMount::start(&mut rig, 1), SimMount::start(&mut rig, 2));
+    let close = |rig: &mut Rig, mount: &SimMount, below: u64| {
+        let closed = SeqClosed { below: U64::new(below), commit_nr: mount.commit_number().commit_nr };
+        let id = rig.new_id();
+        rig.request(mount.rid, id, MSG_SEQ_CLOSED, closed.as_bytes()).0
+    };
+    assert_eq!([close(&mut rig, &a, a.seq + 1), close(&mut rig, &b, b.seq + 1)], [STATUS_OK; 2]);
+    let id = rig.new_id();
+    rig.send(2, id, MSG_HORIZON, 0, &[]);
+    assert_eq!(rig.poll().len(), 1, "nobody has anything open");
+    let lock = |rig: &mut Rig, ino, mode| {
+        let name = LockName::group_of(ino);
+        let (version, commit_nr, generation) = (0, 0, 0);
+        let message = Message { name, version, commit_nr, generation, old_mode: Mode::Null, mode };
+        let id = rig.new_id();
+        let (status, grant) = rig.request(1, id, MSG_LOCK, message.to_raw().as_bytes());
+        assert_eq!(status, STATUS_OK);
+        LockMessage::read_from_prefix(&grant).unwrap().0.version.get()
+    };
+    // Who only reads gets no version.
+    assert_eq!(lock(&mut rig, 1 << 20, Mode::Read), 0);
+    let id = rig.new_id();
+    rig.send(2, id, MSG_HORIZON, 0, &[]);
+    assert_eq!(rig.poll().len(), 1);
+    let versions = [2, 3, 4].map(|n| lock(&mut rig, n << 20, Mode::Write));
+    let id = rig.new_id();
+    rig.send(2, id, MSG_HORIZON, 0, &[]);
+    assert!(rig.poll().is_empty());
+    let asked = |rig: &Rig| rig.inbox.iter().filter(|(_, kind, _)| *kind == MSG_COMMIT_BELOW).count();
+    assert_eq!(asked(&rig), 1);
+    // The last is still open.
+    let closed = SeqClosed { below: U64::new(versions[2]), commit_nr: U64::ZERO };
+    rig.send(1, id + 1, MSG_SEQ_CLOSED, 0, closed.as_bytes());
+    assert_eq!(rig.poll().iter().map(|(_, id, _, _)| *id).collect::<Vec<_>>(), [id + 1]);
+    let closed = SeqClosed { below: U64::new(versions[2] + 1), commit_nr: U64::ZERO };
+    rig.send(1, id + 2, MSG_SEQ_CLOSED, 0, closed.as_bytes());
+    let answered: HashSet<u64> = rig.poll().iter().map(|(_, id, _, _)| *id).collect();
+    assert_eq!(answered, HashSet::from([id, id + 2]));
 }
 
 /// A mount that commits by itself lets a round end without its answer. When that comes, in the next round, it is no answer to that.

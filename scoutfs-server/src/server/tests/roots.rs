@@ -27,6 +27,7 @@ fn refreshed_slots_show_what_all_slots_show() {
         random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (random >> 33) % below
     };
+    let mut followed = 0;
     for round in 0..300 {
         let mut changed = scoutfs_env::Vec::new();
         for mount in &mut mounts {
@@ -48,7 +49,17 @@ fn refreshed_slots_show_what_all_slots_show() {
                 changed.push(mount.slot).unwrap();
             }
         }
-        roots.refresh(&dev, &cache, &changed).unwrap();
+        // The server tells of each commit.
+        let mut told = scoutfs_env::Vec::new();
+        for mount in mounts.iter().filter(|mount| changed.contains(&mount.slot)) {
+            let commit = mount.commit_number();
+            told.push((mount.slot, commit.epoch.get(), commit.commit_nr.get())).unwrap();
+        }
+        if round % 2 == 0 && roots.follow(&dev, &cache, &told).unwrap() {
+            followed += 1;
+        } else {
+            roots.refresh(&dev, &cache, &changed).unwrap();
+        }
         let all = read_roots(&dev, &cache, &geometry).unwrap();
         for mount in &mounts {
             let (seen, there) = (roots.slot(mount.slot).unwrap(), all.slot(mount.slot).unwrap());
@@ -58,6 +69,35 @@ fn refreshed_slots_show_what_all_slots_show() {
         }
         assert_eq!(items_of(&cache, &roots), items_of(&cache, &all), "round {round}");
     }
+    assert!((30..140).contains(&followed), "{followed} times nothing but records was read");
+}
+
+/// A log tree that was merged meanwhile is not looked for in an older super block.
+#[test]
+fn a_checkpoint_is_not_followed_without_the_super_block() {
+    let mut rig = Rig::smallest();
+    let mut mount = SimMount::start(&mut rig, 7);
+    mount.commit(&mut rig, true);
+    let dev = rig.dev.clone();
+    let geometry = read_super(&dev).unwrap().geometry;
+    let cache = BlockCache::new(dev.boxed(), FSID, geometry, 512).unwrap();
+    let mut roots = read_roots(&dev, &cache, &geometry).unwrap();
+    let told = |mount: &SimMount| {
+        let commit = mount.commit_number();
+        [(mount.slot, commit.epoch.get(), commit.commit_nr.get())]
+    };
+    mount.put(Key::inode(1), b"small");
+    mount.commit(&mut rig, false);
+    let small = told(&mount);
+    assert!(roots.follow(&dev, &cache, &small).unwrap());
+    assert!(items_of(&cache, &roots).contains_key(&Key::inode(1)));
+    assert!(!roots.follow(&dev, &cache, &small).unwrap(), "nothing is new");
+    mount.put(Key::inode(2), b"large");
+    mount.commit(&mut rig, true);
+    assert!(!roots.follow(&dev, &cache, &told(&mount)).unwrap());
+    assert_eq!(roots.slot(mount.slot).unwrap().commit_nr(), small[0].2, "nothing has changed");
+    roots.refresh(&dev, &cache, &scoutfs_env::Vec::from_slice(&[mount.slot]).unwrap()).unwrap();
+    assert!(items_of(&cache, &roots).contains_key(&Key::inode(2)));
 }
 
 /// What comes behind the records that are known costs little to read.
@@ -94,7 +134,12 @@ fn a_late_record_is_not_followed() {
     let slot = late.slot;
     rig.advance(LEASE + LEASE_MARGIN);
     rig.settle();
+    let before = late.commit_number();
     late.write_late_record(&mut rig);
+    // Those who know nothing of the fence are told of no more than what counts.
+    for told in [before.commit_nr.get(), before.commit_nr.get() + 5] {
+        assert!(!roots.follow(&dev, &cache, &[(slot, before.epoch.get(), told)]).unwrap());
+    }
     roots.refresh(&dev, &cache, &scoutfs_env::Vec::from_slice(&[slot]).unwrap()).unwrap();
     let late = late.commit_number().commit_nr.get();
     assert!(roots.slot(slot).is_none_or(|state| state.commit_nr() < late), "the late record is shown");
