@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The page cache: filling, writing back, mapping to memory.
 //!
-//! Pages become dirty by mappings to memory alone. Before a program may write to one, its blocks are allocated, so that a full volume is
-//! a signal then and no loss later.
+//! Pages become dirty by mappings to memory alone. Before a program may write to one, the core prepares it (`Fs::prepare_pages`), so that
+//! a full volume is a signal then and no loss later.
 //!
 //! Who holds folios and waits for the core is let in by it when these folios are to be dropped, but only for what it asks about
 //! (`caches`). So a request of readahead is one of the core's, over all folios that are held.
@@ -13,7 +13,6 @@ use core::ptr::null_mut;
 
 use kernel::bindings;
 use scoutfs_env::IoBuf;
-use scoutfs_fs::data::AllocateMode;
 use scoutfs_fs::{Error, Fs};
 
 use super::{inode, with};
@@ -141,7 +140,7 @@ unsafe fn write_folio(
 fn write_all(fs: &Fs, ino: u64, pos: u64, bytes: &[u8]) -> scoutfs_fs::Result<()> {
     let mut done = 0;
     while done < bytes.len() {
-        match fs.write(ino, pos + done as u64, &bytes[done..])? {
+        match fs.write_pages(ino, pos + done as u64, &bytes[done..])? {
             0 => return Err(Error::NoSpace),
             written => done += written,
         }
@@ -247,7 +246,7 @@ unsafe fn make_writable(
         if pos >= size {
             return bindings::vm_fault_reason_VM_FAULT_SIGBUS;
         }
-        match with(inode, |fs, ino| allocate(fs, ino, pos, PAGE.min(size - pos))) {
+        match with(inode, |fs, ino| fs.prepare_pages(ino, pos, PAGE.min(size - pos))) {
             Ok(()) => {}
             Err(Errno::NOMEM) => return bindings::vm_fault_reason_VM_FAULT_OOM,
             Err(_) => return bindings::vm_fault_reason_VM_FAULT_SIGBUS,
@@ -259,14 +258,5 @@ unsafe fn make_writable(
         bindings::folio_wait_writeback(locked.as_ptr());
         locked.leave_locked();
         bindings::vm_fault_reason_VM_FAULT_LOCKED
-    }
-}
-
-/// Gives a hole blocks; data have theirs.
-fn allocate(fs: &Fs, ino: u64, pos: u64, len: u64) -> scoutfs_fs::Result<()> {
-    match fs.seek_data(ino, pos) {
-        Ok(at) if at == pos => Ok(()),
-        Ok(_) | Err(Error::NoSuchOffset) => fs.fallocate(ino, AllocateMode::Allocate, true, pos, len),
-        Err(e) => Err(e),
     }
 }
