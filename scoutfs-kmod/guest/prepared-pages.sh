@@ -41,6 +41,21 @@ sync $kernel/ours/kept
 head -c 262144 /dev/zero | tr '\0' o > $fuse/theirs/taken
 sync $fuse/theirs/taken
 
+echo "pages that follow each other"
+writes() {
+    awk '$1 == "op_write" { print $2 }' /sys/fs/scoutfs/*/counters
+}
+head -c 262144 /dev/zero > $kernel/ours/pieces
+sync
+echo 3 > /proc/sys/vm/drop_caches
+before=$(writes)
+# Page by page, so that each is a folio of its own.
+xfs_io -c 'mmap -rw 0 262144' -c 'madvise -r 0 262144' -c 'mwrite -S 0x63 0 262144' -c 'msync -s 0 262144' $kernel/ours/pieces
+writes=$(($(writes) - before))
+echo "64 pages: $writes writes"
+[ $writes -le 8 ] || fail "they are not written together"
+holds $kernel/ours/pieces 262144 c || fail "what was written together"
+
 # A program for each file, which lives on: one changes pages before the fence, the other afterwards.
 mkfifo /tmp/kept /tmp/taken
 xfs_io $kernel/ours/kept < /tmp/kept > /tmp/kept.out 2>&1 &
@@ -76,5 +91,6 @@ umount $kernel
 
 "$scoutfs" mount -o server_addr=127.0.0.1 /dev/ubda $kernel
 holds $kernel/ours/kept 262144 a || fail "what was changed before the fence is lost"
+holds $kernel/ours/pieces 262144 c || fail "what was written together is lost"
 holds $kernel/theirs/taken 262144 b || fail "what was changed after the fence is lost"
 umount $kernel

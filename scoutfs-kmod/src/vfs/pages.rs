@@ -12,6 +12,7 @@ use core::mem::zeroed;
 use core::ptr::null_mut;
 
 use kernel::bindings;
+use kernel::ffi::c_long;
 use scoutfs_env::IoBuf;
 use scoutfs_fs::{Error, Fs};
 
@@ -22,6 +23,9 @@ use crate::kobj::folio::{fill_slice, stable_slice, zero_from, Faulting, LockedFo
 
 /// Bytes that are read ahead at most: what is more is not needed yet.
 const READ_AHEAD: u64 = 2 << 20;
+/// Folios, and bytes of several, that are written back at once.
+const RUN_FOLIOS: usize = 64;
+const RUN_BYTES: u64 = 256 << 10;
 
 pub(super) static OPS: bindings::address_space_operations = bindings::address_space_operations {
     read_folio: Some(read_folio),
@@ -93,47 +97,126 @@ unsafe extern "C" fn readahead(rac: *mut bindings::readahead_control) {
     }
 }
 
-/// Writes a folio to the device.
-///
-/// # Safety
-///
-/// The folio is locked, and was marked clean for this. It is unlocked if so wanted.
-unsafe fn write_folio(
-    mapping: *mut bindings::address_space,
-    folio: *mut bindings::folio,
-    unlock: bool,
-) -> Result<()> {
-    // SAFETY: by the contract. From the start of the writeback on nobody changes its memory: a program that wants to waits in
-    // `page_mkwrite`, and so does who removes or fills pages.
-    unsafe {
-        let inode = (*mapping).host;
-        let pos = ffi::scoutfs_folio_pos(folio).unsigned_abs();
-        let size = inode::size(inode);
-        if pos >= size {
-            // It was cut off meanwhile.
-            if unlock {
-                bindings::folio_unlock(folio);
+/// Folios that follow each other, under writeback: from the start of that on nobody changes their memory. A program that wants to waits in
+/// `page_mkwrite`, and so does who removes or fills pages. It also keeps them in the cache.
+struct Run {
+    folios: [*mut bindings::folio; RUN_FOLIOS],
+    len: usize,
+    /// Where the first one begins in the file, and where the last one ends.
+    pos: u64,
+    end: u64,
+}
+
+impl Run {
+    /// Puts a folio under writeback, which is locked and was marked clean for this. It stays locked.
+    ///
+    /// # Safety
+    ///
+    /// As said, and it begins before the end of the file, which is at `size`.
+    unsafe fn begin(folio: *mut bindings::folio, size: u64) -> Self {
+        let mut run = Run { folios: [null_mut(); RUN_FOLIOS], len: 0, pos: 0, end: 0 };
+        // SAFETY: by the contract.
+        unsafe {
+            run.pos = ffi::scoutfs_folio_pos(folio).unsigned_abs();
+            run.end = run.pos;
+            run.add(folio, size);
+        }
+        run
+    }
+
+    /// The same with a folio that begins where the run ends, which is not full.
+    ///
+    /// # Safety
+    ///
+    /// As [`Run::begin`].
+    unsafe fn add(&mut self, folio: *mut bindings::folio, size: u64) {
+        let Some(place) = self.folios.get_mut(self.len) else { return };
+        *place = folio;
+        self.len += 1;
+        // SAFETY: by the contract.
+        unsafe {
+            self.end += ffi::scoutfs_folio_size(folio) as u64;
+            if size < self.end {
+                zero_from(folio, size);
             }
-            return Ok(());
+            bindings::__folio_start_writeback(folio, false);
         }
-        if size - pos < ffi::scoutfs_folio_size(folio) as u64 {
-            zero_from(folio, size);
+    }
+
+    /// Adds dirty folios behind the last one that nobody has locked. To wait for one would be to wait for requests about others, which
+    /// may wait for this writeback.
+    ///
+    /// # Safety
+    ///
+    /// The run is of this mapping.
+    unsafe fn extend(
+        &mut self,
+        mapping: *mut bindings::address_space,
+        wbc: *mut bindings::writeback_control,
+        size: u64,
+    ) {
+        while self.len < RUN_FOLIOS && self.end < size {
+            // SAFETY: the mapping is alive, and the folio is locked and held until it is under writeback.
+            unsafe {
+                let Some(next) = LockedFolio::find_unlocked(mapping, self.end / PAGE) else { return };
+                if next.pos() != self.end
+                    || next.end() - self.pos > RUN_BYTES
+                    || next.is_under_writeback()
+                    || !bindings::folio_clear_dirty_for_io(next.as_ptr())
+                {
+                    return;
+                }
+                (*wbc).nr_to_write -= ((next.end() - next.pos()) / PAGE) as c_long;
+                self.add(next.as_ptr(), size);
+            }
         }
-        bindings::__folio_start_writeback(folio, false);
-        if unlock {
-            bindings::folio_unlock(folio);
+    }
+
+    fn folios(&self) -> &[*mut bindings::folio] {
+        self.folios.get(..self.len).unwrap_or_default()
+    }
+
+    /// Writes all to the device.
+    ///
+    /// # Safety
+    ///
+    /// The run is of this mapping, and ends here. No folio is locked but the first one, if it is alone.
+    unsafe fn write(self, mapping: *mut bindings::address_space, size: u64) -> Result<()> {
+        // SAFETY: by the contract, and what is said of the type.
+        unsafe {
+            let written = with((*mapping).host, |fs, ino| {
+                let len = usize::try_from(self.end.min(size) - self.pos).unwrap_or(usize::MAX);
+                // One write is worth a copy.
+                let copy = if self.len > 1 { IoBuf::zeroed((self.end - self.pos) as usize).ok() } else { None };
+                let mut at = 0;
+                if let Some(mut copy) = copy {
+                    for folio in self.folios() {
+                        let bytes = stable_slice(*folio);
+                        copy[at..at + bytes.len()].copy_from_slice(bytes);
+                        at += bytes.len();
+                    }
+                    return write_all(fs, ino, self.pos, &copy[..len]);
+                }
+                for folio in self.folios() {
+                    let bytes = stable_slice(*folio);
+                    write_all(fs, ino, self.pos + at as u64, &bytes[..bytes.len().min(len - at)])?;
+                    at += bytes.len();
+                }
+                Ok(())
+            });
+            match &written {
+                Ok(()) | Err(Errno::INTR) => {}
+                Err(e) => ffi::scoutfs_mapping_set_error(mapping, e.negative()),
+            }
+            for folio in self.folios() {
+                if written == Err(Errno::INTR) {
+                    // Who wanted it written was killed; somebody else will. It cannot go while it is under writeback.
+                    bindings::filemap_dirty_folio(mapping, *folio);
+                }
+                bindings::folio_end_writeback(*folio);
+            }
+            written
         }
-        let memory = stable_slice(folio);
-        let len = usize::try_from(size - pos).unwrap_or(usize::MAX).min(memory.len());
-        let written = with(inode, |fs, ino| write_all(fs, ino, pos, &memory[..len]));
-        match &written {
-            Ok(()) => {}
-            // Who wanted it written was killed; somebody else will. It cannot go while it is under writeback.
-            Err(Errno::INTR) => drop(bindings::filemap_dirty_folio(mapping, folio)),
-            Err(e) => ffi::scoutfs_mapping_set_error(mapping, e.negative()),
-        }
-        bindings::folio_end_writeback(folio);
-        written
     }
 }
 
@@ -162,12 +245,20 @@ unsafe extern "C" fn writepages(
         }
         // SAFETY: it is given locked and marked clean. What is not written any more is dirty again before it is unlocked.
         error = unsafe {
+            let size = inode::size((*mapping).host);
             if killed {
                 bindings::filemap_dirty_folio(mapping, folio);
                 bindings::folio_unlock(folio);
                 Errno::INTR.negative()
+            } else if ffi::scoutfs_folio_pos(folio).unsigned_abs() >= size {
+                // It was cut off meanwhile.
+                bindings::folio_unlock(folio);
+                0
             } else {
-                let written = write_folio(mapping, folio, true);
+                let mut run = Run::begin(folio, size);
+                bindings::folio_unlock(folio);
+                run.extend(mapping, wbc, size);
+                let written = run.write(mapping, size);
                 killed = written == Err(Errno::INTR);
                 code(written)
             }
@@ -179,8 +270,10 @@ unsafe extern "C" fn writepages(
 unsafe extern "C" fn launder_folio(folio: *mut bindings::folio) -> c_int {
     // SAFETY: the VFS gives a locked folio of a file of ours.
     unsafe {
-        if bindings::folio_clear_dirty_for_io(folio) {
-            let written = write_folio(ffi::scoutfs_folio_mapping(folio), folio, false);
+        let mapping = ffi::scoutfs_folio_mapping(folio);
+        let size = inode::size((*mapping).host);
+        if bindings::folio_clear_dirty_for_io(folio) && ffi::scoutfs_folio_pos(folio).unsigned_abs() < size {
+            let written = Run::begin(folio, size).write(mapping, size);
             if written == Err(Errno::INTR) {
                 return Errno::INTR.negative();
             }
