@@ -148,3 +148,69 @@ fn data_of_a_fenced_mount_that_land_late_harm_nothing() {
     survivor.unmount().unwrap();
     volume.check();
 }
+
+/// Pages that a program has changed are written on a volume that is full, whoever was fenced before they were changed or since.
+#[test]
+fn pages_that_are_prepared_need_no_block_after_a_fence() {
+    const PAGES: usize = 8 * BLOCK;
+    let volume = Volume::new(64 << 20);
+    let survivor = volume.node_that_knows(address());
+    let own = Arc::new(Own::default());
+    let sleeper = volume.try_client_with(&own).unwrap();
+    let (fs, late_fs) = (survivor.fs(), sleeper.fs());
+    let kept = fs.create(ROOT_INO, b"kept", &file()).unwrap().ino;
+    fs.write(kept, 0, &[1; PAGES]).unwrap();
+    // Numbers of another batch: another lock.
+    let taken = late_fs.create(ROOT_INO, b"taken", &file()).unwrap().ino;
+    late_fs.write(taken, 0, &[1; 4 * BLOCK]).unwrap();
+    late_fs.fallocate(taken, AllocateMode::Allocate, false, 4 * BLOCK as u64, 2 * BLOCK as u64).unwrap();
+    late_fs.setattr(taken, &SetAttr { size: Some(PAGES as u64), ..SetAttr::default() }).unwrap();
+    late_fs.sync().unwrap();
+    fs.open(kept, true).unwrap();
+    fs.open(taken, false).unwrap();
+    let prepare = |ino| {
+        for page in 0..PAGES / BLOCK {
+            fs.prepare_pages(ino, (page * BLOCK) as u64, BLOCK as u64).unwrap();
+        }
+    };
+    prepare(kept);
+    thread::scope(|scope| {
+        let late = own.late_data.write().unwrap();
+        let body = move || drop(late_fs.write(taken, 0, &[2; 4 * BLOCK]));
+        thread::Builder::new().name(WRITER.into()).spawn_scoped(scope, body).unwrap();
+        wait_until("the write to be on its way", || own.late.load(Ordering::Relaxed) == 1);
+        // Waits for the fence, and changes nothing.
+        fs.open(taken, true).unwrap();
+        prepare(taken);
+        let bytes = content(fs, taken);
+        assert!(
+            bytes[..4 * BLOCK].iter().all(|byte| *byte == 1)
+                && bytes[4 * BLOCK..].iter().all(|byte| *byte == 0)
+        );
+        fill(fs, b"filler", 4);
+        let new = fs.create(ROOT_INO, b"new", &file()).unwrap().ino;
+        assert!(matches!(fs.write(new, 0, &[5; BLOCK]), Err(Error::NoSpace)));
+        for ino in [kept, taken] {
+            let before = fs.getattr(ino).unwrap();
+            for page in (0..PAGES / BLOCK).rev() {
+                assert_eq!(fs.write_pages(ino, (page * BLOCK) as u64, &[3; BLOCK]).unwrap(), BLOCK);
+            }
+            let after = fs.getattr(ino).unwrap();
+            assert_eq!((before.size, before.blocks), (after.size, after.blocks));
+        }
+        fs.sync().unwrap();
+        drop(late);
+        wait_until("the late write", || own.late.load(Ordering::Relaxed) == 0);
+        let crashed = volume.crash();
+        let mount = crashed.mount();
+        for fs in [fs, mount.fs()] {
+            assert_eq!(content(fs, kept), [3; PAGES]);
+            assert_eq!(content(fs, taken), [3; PAGES]);
+        }
+        mount.unmount().unwrap();
+        crashed.check();
+    });
+    drop(sleeper);
+    survivor.unmount().unwrap();
+    volume.check();
+}

@@ -200,6 +200,11 @@ bool scoutfs_folio_uptodate(struct folio *folio)
 	return folio_test_uptodate(folio);
 }
 
+bool scoutfs_folio_writeback(struct folio *folio)
+{
+	return folio_test_writeback(folio);
+}
+
 void scoutfs_folio_mark_uptodate(struct folio *folio)
 {
 	folio_mark_uptodate(folio);

@@ -13,25 +13,18 @@
 #[allow(dead_code, missing_docs)]
 mod fuse_memfs;
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::FileExt;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fuse_memfs::{Knobs, Memfs};
+use scoutfs_benches::works::{Caches, SHAPES, SINGLE, Work, chosen, do_work, median, run};
 use scoutfs_utils::fuse::{MountKind, MountOptions, Session, SessionOptions};
 
 const ROUNDS: usize = 3;
-const FILES: usize = 4_000;
-const STREAM_MIB: usize = 256;
-const FSYNCS: usize = 200;
 const IMAGE_BYTES: u64 = 4 << 30;
-
-/// What a thread does in a directory, by its number; gives how many operations that were.
-type Work = fn(&Path, usize) -> usize;
 
 /// A filesystem under test; it is unmounted when it goes.
 struct Mounted {
@@ -62,128 +55,6 @@ impl Drop for Mounted {
     }
 }
 
-fn run(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) {
-    let status = Command::new(program.as_ref())
-        .args(arguments)
-        .stdout(Stdio::null())
-        .status()
-        .unwrap_or_else(|e| panic!("{:?}: {e}", program.as_ref()));
-    assert!(status.success(), "{:?} {arguments:?} ended with {status}", program.as_ref());
-}
-
-/// The file of a thread.
-fn file(dir: &Path, thread: usize, i: usize) -> PathBuf {
-    dir.join(format!("file-{thread}-{i:06}"))
-}
-
-fn create(dir: &Path, thread: usize) -> usize {
-    for i in 0..FILES {
-        File::create(file(dir, thread, i)).expect("create");
-    }
-    FILES
-}
-
-fn stat(dir: &Path, thread: usize) -> usize {
-    for i in 0..FILES {
-        fs::symlink_metadata(file(dir, thread, i)).expect("stat");
-    }
-    FILES
-}
-
-fn readdir(dir: &Path, _: usize) -> usize {
-    let mut count = 0;
-    for entry in fs::read_dir(dir).expect("readdir") {
-        entry.expect("entry").metadata().expect("stat");
-        count += 1;
-    }
-    count
-}
-
-fn rename(dir: &Path, thread: usize) -> usize {
-    for i in 0..FILES {
-        let from = file(dir, thread, i);
-        fs::rename(&from, from.with_extension("new")).expect("rename");
-    }
-    FILES
-}
-
-fn unlink(dir: &Path, thread: usize) -> usize {
-    for i in 0..FILES {
-        fs::remove_file(file(dir, thread, i).with_extension("new")).expect("unlink");
-    }
-    FILES
-}
-
-fn write_stream(dir: &Path, thread: usize) -> usize {
-    let chunk = vec![3u8; 1 << 20];
-    let mut file = File::create(dir.join(format!("stream-{thread}"))).expect("create");
-    for _ in 0..STREAM_MIB {
-        file.write_all(&chunk).expect("write");
-    }
-    file.sync_all().expect("fsync");
-    STREAM_MIB
-}
-
-fn read_stream(dir: &Path, thread: usize) -> usize {
-    let mut file = File::open(dir.join(format!("stream-{thread}"))).expect("open");
-    let mut buf = vec![0u8; 1 << 20];
-    let mut bytes = 0;
-    loop {
-        match file.read(&mut buf).expect("read") {
-            0 => return bytes >> 20,
-            n => bytes += n,
-        }
-    }
-}
-
-fn append(dir: &Path, thread: usize) -> usize {
-    let path = dir.join(format!("log-{thread}"));
-    let mut file = OpenOptions::new().create(true).append(true).open(path).expect("open");
-    for _ in 0..FSYNCS {
-        file.write_all(&[7; 4096]).expect("write");
-        file.sync_data().expect("fsync");
-    }
-    FSYNCS
-}
-
-fn overwrite(dir: &Path, thread: usize) -> usize {
-    let file = OpenOptions::new().write(true).open(dir.join(format!("stream-{thread}"))).expect("open");
-    for i in 0..FSYNCS {
-        let block = i * 7919 % (STREAM_MIB << 8);
-        file.write_all_at(&[8; 4096], (block as u64) << 12).expect("write");
-        file.sync_data().expect("fsync");
-    }
-    FSYNCS
-}
-
-/// Which caches are empty before.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Caches {
-    Warm,
-    Cold,
-}
-
-const WORKS: &[(&str, Work, Caches)] = &[
-    ("create", create, Caches::Warm),
-    // The first look at a file asks for the time of its birth, which creating it did not tell.
-    ("stat, first", stat, Caches::Warm),
-    ("stat, warm", stat, Caches::Warm),
-    ("stat, cold", stat, Caches::Cold),
-    ("readdir + stat", readdir, Caches::Warm),
-    ("rename", rename, Caches::Warm),
-    ("unlink", unlink, Caches::Warm),
-];
-
-/// What other works build on.
-const NEEDED: &[&str] = &["create", "rename", "write MiB + fsync"];
-
-const SINGLE: &[(&str, Work, Caches)] = &[
-    ("write MiB + fsync", write_stream, Caches::Warm),
-    ("read MiB, cold", read_stream, Caches::Cold),
-    ("append 4 KiB + fsync", append, Caches::Warm),
-    ("overwrite 4 KiB + fsync", overwrite, Caches::Warm),
-];
-
 /// What a piece of work took.
 #[derive(Clone, Copy)]
 struct Taken {
@@ -195,29 +66,13 @@ struct Taken {
 
 /// Does a piece of work.
 fn measure(fs: &Mounted, work: Work, caches: Caches, dirs: &[PathBuf]) -> Taken {
-    if caches == Caches::Cold {
-        // Without a sync what is dirty would stay.
-        run("sync", &[]);
-        fs::write("/proc/sys/vm/drop_caches", "3").expect("drop_caches");
-    }
-    let before = fs.server_us();
-    let began = Instant::now();
-    let count: usize = std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            dirs.iter().enumerate().map(|(thread, dir)| scope.spawn(move || work(dir, thread))).collect();
-        threads.into_iter().map(|thread| thread.join().expect("a thread")).sum()
-    });
-    let time = began.elapsed();
+    let mut before = None;
+    let (count, time) = do_work(work, caches, dirs, || before = fs.server_us());
     let server_us = match (before, fs.server_us()) {
         (Some(before), Some(after)) => (after - before) / count as f64,
         _ => f64::NAN,
     };
     Taken { rate: count as f64 / time.as_secs_f64(), server_us }
-}
-
-fn median(mut rates: Vec<f64>) -> f64 {
-    rates.sort_by(f64::total_cmp);
-    rates[rates.len() / 2]
 }
 
 fn compare(all: &[Mounted], wanted: &[String]) {
@@ -234,14 +89,8 @@ fn compare(all: &[Mounted], wanted: &[String]) {
         "us,layer",
         "scoutfs"
     );
-    let shapes: [(&str, usize, bool); 3] =
-        [("", 1, true), (", 4 threads, own directories", 4, false), (", 4 threads, one directory", 4, true)];
-    for (shape, threads, one_directory) in shapes {
-        let mut works = if threads == 1 { [WORKS, SINGLE].concat() } else { WORKS.to_vec() };
-        // Renaming is what unlinking builds on, creating what all do, and so on.
-        works.retain(|(name, ..)| {
-            wanted.is_empty() || NEEDED.contains(name) || wanted.iter().any(|word| name.starts_with(word))
-        });
+    for (shape, threads, one_directory) in SHAPES {
+        let works = chosen(threads, &[], wanted);
         let mut taken = vec![vec![Vec::new(); all.len()]; works.len()];
         for round in 0..ROUNDS {
             let dirs: Vec<Vec<PathBuf>> = all

@@ -166,7 +166,7 @@ impl Fs {
         let start = in_block(from);
         buf[start..start + (to - from) as usize].fill(0);
         let write = |blkno: u64| self.store().device().write(blkno * DATA_BLOCK_BYTES, &buf);
-        if !self.store().fences.may_be_written(extent.fences) {
+        if !self.store().may_be_written(inode.ino, extent.fences) {
             write(extent.blkno_of(block))?;
             self.store().note_data_written();
             return Ok(());

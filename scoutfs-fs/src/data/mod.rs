@@ -9,6 +9,7 @@
 //! | `read` | read, SEEK_DATA, SEEK_HOLE |
 //! | `write` | write, append |
 //! | `behind` | writes that are answered before they are done |
+//! | `pages` | what programs change in a kernel's memory, and is written later |
 //! | `truncate` | setting the size, freeing extents |
 //! | `allocate` | fallocate |
 //! | `fiemap` | where the data are |
@@ -32,6 +33,7 @@ pub(crate) mod behind;
 mod block_io;
 pub(crate) mod extent;
 mod fiemap;
+mod pages;
 mod read;
 pub(crate) mod state;
 mod truncate;

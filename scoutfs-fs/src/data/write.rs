@@ -9,22 +9,52 @@ use crate::data::extent::{Extent, remap_need};
 use crate::data::state::DataState;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
-use crate::inode::Drops;
 use crate::inode::change::{Change, Touch};
 use crate::inode::record::{DATA_BLOCK_BYTES, Inode};
 use crate::inode::table::Pin;
-use crate::store::{DataRun, LockMode, Locks};
+use crate::inode::{Drops, INODE_NEED};
+use crate::store::{DataRun, LockMode, Locks, Need};
 
 /// Files smaller than this get no blocks ahead of their end.
 const MIN_AHEAD_BLOCKS: u64 = 16;
 /// Most blocks that are set aside ahead of the end of a growing file: 8 MiB.
 const MAX_AHEAD_BLOCKS: u64 = 2048;
 
+/// Data, and where in the file they go.
+#[derive(Clone, Copy)]
+struct Piece<'d> {
+    offset: u64,
+    data: &'d [u8],
+    /// They may use the reserve of metadata blocks.
+    privileged: bool,
+}
+
+impl<'d> Piece<'d> {
+    /// The part that the extent has room for.
+    fn within(&self, extent: &Extent) -> Piece<'d> {
+        let room = extent.end() * DATA_BLOCK_BYTES - self.offset;
+        let len = usize::try_from(room).unwrap_or(usize::MAX).min(self.data.len());
+        Piece { data: &self.data[..len], ..*self }
+    }
+
+    fn end(&self) -> u64 {
+        self.offset + self.data.len() as u64
+    }
+}
+
 /// Where data go that get new blocks.
 struct Place {
     /// What they are written over, which others may still write.
     old: Option<Extent>,
     run: DataRun,
+}
+
+/// How a write is done.
+#[derive(Default)]
+struct How<'a, 'f, 'h> {
+    drops: Drops,
+    answer: Option<&'h mut Answer<'a, 'f>>,
+    privileged: bool,
 }
 
 impl Fs {
@@ -35,7 +65,14 @@ impl Fs {
     ///
     /// [`Error::FileTooBig`] at or past the largest file's end.
     pub fn write(&self, ino: u64, offset: u64, data: &[u8]) -> Result<usize> {
-        self.write_at(ino, Some(offset), data, Drops::Nothing, None).map(|(_, len)| len)
+        self.write_at(ino, Some(offset), data, How::default()).map(|(_, len)| len)
+    }
+
+    /// Writes what [`Fs::prepare_pages`] prepared, as [`Fs::write`] does: it fails for want of space only if the volume has not even
+    /// what deletions may use.
+    pub fn write_pages(&self, ino: u64, offset: u64, data: &[u8]) -> Result<usize> {
+        let how = How { privileged: true, ..How::default() };
+        self.write_at(ino, Some(offset), data, how).map(|(_, len)| len)
     }
 
     /// As [`Fs::write`], or as [`Fs::append`] without an offset, for a kernel that leaves it to the filesystem to take `drops` away.
@@ -51,13 +88,14 @@ impl Fs {
         answer: Option<&mut dyn FnMut(usize)>,
     ) -> Result<usize> {
         let mut answer = answer.map(Answer::new);
-        let written = self.write_at(ino, offset, data, drops, answer.as_mut());
+        let how = How { drops, answer: answer.as_mut(), ..How::default() };
+        let written = self.write_at(ino, offset, data, how);
         written.map(|(_, len)| len)
     }
 
     /// Writes `data` at the end of the file, wherever that is now. Returns the offset and how much was written.
     pub fn append(&self, ino: u64, data: &[u8]) -> Result<(u64, usize)> {
-        self.write_at(ino, None, data, Drops::Nothing, None)
+        self.write_at(ino, None, data, How::default())
     }
 
     fn write_at<'a>(
@@ -65,8 +103,7 @@ impl Fs {
         ino: u64,
         offset: Option<u64>,
         data: &[u8],
-        drops: Drops,
-        mut answer: Option<&mut Answer<'a, '_>>,
+        How { drops, mut answer, privileged }: How<'a, '_, '_>,
     ) -> Result<(u64, usize)> {
         self.writable()?;
         let pin = self.pin(ino)?;
@@ -108,7 +145,8 @@ impl Fs {
                     answer.now(self, pin.shared(), len);
                 }
             };
-            match self.write_step(&locks, &mut state, &mut inode, at, &data[done..len], &mut ready) {
+            let piece = Piece { offset: at, data: &data[done..len], privileged };
+            match self.write_step(&locks, &mut state, &mut inode, piece, &mut ready) {
                 Ok(step) => done += step,
                 Err(error) => {
                     if let Some(answer) = &answer {
@@ -141,18 +179,17 @@ impl Fs {
         self.zero_in_block(locks, state, inode, extent, (size, end))
     }
 
-    /// Writes a part of `data`: into one extent, or one hole. Says how much that is when nothing is wanting for it any more.
+    /// Writes a part of a piece: into one extent, or one hole. Says how much that is when nothing is wanting for it any more.
     fn write_step(
         &self,
         locks: &Locks<'_>,
         state: &mut DataState,
         inode: &mut Inode,
-        offset: u64,
-        data: &[u8],
+        piece: Piece<'_>,
         ready: &mut dyn FnMut(usize),
     ) -> Result<usize> {
-        let block = offset / DATA_BLOCK_BYTES;
-        let end_block = (offset + data.len() as u64).div_ceil(DATA_BLOCK_BYTES);
+        let block = piece.offset / DATA_BLOCK_BYTES;
+        let end_block = piece.end().div_ceil(DATA_BLOCK_BYTES);
         let found = self.extent_from(locks, inode.ino, block)?;
         if let Some(extent) = found.filter(|e| e.first <= block) {
             if extent.blkno == 0 {
@@ -160,22 +197,22 @@ impl Fs {
                 return Err(Error::NotSupported);
             }
             let mut part = extent.part(block, extent.end().min(end_block));
-            if self.store().fences.may_be_written(part.fences) {
+            if self.store().may_be_written(inode.ino, part.fences) {
                 let run = self.reserve_run(locks, state, inode, block, part.len)?;
                 part.len = run.len;
-                let data = within(&part, offset, data);
-                ready(data.len());
-                return self.write_new(locks, state, inode, Place { old: Some(part), run }, offset, data);
+                let piece = piece.within(&part);
+                ready(piece.data.len());
+                return self.write_new(locks, state, inode, Place { old: Some(part), run }, piece);
             }
-            let data = within(&part, offset, data);
-            ready(data.len());
-            return self.write_mapped(locks, state, inode, part, offset, data);
+            let piece = piece.within(&part);
+            ready(piece.data.len());
+            return self.write_mapped(locks, state, inode, part, piece);
         }
         let hole_end = found.map_or(u64::MAX, |e| e.first);
         let run = self.reserve_run(locks, state, inode, block, end_block.min(hole_end) - block)?;
-        let data = within(&self.extent_of(&run, block, 0), offset, data);
-        ready(data.len());
-        self.write_new(locks, state, inode, Place { old: None, run }, offset, data)
+        let piece = piece.within(&self.extent_of(&run, block, 0));
+        ready(piece.data.len());
+        self.write_new(locks, state, inode, Place { old: None, run }, piece)
     }
 
     /// Writes to blocks that the file has.
@@ -185,9 +222,9 @@ impl Fs {
         state: &mut DataState,
         inode: &mut Inode,
         part: Extent,
-        offset: u64,
-        data: &[u8],
+        piece: Piece<'_>,
     ) -> Result<usize> {
+        let Piece { offset, data, privileged } = piece;
         let tail = self.write_run(state, inode, (&part, &part), offset, data)?;
         let remap = if part.is_written() {
             None
@@ -195,9 +232,10 @@ impl Fs {
             let written = |e: Extent| Some(Extent { flags: 0, ..e });
             Some(self.remap(locks, inode.ino, part.first, part.end() - 1, None, written)?)
         };
-        let need = remap.as_ref().map_or(crate::inode::INODE_NEED, |remap| remap_need(remap, false));
+        let need =
+            remap.as_ref().map_or(Need { privileged, ..INODE_NEED }, |remap| remap_need(remap, privileged));
         let hold = locks.hold(need)?;
-        let mut new = self.grown(inode, offset, data.len());
+        let mut new = self.grown(inode, piece);
         let mut change = Change::new(&hold);
         change.inode(&mut new, Touch::Data)?;
         if let Some(remap) = &remap {
@@ -206,7 +244,7 @@ impl Fs {
         }
         change.finish(&[&new]);
         *inode = new;
-        self.keep_tail(state, inode, offset + data.len() as u64, tail);
+        self.keep_tail(state, inode, piece.end(), tail);
         Ok(data.len())
     }
 
@@ -217,9 +255,9 @@ impl Fs {
         state: &mut DataState,
         inode: &mut Inode,
         Place { old, run }: Place,
-        offset: u64,
-        data: &[u8],
+        piece: Piece<'_>,
     ) -> Result<usize> {
+        let Piece { offset, data, .. } = piece;
         let new = self.extent_of(&run, offset / DATA_BLOCK_BYTES, 0);
         // What a hole has beside the data is as in a block that was not written.
         let before = old.unwrap_or(Extent { flags: EXTENT_UNWRITTEN, ..new });
@@ -230,10 +268,10 @@ impl Fs {
                 return Err(error);
             }
         };
-        let mut grown = self.grown(inode, offset, data.len());
+        let mut grown = self.grown(inode, piece);
         self.map_run(locks, &mut grown, new, run, Touch::Data, old.is_some())?;
         *inode = grown;
-        self.keep_tail(state, inode, offset + data.len() as u64, tail);
+        self.keep_tail(state, inode, piece.end(), tail);
         Ok(data.len())
     }
 
@@ -275,10 +313,10 @@ impl Fs {
         }
     }
 
-    /// The inode after `len` bytes were written at `offset`.
-    fn grown(&self, inode: &Inode, offset: u64, len: usize) -> Inode {
+    /// The inode after a piece was written.
+    fn grown(&self, inode: &Inode, piece: Piece<'_>) -> Inode {
         let mut new = inode.clone();
-        new.item.size.set(inode.size().max(offset + len as u64));
+        new.item.size.set(inode.size().max(piece.end()));
         new.touch_mtime(self.store().now());
         new
     }
@@ -344,11 +382,4 @@ fn keep_rest(state: &mut DataState, mut run: DataRun, want: u64) -> DataRun {
     let front = run.split_off_front(want);
     state.reserved = Some(run);
     front
-}
-
-/// The part of `data` at `offset` that the extent has room for.
-fn within<'d>(extent: &Extent, offset: u64, data: &'d [u8]) -> &'d [u8] {
-    let room = extent.end() * DATA_BLOCK_BYTES - offset;
-    let len = usize::try_from(room).unwrap_or(usize::MAX).min(data.len());
-    &data[..len]
 }

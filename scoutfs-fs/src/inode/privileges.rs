@@ -16,9 +16,10 @@ use crate::xattr::{Replace, Xattr};
 const CAPABILITY: &[u8] = b"security.capability";
 
 /// What a write takes away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Default, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drops {
     /// Nothing: the front end's kernel has seen to it.
+    #[default]
     Nothing,
     /// Capabilities.
     Capability,

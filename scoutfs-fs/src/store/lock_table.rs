@@ -21,6 +21,7 @@ use scoutfs_net::connection::RequestId;
 use zerocopy::FromBytes;
 
 use super::Store;
+use super::fences::FencesAtGrants;
 use super::flush::{ByteRange, Flush};
 use super::locks::LockMode;
 use crate::counters::Counter;
@@ -78,6 +79,8 @@ struct State {
     elsewhere: OrdMap<LockName, Opens>,
     /// Pages that are dropped while their lock goes back.
     flush: Flush,
+    /// What was known of fences when the locks came.
+    fences: FencesAtGrants,
     /// The revoker is to end.
     stopped: bool,
     /// Whom to wake when the mutex is free.
@@ -117,6 +120,7 @@ impl LockTable {
                 undone: None,
                 elsewhere: OrdMap::new(),
                 flush: Flush::default(),
+                fences: FencesAtGrants::default(),
                 stopped: false,
                 wake: Wake::default(),
             }),
@@ -248,6 +252,12 @@ impl LockTable {
         self.state.lock().machine.refresh(name)
     }
 
+    /// How many fences were known, at most, when the lock of an inode that this mount holds was granted.
+    pub fn fences_at_grant(&self, ino: u64) -> u32 {
+        let state = self.state.lock();
+        state.machine.refresh(LockName::group_of(ino)).map_or(u32::MAX, |refresh| state.fences.known(refresh))
+    }
+
     /// Whether an inode is open on another mount. True only while its lock is held for writing.
     pub fn is_open_elsewhere(&self, ino: u64) -> bool {
         let name = LockName::group_of(ino);
@@ -268,6 +278,9 @@ impl LockTable {
             state.elsewhere.insert(message.name, opens)?;
         }
         state.machine.handle_grant(&message);
+        if let Some(refresh) = state.machine.refresh(message.name) {
+            state.fences.note(refresh, store.fences.newest());
+        }
         state.tell_held(message.name);
         store.counters.inc(Counter::LockGrant);
         self.pump_later(store, &mut state);

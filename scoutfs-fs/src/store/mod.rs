@@ -292,6 +292,12 @@ impl Store {
         Ok(())
     }
 
+    /// Whether somebody who was fenced may still write to blocks of a file that this mount has locked: so many fences were known when
+    /// the file got them.
+    pub(crate) fn may_be_written(&self, ino: u64, fences: u32) -> bool {
+        self.fences.may_be_written(fences) && fences < self.lock_table.fences_at_grant(ino)
+    }
+
     /// Data blocks that a fenced mount might have written can be used again, when its death is confirmed.
     pub(crate) fn release_withheld(&self) -> Result<()> {
         if self.fences.any_unconfirmed() {

@@ -40,6 +40,25 @@ impl LockedFolio {
         Some(LockedFolio { folio: check_pointer(folio).ok()?, owned: true })
     }
 
+    /// The folio of a page index if it is in the cache and nobody has locked it.
+    ///
+    /// # Safety
+    ///
+    /// The mapping is alive.
+    pub(crate) unsafe fn find_unlocked(mapping: *mut bindings::address_space, index: u64) -> Option<Self> {
+        // SAFETY: by the contract.
+        let folio = unsafe {
+            bindings::__filemap_get_folio_mpol(
+                mapping,
+                index as usize,
+                ffi::SCOUTFS_FGP_TRYLOCK,
+                0,
+                core::ptr::null_mut(),
+            )
+        };
+        Some(LockedFolio { folio: check_pointer(folio).ok()?, owned: true })
+    }
+
     /// The folio of a page index, new if it is not in the cache, and then large if so many bytes are to be written from there on.
     ///
     /// # Safety
@@ -102,6 +121,11 @@ impl LockedFolio {
     pub(crate) fn is_uptodate(&self) -> bool {
         // SAFETY: a folio that is held.
         unsafe { ffi::scoutfs_folio_uptodate(self.folio) }
+    }
+
+    pub(crate) fn is_under_writeback(&self) -> bool {
+        // SAFETY: a folio that is held.
+        unsafe { ffi::scoutfs_folio_writeback(self.folio) }
     }
 
     pub(crate) fn mark_uptodate(&self) {

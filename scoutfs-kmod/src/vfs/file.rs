@@ -4,7 +4,8 @@
 //! # Writing
 //!
 //! A write goes through: bytes are copied from the program into memory of ours, the core writes them to the device, and the pages
-//! that the cache has are brought up to date. They are locked before the core is called: so when its cluster lock goes back right
+//! that the cache has are brought up to date. Those of a stream, which the cache does not have, are copied into new pages at once,
+//! which the core then writes. They are locked before the core is called: so when its cluster lock goes back right
 //! afterwards, who drops pages waits for them. All of it is under [`Invalidation`], so that meanwhile no page comes into the cache and
 //! none becomes dirty; those that were dirty in the range are written before. `fsync` then has the core commit.
 //!
@@ -24,10 +25,12 @@ use scoutfs_fs::data::AllocateMode;
 use super::{inode, ioctl, locks, pages, with, Table};
 use crate::ffi;
 use crate::kobj::error::{check, check_long, code, count, Errno, Result};
-use crate::kobj::folio::{offset, position, InodeLock, Invalidation, LockedFolio, PAGE};
+use crate::kobj::folio::{fill_slice, offset, position, InodeLock, Invalidation, LockedFolio, PAGE};
 
 /// Bytes that are copied at once.
 const CHUNK: usize = 1 << 20;
+/// From so many bytes on it is worth a request for each large folio to save a copy.
+const FRESH: usize = 64 << 10;
 
 pub(super) static OPS: Table<bindings::file_operations> = Table(bindings::file_operations {
     llseek: Some(llseek),
@@ -243,11 +246,38 @@ unsafe fn write(
             Place::Pages
         };
         let mut pos = position((*iocb).ki_pos)?;
-        let first_skip = (pos % PAGE) as usize;
-        let mut buf = IoBuf::zeroed((first_skip + len).min(CHUNK).next_multiple_of(PAGE as usize))?;
+        let mut buf = None;
         let mut done = 0;
         let mut result = Ok(());
         while done < len && result.is_ok() {
+            if matches!(how, Place::Pages) && len - done >= FRESH {
+                match write_fresh(inode, pos, len - done, from) {
+                    Ok(0) => {}
+                    Ok(written) => {
+                        done += written;
+                        pos += written as u64;
+                        continue;
+                    }
+                    Err(e) => {
+                        result = Err(e);
+                        break;
+                    }
+                }
+            }
+            let buf = match &mut buf {
+                Some(buf) => buf,
+                None => {
+                    let skip = (pos % PAGE) as usize;
+                    let room = (skip + len - done).min(CHUNK).next_multiple_of(PAGE as usize);
+                    match IoBuf::zeroed(room) {
+                        Ok(made) => buf.insert(made),
+                        Err(e) => {
+                            result = Err(e.into());
+                            break;
+                        }
+                    }
+                }
+            };
             // Aligned in memory as in the file: whole blocks are written without another copy.
             let skip = (pos % PAGE) as usize;
             let want = (len - done).min(buf.len() - skip);
@@ -319,6 +349,66 @@ unsafe fn prepare(
         }
     }
     Ok(())
+}
+
+/// Writes whole pages that the cache does not have: from the program into new folios, and from those to the device. Returns how much that
+/// was: nothing where it is to be done otherwise.
+///
+/// # Safety
+///
+/// The inode is one of ours, with a reference, and locked. No folio and no lock of the core is held.
+unsafe fn write_fresh(
+    inode: *mut bindings::inode,
+    pos: u64,
+    want: usize,
+    from: *mut bindings::iov_iter,
+) -> Result<usize> {
+    // SAFETY: by the contract. The program's memory was touched before, and is copied from only if it is still there.
+    unsafe {
+        let want = (want - want % PAGE as usize).min(CHUNK - (pos % CHUNK as u64) as usize);
+        if pos % PAGE != 0 || bindings::fault_in_iov_iter_readable(from, want) != 0 {
+            return Ok(0);
+        }
+        let mapping = (*inode).i_mapping;
+        let invalidation = Invalidation::enter(mapping);
+        prepare(inode, &invalidation, pos, want)?;
+        let mut at = pos;
+        let end = pos + want as u64;
+        while at < end {
+            let Ok(folio) = LockedFolio::make(mapping, at / PAGE, end - at) else { break };
+            let len = folio.end().saturating_sub(at);
+            let small = len < (end - at).min(FRESH as u64);
+            if folio.is_uptodate() || folio.pos() != at || folio.end() > end || small {
+                break;
+            }
+            let len = len as usize;
+            let copied = bindings::copy_folio_from_iter_atomic(folio.as_ptr(), 0, len, from);
+            if copied < len {
+                bindings::iov_iter_revert(from, copied);
+                break;
+            }
+            let bytes = &*fill_slice(folio.as_ptr());
+            let written = match with(inode, |fs, ino| fs.write(ino, at, bytes)) {
+                Ok(written) => written,
+                Err(e) if at == pos => {
+                    bindings::iov_iter_revert(from, len);
+                    return Err(e);
+                }
+                // Who writes the rest hears of it.
+                Err(_) => 0,
+            };
+            at += written as u64;
+            if written < len {
+                bindings::iov_iter_revert(from, len - written);
+                break;
+            }
+            folio.mark_uptodate();
+        }
+        if at > inode::size(inode) {
+            inode::set_size(inode, at);
+        }
+        Ok((at - pos) as usize)
+    }
 }
 
 /// Writes bytes to the device, and to the pages that the cache has; whole pages come into it. Returns how much was written.

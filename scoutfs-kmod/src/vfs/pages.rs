@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The page cache: filling, writing back, mapping to memory.
 //!
-//! Pages become dirty by mappings to memory alone. Before a program may write to one, its blocks are allocated, so that a full volume is
-//! a signal then and no loss later.
+//! Pages become dirty by mappings to memory alone. Before a program may write to one, the core prepares it (`Fs::prepare_pages`), so that
+//! a full volume is a signal then and no loss later.
 //!
 //! Who holds folios and waits for the core is let in by it when these folios are to be dropped, but only for what it asks about
 //! (`caches`). So a request of readahead is one of the core's, over all folios that are held.
@@ -12,8 +12,8 @@ use core::mem::zeroed;
 use core::ptr::null_mut;
 
 use kernel::bindings;
+use kernel::ffi::c_long;
 use scoutfs_env::IoBuf;
-use scoutfs_fs::data::AllocateMode;
 use scoutfs_fs::{Error, Fs};
 
 use super::{inode, with};
@@ -23,6 +23,9 @@ use crate::kobj::folio::{fill_slice, stable_slice, zero_from, Faulting, LockedFo
 
 /// Bytes that are read ahead at most: what is more is not needed yet.
 const READ_AHEAD: u64 = 2 << 20;
+/// Folios, and bytes of several, that are written back at once.
+const RUN_FOLIOS: usize = 64;
+const RUN_BYTES: u64 = 256 << 10;
 
 pub(super) static OPS: bindings::address_space_operations = bindings::address_space_operations {
     read_folio: Some(read_folio),
@@ -94,54 +97,133 @@ unsafe extern "C" fn readahead(rac: *mut bindings::readahead_control) {
     }
 }
 
-/// Writes a folio to the device.
-///
-/// # Safety
-///
-/// The folio is locked, and was marked clean for this. It is unlocked if so wanted.
-unsafe fn write_folio(
-    mapping: *mut bindings::address_space,
-    folio: *mut bindings::folio,
-    unlock: bool,
-) -> Result<()> {
-    // SAFETY: by the contract. From the start of the writeback on nobody changes its memory: a program that wants to waits in
-    // `page_mkwrite`, and so does who removes or fills pages.
-    unsafe {
-        let inode = (*mapping).host;
-        let pos = ffi::scoutfs_folio_pos(folio).unsigned_abs();
-        let size = inode::size(inode);
-        if pos >= size {
-            // It was cut off meanwhile.
-            if unlock {
-                bindings::folio_unlock(folio);
+/// Folios that follow each other, under writeback: from the start of that on nobody changes their memory. A program that wants to waits in
+/// `page_mkwrite`, and so does who removes or fills pages. It also keeps them in the cache.
+struct Run {
+    folios: [*mut bindings::folio; RUN_FOLIOS],
+    len: usize,
+    /// Where the first one begins in the file, and where the last one ends.
+    pos: u64,
+    end: u64,
+}
+
+impl Run {
+    /// Puts a folio under writeback, which is locked and was marked clean for this. It stays locked.
+    ///
+    /// # Safety
+    ///
+    /// As said, and it begins before the end of the file, which is at `size`.
+    unsafe fn begin(folio: *mut bindings::folio, size: u64) -> Self {
+        let mut run = Run { folios: [null_mut(); RUN_FOLIOS], len: 0, pos: 0, end: 0 };
+        // SAFETY: by the contract.
+        unsafe {
+            run.pos = ffi::scoutfs_folio_pos(folio).unsigned_abs();
+            run.end = run.pos;
+            run.add(folio, size);
+        }
+        run
+    }
+
+    /// The same with a folio that begins where the run ends, which is not full.
+    ///
+    /// # Safety
+    ///
+    /// As [`Run::begin`].
+    unsafe fn add(&mut self, folio: *mut bindings::folio, size: u64) {
+        let Some(place) = self.folios.get_mut(self.len) else { return };
+        *place = folio;
+        self.len += 1;
+        // SAFETY: by the contract.
+        unsafe {
+            self.end += ffi::scoutfs_folio_size(folio) as u64;
+            if size < self.end {
+                zero_from(folio, size);
             }
-            return Ok(());
+            bindings::__folio_start_writeback(folio, false);
         }
-        if size - pos < ffi::scoutfs_folio_size(folio) as u64 {
-            zero_from(folio, size);
+    }
+
+    /// Adds dirty folios behind the last one that nobody has locked. To wait for one would be to wait for requests about others, which
+    /// may wait for this writeback.
+    ///
+    /// # Safety
+    ///
+    /// The run is of this mapping.
+    unsafe fn extend(
+        &mut self,
+        mapping: *mut bindings::address_space,
+        wbc: *mut bindings::writeback_control,
+        size: u64,
+    ) {
+        while self.len < RUN_FOLIOS && self.end < size {
+            // SAFETY: the mapping is alive, and the folio is locked and held until it is under writeback.
+            unsafe {
+                let Some(next) = LockedFolio::find_unlocked(mapping, self.end / PAGE) else { return };
+                if next.pos() != self.end
+                    || next.end() - self.pos > RUN_BYTES
+                    || next.is_under_writeback()
+                    || !bindings::folio_clear_dirty_for_io(next.as_ptr())
+                {
+                    return;
+                }
+                (*wbc).nr_to_write -= ((next.end() - next.pos()) / PAGE) as c_long;
+                self.add(next.as_ptr(), size);
+            }
         }
-        bindings::__folio_start_writeback(folio, false);
-        if unlock {
-            bindings::folio_unlock(folio);
+    }
+
+    fn folios(&self) -> &[*mut bindings::folio] {
+        self.folios.get(..self.len).unwrap_or_default()
+    }
+
+    /// Writes all to the device.
+    ///
+    /// # Safety
+    ///
+    /// The run is of this mapping, and ends here. No folio is locked but the first one, if it is alone.
+    unsafe fn write(self, mapping: *mut bindings::address_space, size: u64) -> Result<()> {
+        // SAFETY: by the contract, and what is said of the type.
+        unsafe {
+            let written = with((*mapping).host, |fs, ino| {
+                let len = usize::try_from(self.end.min(size) - self.pos).unwrap_or(usize::MAX);
+                // One write is worth a copy.
+                let copy = if self.len > 1 { IoBuf::zeroed((self.end - self.pos) as usize).ok() } else { None };
+                let mut at = 0;
+                if let Some(mut copy) = copy {
+                    for folio in self.folios() {
+                        let bytes = stable_slice(*folio);
+                        copy[at..at + bytes.len()].copy_from_slice(bytes);
+                        at += bytes.len();
+                    }
+                    return write_all(fs, ino, self.pos, &copy[..len]);
+                }
+                for folio in self.folios() {
+                    let bytes = stable_slice(*folio);
+                    write_all(fs, ino, self.pos + at as u64, &bytes[..bytes.len().min(len - at)])?;
+                    at += bytes.len();
+                }
+                Ok(())
+            });
+            match &written {
+                Ok(()) | Err(Errno::INTR) => {}
+                Err(e) => ffi::scoutfs_mapping_set_error(mapping, e.negative()),
+            }
+            for folio in self.folios() {
+                if written == Err(Errno::INTR) {
+                    // Who wanted it written was killed; somebody else will. It cannot go while it is under writeback.
+                    bindings::filemap_dirty_folio(mapping, *folio);
+                }
+                bindings::folio_end_writeback(*folio);
+            }
+            written
         }
-        let memory = stable_slice(folio);
-        let len = usize::try_from(size - pos).unwrap_or(usize::MAX).min(memory.len());
-        let written = with(inode, |fs, ino| write_all(fs, ino, pos, &memory[..len]));
-        match &written {
-            Ok(()) => {}
-            // Who wanted it written was killed; somebody else will. It cannot go while it is under writeback.
-            Err(Errno::INTR) => drop(bindings::filemap_dirty_folio(mapping, folio)),
-            Err(e) => ffi::scoutfs_mapping_set_error(mapping, e.negative()),
-        }
-        bindings::folio_end_writeback(folio);
-        written
     }
 }
 
 fn write_all(fs: &Fs, ino: u64, pos: u64, bytes: &[u8]) -> scoutfs_fs::Result<()> {
     let mut done = 0;
     while done < bytes.len() {
-        match fs.write(ino, pos + done as u64, &bytes[done..])? {
+        match fs.write_pages(ino, pos + done as u64, &bytes[done..])? {
             0 => return Err(Error::NoSpace),
             written => done += written,
         }
@@ -163,12 +245,20 @@ unsafe extern "C" fn writepages(
         }
         // SAFETY: it is given locked and marked clean. What is not written any more is dirty again before it is unlocked.
         error = unsafe {
+            let size = inode::size((*mapping).host);
             if killed {
                 bindings::filemap_dirty_folio(mapping, folio);
                 bindings::folio_unlock(folio);
                 Errno::INTR.negative()
+            } else if ffi::scoutfs_folio_pos(folio).unsigned_abs() >= size {
+                // It was cut off meanwhile.
+                bindings::folio_unlock(folio);
+                0
             } else {
-                let written = write_folio(mapping, folio, true);
+                let mut run = Run::begin(folio, size);
+                bindings::folio_unlock(folio);
+                run.extend(mapping, wbc, size);
+                let written = run.write(mapping, size);
                 killed = written == Err(Errno::INTR);
                 code(written)
             }
@@ -180,8 +270,10 @@ unsafe extern "C" fn writepages(
 unsafe extern "C" fn launder_folio(folio: *mut bindings::folio) -> c_int {
     // SAFETY: the VFS gives a locked folio of a file of ours.
     unsafe {
-        if bindings::folio_clear_dirty_for_io(folio) {
-            let written = write_folio(ffi::scoutfs_folio_mapping(folio), folio, false);
+        let mapping = ffi::scoutfs_folio_mapping(folio);
+        let size = inode::size((*mapping).host);
+        if bindings::folio_clear_dirty_for_io(folio) && ffi::scoutfs_folio_pos(folio).unsigned_abs() < size {
+            let written = Run::begin(folio, size).write(mapping, size);
             if written == Err(Errno::INTR) {
                 return Errno::INTR.negative();
             }
@@ -247,7 +339,7 @@ unsafe fn make_writable(
         if pos >= size {
             return bindings::vm_fault_reason_VM_FAULT_SIGBUS;
         }
-        match with(inode, |fs, ino| allocate(fs, ino, pos, PAGE.min(size - pos))) {
+        match with(inode, |fs, ino| fs.prepare_pages(ino, pos, PAGE.min(size - pos))) {
             Ok(()) => {}
             Err(Errno::NOMEM) => return bindings::vm_fault_reason_VM_FAULT_OOM,
             Err(_) => return bindings::vm_fault_reason_VM_FAULT_SIGBUS,
@@ -259,14 +351,5 @@ unsafe fn make_writable(
         bindings::folio_wait_writeback(locked.as_ptr());
         locked.leave_locked();
         bindings::vm_fault_reason_VM_FAULT_LOCKED
-    }
-}
-
-/// Gives a hole blocks; data have theirs.
-fn allocate(fs: &Fs, ino: u64, pos: u64, len: u64) -> scoutfs_fs::Result<()> {
-    match fs.seek_data(ino, pos) {
-        Ok(at) if at == pos => Ok(()),
-        Ok(_) | Err(Error::NoSuchOffset) => fs.fallocate(ino, AllocateMode::Allocate, true, pos, len),
-        Err(e) => Err(e),
     }
 }

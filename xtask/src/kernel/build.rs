@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Building the kernel and the module.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -29,6 +30,14 @@ impl Arch {
         match self {
             Arch::Um => "um",
             Arch::X86 => "x86",
+        }
+    }
+
+    /// Its configurations, in `scoutfs-kmod/config`; the last to set an option counts.
+    fn configurations(self) -> &'static [&'static str] {
+        match self {
+            Arch::Um => &["common", "um", "others"],
+            Arch::X86 => &["common", "x86"],
         }
     }
 
@@ -77,13 +86,15 @@ fn hash(texts: &[&[u8]]) -> u64 {
 
 /// Builds a kernel, if it was not. Takes 20 minutes of a processor, once.
 pub fn kernel(machine: &Machine, arch: Arch) -> Result<Kernel, String> {
-    let parts =
-        [sources().join("config/common.config"), sources().join(format!("config/{}.config", arch.name()))];
+    let configurations = arch.configurations().iter();
+    let parts: Vec<_> = configurations.map(|name| sources().join(format!("config/{name}.config"))).collect();
     let texts: Vec<_> = parts
         .iter()
         .map(|part| fs::read(part).map_err(|e| format!("{}: {e}", part.display())))
         .collect::<Result<_, _>>()?;
-    let key = hash(&[machine.version.as_bytes(), &texts[0], &texts[1]]);
+    let hashed: Vec<&[u8]> =
+        [machine.version.as_bytes()].into_iter().chain(texts.iter().map(Vec::as_slice)).collect();
+    let key = hash(&hashed);
     let tree = cache()?.join(format!("{}-{}-{key:016x}", arch.name(), machine.version));
     let kernel = Kernel { arch, tree };
     let done = kernel.tree.join("scoutfs-built");
@@ -115,12 +126,11 @@ pub fn kernel(machine: &Machine, arch: Arch) -> Result<Kernel, String> {
 fn check_config(config: &Path, texts: &[Vec<u8>]) -> Result<(), String> {
     let got = fs::read_to_string(config).map_err(|e| format!("{}: {e}", config.display()))?;
     let got: Vec<_> = got.lines().collect();
-    let wanted = texts.iter().map(|text| String::from_utf8_lossy(text).into_owned()).collect::<Vec<_>>();
-    let missing: Vec<_> = wanted
-        .iter()
-        .flat_map(|text| text.lines())
-        .filter(|line| line.starts_with("CONFIG_") && !line.ends_with("=n") && !got.contains(line))
-        .collect();
+    let texts: Vec<_> = texts.iter().map(|text| String::from_utf8_lossy(text)).collect();
+    let lines = texts.iter().flat_map(|text| text.lines()).filter(|line| line.starts_with("CONFIG_"));
+    let wanted: BTreeMap<_, _> = lines.filter_map(|line| Some((line.split_once('=')?.0, line))).collect();
+    let missing: Vec<_> =
+        wanted.into_values().filter(|line| !line.ends_with("=n") && !got.contains(line)).collect();
     if missing.is_empty() {
         Ok(())
     } else {

@@ -8,11 +8,13 @@
 //! | `build` | the kernel, from the configurations in `scoutfs-kmod/config`, and the module |
 //! | `frames` | how much stack each function of the module takes |
 //! | `guest` | running a script in a guest |
+//! | `bench` | the module beside other filesystems in a guest |
 //! | `test` | what is done in guests, and with the volume before and after |
 //!
 //! What is expensive is kept outside the project, in `scoutfs/kernel` of the user's cache folder: each kernel under a name made of its
 //! source's version and its configuration, so that a change of either makes another.
 
+mod bench;
 mod build;
 mod frames;
 mod guest;
@@ -51,6 +53,14 @@ pub enum Action {
         #[arg(long, default_value_t = 30)]
         rounds: u32,
     },
+    /// Build, and compare the module with ext4 and xfs in a guest. Needs root.
+    Bench {
+        /// Rounds, whose medians are compared.
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+        /// Only works whose names begin with one of these words, and what they build on.
+        works: Vec<String>,
+    },
     /// Build, and run a command in a guest with the module loaded, as root, with the machine's own files.
     Run {
         /// A block device of the guest, /dev/ubda: an image file.
@@ -77,6 +87,10 @@ pub fn run(action: &Action) -> Result<(), String> {
             let module = build::module(&machine, &kernel)?;
             let cookie = build::cookie(&machine, &kernel)?;
             test::run(&kernel, &module, &cookie, *rounds)
+        }
+        Action::Bench { rounds, works } => {
+            let (kernel, module) = built()?;
+            bench::run(&kernel, &module, *rounds, works)
         }
         Action::Run { disk, command } => {
             let (kernel, module) = built()?;

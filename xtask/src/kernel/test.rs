@@ -28,6 +28,7 @@ pub fn run(kernel: &Kernel, module: &Path, cookie: &Path, rounds: u32) -> Result
     bench.exchange()?;
     bench.deaths()?;
     bench.killed()?;
+    bench.prepared()?;
     bench.cluster()?;
     bench.rounds(rounds)?;
     bench.mounted()
@@ -193,6 +194,21 @@ impl<'a> Bench<'a> {
         );
         let guest = Guest::new(self.kernel, &self.dir)?.disk(&self.image).disk(&self.image);
         guest.run("killed-programs", &programs)?.check("programs that are killed")?;
+        self.check()
+    }
+
+    /// Pages that programs have changed are written on a full volume, whoever was fenced meanwhile.
+    fn prepared(&self) -> Result<(), String> {
+        println!("kernel: a guest: pages that are prepared");
+        self.make_volume(64, 1)?;
+        let script = format!(
+            "set -e\ninsmod {module}\nsh {script} {scoutfs}\nrmmod scoutfs\n",
+            module = self.module.display(),
+            script = sources().join("guest/prepared-pages.sh").display(),
+            scoutfs = self.scoutfs().display()
+        );
+        let guest = Guest::new(self.kernel, &self.dir)?.disk(&self.image).disk(&self.image);
+        guest.run("prepared-pages", &script)?.check("pages that are prepared")?;
         self.check()
     }
 

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What mounted filesystems are compared by: work of programs in directories.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::ptr::null_mut;
+use std::time::{Duration, Instant};
+
+use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap};
+
+const FILES: usize = 4_000;
+const STREAM_MIB: usize = 256;
+const FSYNCS: usize = 200;
+/// Of a file that is mapped to memory.
+const MAPPED_MIB: usize = 32;
+
+/// What a thread does in a directory, by its number; gives how many operations that were.
+pub type Work = fn(&Path, usize) -> usize;
+
+/// Works, each with its name and the caches that it finds.
+pub type Works = [(&'static str, Work, Caches)];
+
+/// Runs a program, which must succeed.
+pub fn run(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) {
+    let status = Command::new(program.as_ref())
+        .args(arguments)
+        .stdout(Stdio::null())
+        .status()
+        .unwrap_or_else(|e| panic!("{:?}: {e}", program.as_ref()));
+    assert!(status.success(), "{:?} {arguments:?} ended with {status}", program.as_ref());
+}
+
+/// The file of a thread.
+fn file(dir: &Path, thread: usize, i: usize) -> PathBuf {
+    dir.join(format!("file-{thread}-{i:06}"))
+}
+
+fn create(dir: &Path, thread: usize) -> usize {
+    for i in 0..FILES {
+        File::create(file(dir, thread, i)).expect("create");
+    }
+    FILES
+}
+
+fn stat(dir: &Path, thread: usize) -> usize {
+    for i in 0..FILES {
+        fs::symlink_metadata(file(dir, thread, i)).expect("stat");
+    }
+    FILES
+}
+
+fn readdir(dir: &Path, _: usize) -> usize {
+    let mut count = 0;
+    for entry in fs::read_dir(dir).expect("readdir") {
+        entry.expect("entry").metadata().expect("stat");
+        count += 1;
+    }
+    count
+}
+
+fn rename(dir: &Path, thread: usize) -> usize {
+    for i in 0..FILES {
+        let from = file(dir, thread, i);
+        fs::rename(&from, from.with_extension("new")).expect("rename");
+    }
+    FILES
+}
+
+fn unlink(dir: &Path, thread: usize) -> usize {
+    for i in 0..FILES {
+        fs::remove_file(file(dir, thread, i).with_extension("new")).expect("unlink");
+    }
+    FILES
+}
+
+fn write_stream(dir: &Path, thread: usize) -> usize {
+    let chunk = vec![3u8; 1 << 20];
+    let mut file = File::create(dir.join(format!("stream-{thread}"))).expect("create");
+    for _ in 0..STREAM_MIB {
+        file.write_all(&chunk).expect("write");
+    }
+    file.sync_all().expect("fsync");
+    STREAM_MIB
+}
+
+fn read_stream(dir: &Path, thread: usize) -> usize {
+    let mut file = File::open(dir.join(format!("stream-{thread}"))).expect("open");
+    let mut buf = vec![0u8; 1 << 20];
+    let mut bytes = 0;
+    loop {
+        match file.read(&mut buf).expect("read") {
+            0 => return bytes >> 20,
+            n => bytes += n,
+        }
+    }
+}
+
+fn append(dir: &Path, thread: usize) -> usize {
+    let path = dir.join(format!("log-{thread}"));
+    let mut file = OpenOptions::new().create(true).append(true).open(path).expect("open");
+    for _ in 0..FSYNCS {
+        file.write_all(&[7; 4096]).expect("write");
+        file.sync_data().expect("fsync");
+    }
+    FSYNCS
+}
+
+fn overwrite(dir: &Path, thread: usize) -> usize {
+    let file = OpenOptions::new().write(true).open(dir.join(format!("stream-{thread}"))).expect("open");
+    for i in 0..FSYNCS {
+        let block = i * 7919 % (STREAM_MIB << 8);
+        file.write_all_at(&[8; 4096], (block as u64) << 12).expect("write");
+        file.sync_data().expect("fsync");
+    }
+    FSYNCS
+}
+
+/// Which caches are empty before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caches {
+    /// None.
+    Warm,
+    /// All that the kernel gives back.
+    Cold,
+}
+
+/// Those that one thread or several do.
+pub const WORKS: &Works = &[
+    ("create", create, Caches::Warm),
+    // The first look at a file asks for the time of its birth, which creating it did not tell.
+    ("stat, first", stat, Caches::Warm),
+    ("stat, warm", stat, Caches::Warm),
+    ("stat, cold", stat, Caches::Cold),
+    ("readdir + stat", readdir, Caches::Warm),
+    ("rename", rename, Caches::Warm),
+    ("unlink", unlink, Caches::Warm),
+];
+
+/// What other works build on.
+const NEEDED: &[&str] = &["create", "rename", "write MiB + fsync", "mmap: change pages of a hole"];
+
+/// Those that one thread does.
+pub const SINGLE: &Works = &[
+    ("write MiB + fsync", write_stream, Caches::Warm),
+    ("read MiB, cold", read_stream, Caches::Cold),
+    ("append 4 KiB + fsync", append, Caches::Warm),
+    ("overwrite 4 KiB + fsync", overwrite, Caches::Warm),
+];
+
+/// A file that is mapped to memory, to be read and written.
+struct Mapped {
+    address: *mut u8,
+    len: usize,
+}
+
+impl Mapped {
+    fn new(file: &File, len: usize) -> Self {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping.
+        let address = unsafe { mmap(null_mut(), len, protection, MapFlags::SHARED, file, 0) }.expect("mmap");
+        Mapped { address: address.cast(), len }
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: the mapping is as long, and nobody else uses the file.
+        unsafe { std::slice::from_raw_parts_mut(self.address, self.len) }
+    }
+
+    fn sync(&self) {
+        // SAFETY: the mapping is alive.
+        unsafe { msync(self.address.cast(), self.len, MsyncFlags::SYNC) }.expect("msync");
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: nobody uses it any more.
+        let _ = unsafe { munmap(self.address.cast(), self.len) };
+    }
+}
+
+/// Changes each page of a file that is mapped, and has them written; operations are pages.
+fn map_and_change(dir: &Path, thread: usize, new: bool) -> usize {
+    let (len, path) = (MAPPED_MIB << 20, dir.join(format!("mapped-{thread}")));
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(new).open(path).expect("open");
+    file.set_len(len as u64).expect("set_len");
+    let mut mapped = Mapped::new(&file, len);
+    for page in mapped.bytes().chunks_exact_mut(4096) {
+        page[7] = page[7].wrapping_add(1);
+    }
+    mapped.sync();
+    len / 4096
+}
+
+fn map_holes(dir: &Path, thread: usize) -> usize {
+    map_and_change(dir, thread, true)
+}
+
+fn map_data(dir: &Path, thread: usize) -> usize {
+    map_and_change(dir, thread, false)
+}
+
+fn map_read(dir: &Path, thread: usize) -> usize {
+    let len = MAPPED_MIB << 20;
+    let file =
+        OpenOptions::new().read(true).write(true).open(dir.join(format!("mapped-{thread}"))).expect("open");
+    let mut mapped = Mapped::new(&file, len);
+    let sum: usize = mapped.bytes().chunks_exact(4096).map(|page| usize::from(page[7])).sum();
+    assert_ne!(sum, 0, "the file was changed");
+    len / 4096
+}
+
+/// Those on files that are mapped to memory, by one thread.
+pub const MAPPED: &Works = &[
+    ("mmap: change pages of a hole", map_holes, Caches::Warm),
+    ("mmap: change pages of data", map_data, Caches::Warm),
+    ("mmap: read pages, cold", map_read, Caches::Cold),
+];
+
+/// How works are done: what is said of it, by how many threads, and whether all have the same directory.
+pub const SHAPES: [(&str, usize, bool); 3] =
+    [("", 1, true), (", 4 threads, own directories", 4, false), (", 4 threads, one directory", 4, true)];
+
+/// The works that so many threads do: those whose names begin with one of these words, and what they build on; all without words.
+pub fn chosen(threads: usize, more: &Works, wanted: &[String]) -> Vec<(&'static str, Work, Caches)> {
+    let mut works = if threads == 1 { [WORKS, SINGLE, more].concat() } else { WORKS.to_vec() };
+    works.retain(|(name, ..)| {
+        wanted.is_empty() || NEEDED.contains(name) || wanted.iter().any(|word| name.starts_with(word))
+    });
+    works
+}
+
+/// Does a piece of work by a thread in each of the directories. Calls `before` when it begins. Gives the number of operations, and how long
+/// all took.
+pub fn do_work(work: Work, caches: Caches, dirs: &[PathBuf], before: impl FnOnce()) -> (usize, Duration) {
+    if caches == Caches::Cold {
+        // Without a sync what is dirty would stay.
+        run("sync", &[]);
+        fs::write("/proc/sys/vm/drop_caches", "3").expect("drop_caches");
+    }
+    before();
+    let began = Instant::now();
+    let count = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            dirs.iter().enumerate().map(|(thread, dir)| scope.spawn(move || work(dir, thread))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a thread")).sum()
+    });
+    (count, began.elapsed())
+}
+
+/// The median of numbers of which there is one at least.
+pub fn median(mut rates: Vec<f64>) -> f64 {
+    rates.sort_by(f64::total_cmp);
+    rates[rates.len() / 2]
+}
