@@ -6,10 +6,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::ptr::null_mut;
 use std::time::{Duration, Instant};
-
-use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap};
 
 const FILES: usize = 4_000;
 const STREAM_MIB: usize = 256;
@@ -150,73 +147,37 @@ pub const SINGLE: &Works = &[
     ("overwrite 4 KiB + fsync", overwrite, Caches::Warm),
 ];
 
-/// A file that is mapped to memory, to be read and written.
-struct Mapped {
-    address: *mut u8,
-    len: usize,
+/// Works on a file that is mapped to memory whole, by a program that can: xfs_io. Operations are pages.
+fn map(dir: &Path, thread: usize, commands: &[&str]) -> usize {
+    let path = dir.join(format!("mapped-{thread}"));
+    let whole = format!("0 {}", MAPPED_MIB << 20);
+    let lines = ["mmap -rw"].into_iter().chain(commands.iter().copied());
+    let lines: Vec<_> = lines.map(|command| format!("{command} {whole}")).collect();
+    let mut arguments: Vec<&str> = lines.iter().flat_map(|line| ["-c", line]).collect();
+    arguments.push(path.to_str().expect("a path in UTF-8"));
+    run("xfs_io", &arguments);
+    (MAPPED_MIB << 20) / 4096
 }
 
-impl Mapped {
-    fn new(file: &File, len: usize) -> Self {
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new mapping.
-        let address = unsafe { mmap(null_mut(), len, protection, MapFlags::SHARED, file, 0) }.expect("mmap");
-        Mapped { address: address.cast(), len }
-    }
-
-    fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: the mapping is as long, and nobody else uses the file.
-        unsafe { std::slice::from_raw_parts_mut(self.address, self.len) }
-    }
-
-    fn sync(&self) {
-        // SAFETY: the mapping is alive.
-        unsafe { msync(self.address.cast(), self.len, MsyncFlags::SYNC) }.expect("msync");
-    }
-}
-
-impl Drop for Mapped {
-    fn drop(&mut self) {
-        // SAFETY: nobody uses it any more.
-        let _ = unsafe { munmap(self.address.cast(), self.len) };
-    }
-}
-
-/// Changes each page of a file that is mapped, and has them written; operations are pages.
-fn map_and_change(dir: &Path, thread: usize, new: bool) -> usize {
-    let (len, path) = (MAPPED_MIB << 20, dir.join(format!("mapped-{thread}")));
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(new).open(path).expect("open");
-    file.set_len(len as u64).expect("set_len");
-    let mut mapped = Mapped::new(&file, len);
-    for page in mapped.bytes().chunks_exact_mut(4096) {
-        page[7] = page[7].wrapping_add(1);
-    }
-    mapped.sync();
-    len / 4096
+/// Changes each page of a file, and has them written.
+fn map_and_change(dir: &Path, thread: usize) -> usize {
+    map(dir, thread, &["mwrite -S 7", "msync -s"])
 }
 
 fn map_holes(dir: &Path, thread: usize) -> usize {
-    map_and_change(dir, thread, true)
-}
-
-fn map_data(dir: &Path, thread: usize) -> usize {
-    map_and_change(dir, thread, false)
+    let file = File::create(dir.join(format!("mapped-{thread}"))).expect("create");
+    file.set_len((MAPPED_MIB << 20) as u64).expect("set_len");
+    map_and_change(dir, thread)
 }
 
 fn map_read(dir: &Path, thread: usize) -> usize {
-    let len = MAPPED_MIB << 20;
-    let file =
-        OpenOptions::new().read(true).write(true).open(dir.join(format!("mapped-{thread}"))).expect("open");
-    let mut mapped = Mapped::new(&file, len);
-    let sum: usize = mapped.bytes().chunks_exact(4096).map(|page| usize::from(page[7])).sum();
-    assert_ne!(sum, 0, "the file was changed");
-    len / 4096
+    map(dir, thread, &["mread"])
 }
 
 /// Those on files that are mapped to memory, by one thread.
 pub const MAPPED: &Works = &[
     ("mmap: change pages of a hole", map_holes, Caches::Warm),
-    ("mmap: change pages of data", map_data, Caches::Warm),
+    ("mmap: change pages of data", map_and_change, Caches::Warm),
     ("mmap: read pages, cold", map_read, Caches::Cold),
 ];
 
