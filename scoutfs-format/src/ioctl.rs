@@ -7,6 +7,7 @@
 
 use crate::layout::{constants, layout};
 use crate::le::{U16, U32, U64};
+use crate::msg::ConfirmDeath;
 
 /// Direction bits of an ioctl number: the caller writes arguments.
 const WRITE: u32 = 1;
@@ -49,6 +50,8 @@ constants! { IOCTL_CONSTANTS:
     pub const IOC_FIEMAP: u32 = number(WRITE | READ, 64, size_of::<Fiemap>());
     /// Ours: what a mount has done so far: [`GetCounters`]. Returns the number of counters.
     pub const IOC_GET_COUNTERS: u32 = number(WRITE, 65, size_of::<GetCounters>());
+    /// Ours: the administrator says that a mount that is fenced is dead for certain: [`ConfirmDeath`]. Returns `DEATH_*`.
+    pub const IOC_CONFIRM_DEATH: u32 = number(WRITE, 66, size_of::<ConfirmDeath>());
     /// Alignment of [`GetReferringEntries::entries_ptr`] and of each entry, in bytes.
     pub const DIRENT_ALIGN: u64 = 16;
     /// [`Dirent::flags`]: no entry that names the inode follows.

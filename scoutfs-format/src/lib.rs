@@ -125,6 +125,8 @@ pub const LAYOUTS: &[Layout] = &[
     msg::MergedLogs::LAYOUT,
     msg::StatfsReply::LAYOUT,
     msg::Death::LAYOUT,
+    msg::ConfirmDeath::LAYOUT,
+    msg::DeathConfirmed::LAYOUT,
     msg::Fences::LAYOUT,
     msg::RenewReply::LAYOUT,
     ioctl::WalkInodesEntry::LAYOUT,

@@ -76,6 +76,15 @@ constants! { MSG_CONSTANTS:
     /// Server to mount, when somebody finds no space: [`SpaceRecall`]. The mount gives what it does not use, and answers with
     /// [`SpaceRecalled`] when the server has that.
     pub const MSG_SPACE_RECALL: u8 = 26;
+    /// Mount to server: [`ConfirmDeath`], the administrator says that a mount is dead. The answer is a [`DeathConfirmed`], durable.
+    pub const MSG_CONFIRM_DEATH: u8 = 27;
+
+    /// [`DeathConfirmed::result`]: what it held is taken back.
+    pub const DEATH_CONFIRMED: u32 = 1;
+    /// It is a member, and its lease runs: nothing was done.
+    pub const DEATH_OF_LIVE: u32 = 2;
+    /// There is no such mount, or nothing of it is left.
+    pub const DEATH_OF_UNKNOWN: u32 = 3;
 
     /// [`MessageHeader::status`]: done.
     pub const STATUS_OK: u16 = 0;
@@ -465,6 +474,19 @@ layout! {
         pub process: ProcessId,
         /// 1 when it is; 0 in the question, and when that is not known.
         pub dead: U32,
+        pub pad: U32,
+    }
+
+    /// The administrator has seen to it that a mount cannot write any more. Also the argument of the ioctl.
+    pub struct ConfirmDeath {
+        /// Which.
+        pub rid: U64,
+    }
+
+    /// What became of that.
+    pub struct DeathConfirmed {
+        /// `DEATH_*`.
+        pub result: U32,
         pub pad: U32,
     }
 

@@ -93,6 +93,8 @@ fn every_structure_reads_its_bytes_as_reviewed() {
         msg::MergedLogs,
         msg::StatfsReply,
         msg::Death,
+        msg::ConfirmDeath,
+        msg::DeathConfirmed,
         msg::Fences,
         msg::RenewReply,
         ioctl::WalkInodesEntry,

@@ -78,7 +78,7 @@ pub enum Error {
     /// The volume is so full that the mount could not delete (ENOSPC).
     #[error(
         "the volume is full: no space is left that another mount needs to be able to delete; delete something on a mount that is there; \
-         space of fenced mounts (see: scoutfs status) comes back when they are known to be dead"
+         space of fenced mounts (see: scoutfs status, scoutfs confirm-death) comes back when they are known to be dead"
     )]
     NoReserve,
     /// Out of memory (ENOMEM).

@@ -49,6 +49,8 @@ pub enum Command {
     Status(Status),
     /// Show the space of a mounted volume.
     Df(Df),
+    /// Say that a node that is fenced is dead for certain, so that what it held is taken back.
+    ConfirmDeath(ConfirmDeath),
     /// Show what a mount has done so far, in numbers.
     Counters(CountersArguments),
     /// List the paths of an inode.
@@ -71,6 +73,12 @@ pub enum Command {
     ManPages(ManPages),
     /// Write the completions of all commands for bash, zsh and fish to a directory.
     Completions(Completions),
+}
+
+/// The number of a mount, as it is shown.
+fn rid(text: &str) -> Result<u64, String> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    u64::from_str_radix(digits, 16).map_err(|e| format!("{e}; it is hexadecimal, as scoutfs status shows it"))
 }
 
 /// A number as the C tool takes it: decimal, or hexadecimal after 0x.
@@ -261,6 +269,25 @@ pub struct Df {
     /// Print a JSON object.
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub path: MountPath,
+}
+
+/// `confirm-death`.
+#[derive(Args, Debug)]
+#[command(
+    after_long_help = "A node that is not heard any more is fenced when its lease has run out: what it had synced is there, and others go on. What it \
+may still write is kept apart until it is certain that it is dead. Its machine knows that when it comes back, and so does a fence agent \
+(see scoutfs mount, option fence). For a machine that never comes back this command says it, on any node that has the volume mounted.\n\n\
+Say it only of a node that cannot write to the device any more: it has no power, or its way to the device is cut for good. What a node \
+that lives writes later destroys what others have written since. A node whose lease runs is not taken for dead.\n\n\
+Needs CAP_SYS_ADMIN. Fails with status 1 when the node is alive or not known; it is no error to say it twice before all is taken back."
+)]
+pub struct ConfirmDeath {
+    /// The number of the mount, as scoutfs status shows it: hexadecimal.
+    #[arg(value_name = "RID", value_parser = rid)]
+    pub rid: u64,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub path: MountPath,

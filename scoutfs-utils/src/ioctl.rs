@@ -8,11 +8,13 @@ use std::path::Path;
 
 use scoutfs_format::ioctl::{
     AllocDetail, AllocDetailEntry, AttrX, CounterEntry, Dirent, Fiemap, FiemapExtent, GetAllocatedInos,
-    GetCounters, GetReferringEntries, IOC_ALLOC_DETAIL, IOC_FIEMAP, IOC_GET_ALLOCATED_INOS, IOC_GET_ATTR_X,
-    IOC_GET_COUNTERS, IOC_GET_REFERRING_ENTRIES, IOC_INO_PATH, IOC_LISTXATTR_HIDDEN, IOC_SEARCH_XATTRS,
-    IOC_SET_ATTR_X, IOC_STAT_MORE, IOC_STATFS_MORE, IOC_WALK_INODES, InoPath, InoPathResult, ListxattrHidden,
-    SEARCH_XATTRS_END, SearchXattrs, StatMore, StatfsMore, WalkInodes, WalkInodesEntry,
+    GetCounters, GetReferringEntries, IOC_ALLOC_DETAIL, IOC_CONFIRM_DEATH, IOC_FIEMAP,
+    IOC_GET_ALLOCATED_INOS, IOC_GET_ATTR_X, IOC_GET_COUNTERS, IOC_GET_REFERRING_ENTRIES, IOC_INO_PATH,
+    IOC_LISTXATTR_HIDDEN, IOC_SEARCH_XATTRS, IOC_SET_ATTR_X, IOC_STAT_MORE, IOC_STATFS_MORE, IOC_WALK_INODES,
+    InoPath, InoPathResult, ListxattrHidden, SEARCH_XATTRS_END, SearchXattrs, StatMore, StatfsMore,
+    WalkInodes, WalkInodesEntry,
 };
+use scoutfs_format::msg::ConfirmDeath;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// The kernel's own number for FIEMAP, `_IOWR('f', 11, struct fiemap)`.
@@ -229,6 +231,12 @@ pub fn get_attr_x(file: &File, mask: u64) -> io::Result<AttrX> {
 /// Sets the attributes of `x.x_mask`.
 pub fn set_attr_x(file: &File, x: &AttrX) -> io::Result<()> {
     call(file, IOC_SET_ATTR_X, &mut x.clone()).map(|_| ())
+}
+
+/// Says that a fenced mount is dead. Gives `DEATH_*`.
+pub fn confirm_death(file: &File, rid: u64) -> io::Result<u32> {
+    let done = call(file, IOC_CONFIRM_DEATH, &mut ConfirmDeath { rid: rid.into() })?;
+    Ok(u32::try_from(done).unwrap_or(0))
 }
 
 /// All counters of a mount.

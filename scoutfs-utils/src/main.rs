@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         Command::Statfs(a) => ("statfs", commands::statfs::run(a)),
         Command::Status(a) => ("status", commands::status::run(a)),
         Command::Df(a) => ("df", commands::df::run(a)),
+        Command::ConfirmDeath(a) => ("confirm-death", commands::confirm_death::run(a)),
         Command::Counters(a) => ("counters", commands::counters::run(a)),
         Command::InoPath(a) => ("ino-path", commands::ino_path::run(a)),
         Command::GetReferringEntries(a) => ("get-referring-entries", commands::referring_entries::run(a)),

@@ -24,9 +24,9 @@ mod volume;
 mod xattr;
 
 use scoutfs_format::ioctl::{
-    IOC_ALLOC_DETAIL, IOC_FIEMAP, IOC_GET_ALLOCATED_INOS, IOC_GET_ATTR_X, IOC_GET_COUNTERS,
-    IOC_GET_REFERRING_ENTRIES, IOC_INO_PATH, IOC_LISTXATTR_HIDDEN, IOC_SEARCH_XATTRS, IOC_SET_ATTR_X,
-    IOC_STAT_MORE, IOC_STATFS_MORE, IOC_WALK_INODES,
+    IOC_ALLOC_DETAIL, IOC_CONFIRM_DEATH, IOC_FIEMAP, IOC_GET_ALLOCATED_INOS, IOC_GET_ATTR_X,
+    IOC_GET_COUNTERS, IOC_GET_REFERRING_ENTRIES, IOC_INO_PATH, IOC_LISTXATTR_HIDDEN, IOC_SEARCH_XATTRS,
+    IOC_SET_ATTR_X, IOC_STAT_MORE, IOC_STATFS_MORE, IOC_WALK_INODES,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -170,6 +170,10 @@ impl Fs {
                 Ok(Done { changed: true, ..Done::NOTHING })
             }
             IOC_FIEMAP => self.ioctl_fiemap(request, out, caller),
+            IOC_CONFIRM_DEATH => {
+                caller.need(Capability::SysAdmin)?;
+                Ok(Done::count(self.store().confirm_death(&request.argument()?)? as usize))
+            }
             IOC_GET_COUNTERS => self.ioctl_counters(&request.argument()?, caller),
             _ => Err(Error::UnknownIoctl),
         }

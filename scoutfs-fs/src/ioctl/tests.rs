@@ -8,6 +8,7 @@ use std::vec::Vec;
 use proptest::prelude::*;
 use scoutfs_format::ioctl::*;
 use scoutfs_format::item::ROOT_INO;
+use scoutfs_format::msg::ConfirmDeath;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{Caller, Capability, Credentials, Done, Request, UserMemory};
@@ -409,7 +410,7 @@ fn space_and_counters_need_room_for_all_of_them() {
 }
 
 /// All ioctls with the bytes of their arguments.
-const NUMBERS: [(u32, usize); 11] = [
+const NUMBERS: [(u32, usize); 12] = [
     (IOC_WALK_INODES, size_of::<WalkInodes>()),
     (IOC_INO_PATH, size_of::<InoPath>()),
     (IOC_STAT_MORE, size_of::<StatMore>()),
@@ -421,6 +422,7 @@ const NUMBERS: [(u32, usize); 11] = [
     (IOC_SET_ATTR_X, size_of::<AttrX>()),
     (IOC_FIEMAP, size_of::<Fiemap>()),
     (IOC_GET_COUNTERS, size_of::<GetCounters>()),
+    (IOC_CONFIRM_DEATH, size_of::<ConfirmDeath>()),
 ];
 
 /// Numbers that arguments are made of: those that mean something, and those that mean trouble.

@@ -15,9 +15,9 @@ use scoutfs_env::time::{self, Mono};
 use scoutfs_env::{Arc, Vec};
 use scoutfs_format::le::{U32, U64};
 use scoutfs_format::msg::{
-    FreeBlocks, HandOverHeader, HandOverTaken, InosReply, MSG_INOS, MSG_RENEW, MSG_SEQ, MSG_SPACE,
-    MSG_SPACE_GIVE, MSG_SPACE_TAKEN, MSG_STATFS, RenewReply, SPACE_AHEAD, SeqReply, SeqRequest, SpaceRequest,
-    StatfsReply,
+    ConfirmDeath, DeathConfirmed, FreeBlocks, HandOverHeader, HandOverTaken, InosReply, MSG_CONFIRM_DEATH,
+    MSG_INOS, MSG_RENEW, MSG_SEQ, MSG_SPACE, MSG_SPACE_GIVE, MSG_SPACE_TAKEN, MSG_STATFS, RenewReply,
+    SPACE_AHEAD, SeqReply, SeqRequest, SpaceRequest, StatfsReply,
 };
 use scoutfs_format::server_item::HandOverExtent;
 use zerocopy::{FromBytes, IntoBytes};
@@ -407,6 +407,12 @@ impl Store {
             return Ok(());
         }
         self.renew()
+    }
+
+    /// Tells the server that a mount is dead, as the administrator says. Gives `DEATH_*`; what was done is durable.
+    pub(crate) fn confirm_death(&self, said: &ConfirmDeath) -> Result<u32> {
+        let reply: DeathConfirmed = parse(&self.client.request(MSG_CONFIRM_DEATH, said.as_bytes())?)?;
+        Ok(reply.result.get())
     }
 
     /// Space and inodes of the volume: as they were while there is no server, for `umount` asks, too.

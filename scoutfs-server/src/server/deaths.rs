@@ -3,22 +3,25 @@
 //!
 //! A machine knows of its own processes whether they are gone. The leader asks its own as often as the host likes. Of a member that
 //! is not heard, or is fenced, it asks another member on the same machine, if there is one. So a mount that was killed is
-//! taken back at once where its machine lives and has another mount, and after its lease where not.
+//! taken back at once where its machine lives and has another mount, and after its lease where not. Of a machine that
+//! never comes back nobody can know but the administrator, who says so by a command on any mount.
 //!
-//! Whoever can read the device is believed, but only of its own machine.
+//! Whoever can read the device is believed, but only of its own machine, and for the administrator.
 
 use core::time::Duration;
 
-use scoutfs_env::Vec;
 use scoutfs_env::time::Mono;
+use scoutfs_env::{Vec, log};
 use scoutfs_format::le::U32;
-use scoutfs_format::msg::{Death, MSG_DEATH};
-use scoutfs_format::server_item::{MEMBER_FENCED, MEMBER_GONE, MEMBER_LIVE};
+use scoutfs_format::msg::{
+    ConfirmDeath, DEATH_CONFIRMED, DEATH_OF_LIVE, DEATH_OF_UNKNOWN, Death, DeathConfirmed, MSG_DEATH,
+};
+use scoutfs_format::server_item::{MEMBER_FENCED, MEMBER_FREE, MEMBER_GONE, MEMBER_LIVE};
 use scoutfs_format::voter::ProcessId;
 use zerocopy::FromBytes;
 
 use super::members::MemberState;
-use super::{DeathOracle, LEASE, Server, Suspect};
+use super::{Answer, DeathOracle, Handled, LEASE, Server, Suspect, bytes_of};
 use crate::error::ServerError;
 
 /// A member that did not renew its lease for so long is asked about.
@@ -122,6 +125,29 @@ impl Server {
         Ok(())
     }
 
+    /// The administrator says that a mount cannot write any more. Of one whose lease runs that is not believed: it would go on.
+    pub(super) fn confirm_death(&mut self, said: ConfirmDeath) -> Handled {
+        let of_rid = self.members.iter().find(|m| m.rid() == said.rid.get() && !m.is(MEMBER_FREE));
+        let (slot, process) = match of_rid {
+            Some(member) if member.is(MEMBER_LIVE) => return confirmed(DEATH_OF_LIVE),
+            Some(member) if member.is(MEMBER_FENCED) => (member.slot, member.item.process),
+            Some(_) => return confirmed(DEATH_CONFIRMED),
+            None => return confirmed(DEATH_OF_UNKNOWN),
+        };
+        log::info!("scoutfs server: mount slot {slot}: the administrator says that its mount is dead");
+        if let Some(member) = self.members.get_mut(slot) {
+            member.item.state = U32::new(MEMBER_GONE);
+        }
+        self.note_member(slot)?;
+        // Mounts of one kernel are one process, and others of them may live.
+        let may_write =
+            |m: &MemberState| m.item.process == process && (m.is(MEMBER_LIVE) || m.is(MEMBER_FENCED));
+        if !self.members.iter().any(may_write) {
+            self.release_quarantine(&Told(process))?;
+        }
+        confirmed(DEATH_CONFIRMED)
+    }
+
     /// The member of `slot` says whether a process is dead.
     pub(super) fn death_answer(&mut self, slot: u32, payload: &[u8]) -> Result<(), ServerError> {
         let Ok(Death { process, dead, .. }) = Death::read_from_bytes(payload) else { return Ok(()) };
@@ -129,4 +155,8 @@ impl Server {
         let may_know = witness.is_some_and(|w| w.machine_id == process.machine_id && w != process);
         if dead.get() == 1 && may_know { self.confirm_deaths(&Told(process)) } else { Ok(()) }
     }
+}
+
+fn confirmed(result: u32) -> Handled {
+    Ok(Answer::Durable(bytes_of(&DeathConfirmed { result: U32::new(result), pad: U32::ZERO })?))
 }

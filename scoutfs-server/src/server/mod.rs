@@ -64,11 +64,11 @@ use scoutfs_format::BlockRef;
 use scoutfs_format::geometry::Geometry;
 use scoutfs_format::le::{I64, U32, U64};
 use scoutfs_format::msg::{
-    MAX_PAYLOAD, MSG_COMMIT_BELOW, MSG_DEATH, MSG_FILE_LOCK, MSG_FILE_LOCK_REPORT, MSG_FINALIZED,
-    MSG_HORIZON, MSG_INOS, MSG_JOIN, MSG_LEAVE, MSG_LOCK, MSG_LOCK_REPORT, MSG_OPENS_REPORT, MSG_RECOVERED,
-    MSG_RENEW, MSG_RESPONSE, MSG_SEQ, MSG_SEQ_CLOSED, MSG_SPACE, MSG_SPACE_GIVE, MSG_SPACE_RECALL,
-    MSG_SPACE_TAKEN, MSG_STATFS, MessageHeader, STATUS_AGAIN, STATUS_CORRUPT, STATUS_INVALID, STATUS_IO,
-    STATUS_NO_MEMORY, STATUS_NOT_MEMBER, STATUS_OK, StatfsReply,
+    MAX_PAYLOAD, MSG_COMMIT_BELOW, MSG_CONFIRM_DEATH, MSG_DEATH, MSG_FILE_LOCK, MSG_FILE_LOCK_REPORT,
+    MSG_FINALIZED, MSG_HORIZON, MSG_INOS, MSG_JOIN, MSG_LEAVE, MSG_LOCK, MSG_LOCK_REPORT, MSG_OPENS_REPORT,
+    MSG_RECOVERED, MSG_RENEW, MSG_RESPONSE, MSG_SEQ, MSG_SEQ_CLOSED, MSG_SPACE, MSG_SPACE_GIVE,
+    MSG_SPACE_RECALL, MSG_SPACE_TAKEN, MSG_STATFS, MessageHeader, STATUS_AGAIN, STATUS_CORRUPT,
+    STATUS_INVALID, STATUS_IO, STATUS_NO_MEMORY, STATUS_NOT_MEMBER, STATUS_OK, StatfsReply,
 };
 use scoutfs_format::voter::{LeaderId, ProcessId, SuperBlock};
 use scoutfs_lock::file_locks::FileLockServer;
@@ -355,6 +355,7 @@ impl Server {
                 self.note_free(slot, payload);
                 self.renew(now, slot)
             }
+            MSG_CONFIRM_DEATH => self.confirm_death(parse(payload)?),
             MSG_LEAVE => self.leave(slot, parse(payload)?),
             MSG_FINALIZED => self.finalized(slot, parse(payload)?),
             MSG_LOCK_REPORT => self.lock_report(from, payload),

@@ -191,6 +191,7 @@ const NUMBERS: &[u32] = &[
     IOC_SET_ATTR_X,
     IOC_FIEMAP,
     IOC_GET_COUNTERS,
+    IOC_CONFIRM_DEATH,
 ];
 
 /// Bytes that the number says the argument has.

@@ -5,6 +5,7 @@ pub mod allocated_inos;
 pub mod attr_x;
 pub mod check;
 pub mod completions;
+pub mod confirm_death;
 pub mod counters;
 pub mod df;
 pub mod fiemap;

@@ -127,6 +127,45 @@ fn a_node_that_sleeps_too_long_is_fenced_and_harms_nothing() {
     leave(&volume, nodes);
 }
 
+/// Nobody can see the death of a node that sleeps, and no program is told of it: the administrator says so, of it and of no other.
+#[test]
+fn the_administrator_confirms_a_death_that_nobody_can_see() {
+    let volume = Volume::with_quorum(256, 2);
+    let mut nodes = three(&volume);
+    let status = || -> serde_json::Value {
+        serde_json::from_str(&run(scoutfs(["status", "--json"]).arg(volume.image()))).unwrap()
+    };
+    let in_state = |state: &str| -> Vec<String> {
+        let status = status();
+        let mounts = status["mounts"].as_array().unwrap().iter().filter(|mount| mount["state"] == *state);
+        mounts.map(|mount| mount["rid"].as_str().unwrap().to_owned()).collect()
+    };
+    let confirm = |rid: &str| scoutfs(["confirm-death", rid, "-p"]).arg(nodes[0].path()).output().unwrap();
+    let refused = |rid: &str| {
+        let output = confirm(rid);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for rid in in_state("live") {
+        assert!(refused(&rid).contains("is not fenced"));
+    }
+    assert!(refused("1234").contains("there is no mount 0000000000001234"));
+    nodes[2].signal_daemon(Signal::STOP);
+    wait_until("the node that sleeps is fenced", TAKEOVER, || !in_state("fenced").is_empty());
+    let fenced = in_state("fenced");
+    let output = confirm(&fenced[0]);
+    assert!(output.status.success(), "{output:?}");
+    wait_until("what it held is taken back", TAKEOVER, || in_state("fenced").is_empty());
+    assert_eq!(in_state("live").len(), 2);
+    // It sleeps, and does not wake up any more.
+    let mut dead = nodes.pop().unwrap();
+    dead.kill_daemon();
+    dead.bury_node();
+    write_durably(&nodes[0], "after", 1);
+    assert!(is_whole(&nodes[1], "after", 1));
+    leave(&volume, nodes);
+}
+
 /// A node whose death nobody can see is fenced, and stays so until the administrator's program says that it is done; one that fails is
 /// run again.
 #[test]

@@ -4,8 +4,11 @@
 use std::vec::Vec;
 
 use scoutfs_btree::space::SpaceKind;
-use scoutfs_format::msg::{Fences, LockMessage, MSG_LOCK, MSG_RENEW, MSG_STATFS, RenewReply, StatfsReply};
-use scoutfs_format::server_item::{MEMBER_FENCED, MEMBER_FREE};
+use scoutfs_format::msg::{
+    ConfirmDeath, DEATH_CONFIRMED, DEATH_OF_LIVE, DEATH_OF_UNKNOWN, DeathConfirmed, Fences, LockMessage,
+    MSG_CONFIRM_DEATH, MSG_LOCK, MSG_RENEW, MSG_STATFS, RenewReply, StatfsReply,
+};
+use scoutfs_format::server_item::{MEMBER_FENCED, MEMBER_FREE, MEMBER_LIVE};
 use scoutfs_lock::{LockName, Message, Mode};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -121,4 +124,33 @@ fn data_space_that_comes_back_while_a_fence_is_not_confirmed_is_in_quarantine() 
     let audit = assert_sound(&rig.dev, "all are dead");
     assert_eq!(audit.quarantined_blocks, 0);
     assert!(audit.empty_zones * 256 + audit.free_data_blocks > free);
+}
+
+/// A machine that never comes back: only the administrator knows that it is dead. Nobody who lives is taken for dead by a mistake.
+#[test]
+fn the_administrator_confirms_the_death_of_a_fenced_mount_and_of_no_other() {
+    let mut rig = Rig::smallest();
+    let (dead, asks, lives) = (with_data(&mut rig, 7), with_data(&mut rig, 8), with_data(&mut rig, 9));
+    let say = |rig: &mut Rig, rid: u64| {
+        let said = ConfirmDeath { rid: rid.into() };
+        let reply: DeathConfirmed = rig.call(8, MSG_CONFIRM_DEATH, &said).unwrap();
+        rig.settle();
+        reply.result.get()
+    };
+    assert_eq!(say(&mut rig, 7), DEATH_OF_LIVE);
+    assert_eq!(say(&mut rig, 70), DEATH_OF_UNKNOWN);
+    // That of a slot that nobody has.
+    assert_eq!(say(&mut rig, 0), DEATH_OF_UNKNOWN);
+    fence_others(&mut rig, &[8, 9]);
+    assert!(rig.server.members.get(dead.slot).unwrap().is(MEMBER_FENCED));
+    assert!(rig.server.quarantined_blocks(SpaceKind::Data) >= 50);
+    assert_eq!(say(&mut rig, 7), DEATH_CONFIRMED);
+    assert!(rig.server.members.get(dead.slot).unwrap().is(MEMBER_FREE), "all is taken back");
+    assert_eq!(rig.server.quarantined_blocks(SpaceKind::Data), 0);
+    assert_eq!(fences(&mut rig, 8), (1, 0));
+    assert_eq!(say(&mut rig, 7), DEATH_OF_UNKNOWN);
+    for mount in [&asks, &lives] {
+        assert!(rig.server.members.get(mount.slot).unwrap().is(MEMBER_LIVE));
+    }
+    assert_sound(&rig.dev, "one is dead");
 }
