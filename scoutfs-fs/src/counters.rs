@@ -126,6 +126,7 @@ const KINDS: &[&str] = &[
     "file_lock",
     "file_lock_report",
     "space_recall",
+    "confirm_death",
 ];
 
 /// The counters of one mount. See the module.
