@@ -67,6 +67,12 @@ impl SlotState {
         self.ring.logs()
     }
 
+    /// Whether there are items in a log tree, or in its tail.
+    pub fn holds_items(&self, log: &LogTree) -> bool {
+        log.root != TreeRoot::EMPTY
+            || log.nr.get() == self.last_log_nr() && self.tails.iter().any(|tail| !tail.is_empty())
+    }
+
     /// Number of the last log tree, open or not; 0 when there is none.
     pub fn last_log_nr(&self) -> u64 {
         self.logs().last().map_or(0, |log| log.nr.get())

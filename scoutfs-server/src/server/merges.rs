@@ -15,12 +15,13 @@
 //! - The log that is being merged counts as well. Its items behind the present piece are not yet merged, but deletions
 //!   in the leaf that the piece ends in would be dropped with the rest; and until the super block names the log as
 //!   merged, readers still read all of it.
-//! - Open logs and tails count through the lowest version that they promise ever to hold.
-//! - A mount that has no log yet, or opens one with a seq that it fetched long ago, does not count. Were it to write an
-//!   item older than a deletion of the same key that was merged, it would have held the key's lock before the
-//!   deletion's writer; it gave the lock up only after its commit, so its record was there when the rings were
+//! - Open logs that have a tail count through the lowest version that they promise ever to hold.
+//! - A log with nothing in it does not count, nor a mount that has no log yet, or opens one with a seq that it fetched long
+//!   ago. Were it to write an item older than a deletion of the same key that was merged, it would have held the key's lock
+//!   before the deletion's writer; it gave the lock up only after its commit, so its record was there when the rings were
 //!   read for the floor, after the deletion's record. So the floor is made from rings that are read after the log's
-//!   own record was, once for each log.
+//!   own record was, once for each log. (Were empty logs to count, the last deletions would stay as long as any other
+//!   mount is idle.)
 //! - A slot that cannot be read makes the floor 0.
 //!
 //! Deletions for which the floor rises too late, when their leaf has been written, stay until something else touches the
@@ -366,7 +367,8 @@ impl Server {
         for member in self.members.in_use() {
             slots.push((member.slot, member.is(MEMBER_LIVE)))?;
         }
-        let mut floor = u64::MAX;
+        // No item has a version that was never given out. Each piece takes one, so after a merge this is above the last sweep's.
+        let mut floor = self.counters.next_seq;
         for (slot, live) in slots {
             if live {
                 match self.try_read_member(slot) {
@@ -387,6 +389,7 @@ impl Server {
             if let Some(state) = &member.state {
                 // What the durable super block calls merged is read by nobody.
                 let logs = state.logs().filter(|log| log.nr.get() > member.merged_through());
+                let logs = logs.filter(|log| state.holds_items(log));
                 floor = logs.map(|log| log.min_version.get()).fold(floor, u64::min);
             }
         }

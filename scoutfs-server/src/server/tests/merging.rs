@@ -99,6 +99,8 @@ fn a_tombstone_stays_as_long_as_any_log_may_hold_an_older_item() {
     a.delete(Key::inode(5));
     a.finalize(&mut rig);
     rig.settle();
+    // However long it is there.
+    wait_for_sweeps(&mut rig, &[1, 2]);
     assert_eq!(tombstones(&rig), 1);
     assert!(values(&rig).is_empty());
     // b's log is merged under the tombstone.
@@ -285,6 +287,50 @@ fn the_few_tombstones_of_a_small_tree_are_swept_once_nothing_is_merged_any_more(
     tombstones_are_swept(600);
 }
 
+/// The others have written before and are idle since: an empty log promises nothing that would keep tombstones.
+#[test]
+fn the_last_deletions_are_swept_although_other_mounts_are_idle() {
+    let mut rig = Rig::smallest();
+    let mut idle = SimMount::start(&mut rig, 8);
+    let mut mount = SimMount::start(&mut rig, 7);
+    mount.put(Key::inode(5), b"short");
+    mount.commit(&mut rig, false);
+    idle.next_seq(&mut rig);
+    idle.put(Key::inode(6), b"short");
+    idle.finalize(&mut rig);
+    rig.settle();
+    idle.commit(&mut rig, true);
+    mount.next_seq(&mut rig);
+    mount.delete(Key::inode(5));
+    mount.finalize(&mut rig);
+    rig.settle();
+    assert_eq!(tombstones(&rig), 1);
+    wait_for_sweeps(&mut rig, &[7, 8]);
+    assert_eq!(tombstones(&rig), 0);
+    // What is deleted with a number that was in hand when the last sweep took place is swept as well.
+    for (mount, ino) in [(&mut idle, 6), (&mut mount, 5)] {
+        mount.delete(Key::inode(ino));
+        mount.finalize(&mut rig);
+        rig.settle();
+        assert!(tombstones(&rig) > 0, "inode {ino}");
+        wait_for_sweeps(&mut rig, &[7, 8]);
+        assert_eq!(tombstones(&rig), 0, "inode {ino}");
+    }
+    assert_sound(&rig.dev, "swept");
+}
+
+/// So long that the few tombstones of a small tree are swept.
+fn wait_for_sweeps(rig: &mut Rig, rids: &[u64]) {
+    for _ in 0..6 {
+        rig.advance(Duration::from_secs(6));
+        for &rid in rids {
+            let id = rig.new_id();
+            rig.request(rid, id, scoutfs_format::msg::MSG_RENEW, &[]);
+        }
+        rig.settle();
+    }
+}
+
 fn tombstones_are_swept(items: u64) {
     let mut rig = Rig::smallest();
     let mut mount = SimMount::start(&mut rig, 7);
@@ -306,12 +352,7 @@ fn tombstones_are_swept(items: u64) {
     assert!(tombstones(&rig) == rig.server.super_block().tombstones.get());
     // Many are swept at once.
     assert_eq!(tombstones(&rig) == 0, items >= 4096);
-    for _ in 0..6 {
-        rig.advance(Duration::from_secs(6));
-        let id = rig.new_id();
-        rig.request(7, id, scoutfs_format::msg::MSG_RENEW, &[]);
-        rig.settle();
-    }
+    wait_for_sweeps(&mut rig, &[7]);
     mount.commit(&mut rig, true);
     assert_eq!(tombstones(&rig), 0);
     assert_eq!(rig.server.super_block().tombstones.get(), 0);
