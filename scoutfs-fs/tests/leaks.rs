@@ -94,6 +94,7 @@ fn options() -> MountOptions {
         beat_ms: 10,
         lease_ms: 1000,
         patience_ms: 1000,
+        isolation_ms: 2000,
         margin_ms: 100,
         dead_ms: 1200,
         confirmed_ms: 20,

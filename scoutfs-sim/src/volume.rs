@@ -23,6 +23,7 @@ const FAST: Timing = Timing {
     beat_ms: 10,
     lease_ms: 5000,
     patience_ms: 5000,
+    isolation_ms: 2000,
     margin_ms: 100,
     dead_ms: 5200,
     confirmed_ms: 20,

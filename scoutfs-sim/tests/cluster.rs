@@ -90,6 +90,12 @@ fn a_late_write_of_data_harms_nothing() {
     run_well(1, 60, Some(Weather::LateData));
 }
 
+/// A leader whose cable is pulled is silent to all, and all to it. It is the one who must go.
+#[test]
+fn a_leader_that_reaches_nobody_fences_nobody() {
+    run_well(1, 40, Some(Weather::Unplugged));
+}
+
 /// Leaders that follow one which may live stand still before or at their first commit, and write later.
 #[test]
 fn leaders_that_come_to_nothing_harm_nothing() {

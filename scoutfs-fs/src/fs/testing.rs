@@ -32,6 +32,7 @@ const FAST: Timing = Timing {
     beat_ms: 10,
     lease_ms: 10_000,
     patience_ms: 10_000,
+    isolation_ms: 2000,
     margin_ms: 100,
     dead_ms: 10_200,
     confirmed_ms: 20,

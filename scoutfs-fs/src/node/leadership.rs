@@ -4,7 +4,7 @@
 //! A lease ends when the device or the machine was held up for too long. Nothing is written or answered then, until the voter
 //! has found that nobody else led meanwhile and the lease goes on, or that leadership is lost.
 //!
-//! Locking: one mutex, a leaf, for sleeping.
+//! Locking: one mutex, a leaf, for sleeping, and another for the voters that beat.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
@@ -14,6 +14,7 @@ use scoutfs_env::fault::{Fault, planted};
 use scoutfs_env::probe::{self, Event};
 use scoutfs_env::sync::{Condvar, Mutex};
 use scoutfs_env::time::{self, Mono};
+use scoutfs_net::quorum::Beating;
 
 /// How often who waits looks whether to give up.
 const LOOK: Duration = Duration::from_millis(100);
@@ -27,6 +28,7 @@ pub(crate) struct Leadership {
     acting: AtomicU32,
     asleep: Mutex<()>,
     changed: Condvar,
+    beating: Mutex<Beating>,
 }
 
 /// Held by a thread that writes as the leader, or is about to: it looks afterwards whether leadership is lost.
@@ -64,7 +66,18 @@ impl Leadership {
             acting: AtomicU32::new(0),
             asleep: Mutex::new(()),
             changed: Condvar::new(),
+            beating: Mutex::new(Beating::default()),
         }
+    }
+
+    /// The voter has seen these beat.
+    pub fn set_beating(&self, beating: &Beating) {
+        *self.beating.lock() = *beating;
+    }
+
+    /// The voters that beat, as seen last.
+    pub(super) fn beating(&self) -> Beating {
+        *self.beating.lock()
     }
 
     /// The voter knows this of the lease.

@@ -276,6 +276,7 @@ impl Rounds {
         if then.saturating_duration_since(self.began) >= waited + LONG_ROUND {
             server.resumed(then);
         }
+        server.set_beating(&leadership.beating());
         server.tick(then);
         if let Some(oracle) = oracle
             && then >= self.deaths_due

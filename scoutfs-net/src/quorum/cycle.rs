@@ -6,9 +6,9 @@ use core::time::Duration;
 use scoutfs_env::fault::{Fault, planted};
 use scoutfs_env::time::Mono;
 
-use super::VoterBlock;
 use super::slots::Slot;
 use super::voter::{Io, Leader, Own, Phase, Voter};
+use super::{Beating, OtherVoter, VoterBlock};
 
 impl Voter {
     fn quorum(&self) -> usize {
@@ -271,14 +271,14 @@ impl Voter {
             leader.confirmed_at = leader.confirmed_at.max(beat_at);
             leader.lease_until = leader.lease_until.max(beat_at.saturating_add(timing.lease()));
         }
-        let others = || self.slots.others(me).filter_map(|s| s.beating(since, timing.dead()));
-        let beating = others().count() + 1;
-        let connected = others().filter(|b| b.connected_term == leader.term).count() + 1;
-        if connected >= self.quorum().min(beating) || now < leader.grace_until {
+        let others = self.slots.others(me).filter_map(|s| s.beating(since, timing.dead()));
+        let others = others.map(|b| OtherVoter { rid: b.rid, connected: b.connected_term == leader.term });
+        self.beating = Beating::new(self.quorum(), others);
+        if !self.beating.lacks(|other| other.connected) || now < leader.grace_until {
             leader.isolated_since = None;
         } else {
             let from = *leader.isolated_since.get_or_insert(now);
-            if now.saturating_duration_since(from) >= timing.lease() {
+            if now.saturating_duration_since(from) >= timing.isolation() {
                 self.follow_from(leader.lease_until);
                 self.stand_back(now);
                 return;
@@ -336,7 +336,10 @@ impl Voter {
         let stand_at = match self.stand_at {
             Some(at) => at,
             None => {
-                let at = now.saturating_add(self.jitter());
+                // Somebody may be about to win whom this slot may not vote for, because its vote of the term is not known.
+                let others_turn = candidate.is_some_and(|c| c.leader_term == 0) && highest > next.vote_term;
+                let patience = if others_turn { timing.beat() * 4 } else { Duration::ZERO };
+                let at = now.saturating_add(patience + self.jitter());
                 *self.stand_at.insert(at)
             }
         };

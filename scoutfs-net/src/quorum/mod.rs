@@ -6,6 +6,7 @@
 //! | `block` | [`VoterBlock`]: the state of a slot, to bytes and back |
 //! | `timing` | [`Timing`]: beat, lease and the other times |
 //! | `slots` | what was seen of all slots |
+//! | `beating` | [`Beating`]: the voters that a leader needs |
 //! | `voter` | [`Voter`]: the machine, from outside |
 //! | `cycle` | what it decides in a cycle |
 //!
@@ -72,6 +73,7 @@
 //! What remains for a single voter on a clean volume: one reading, the claim, `settle_ms`, one reading, the win, one
 //! reading, the win in the other copy, one reading.
 
+mod beating;
 mod block;
 mod cycle;
 #[cfg(test)]
@@ -82,6 +84,7 @@ mod tests;
 mod timing;
 mod voter;
 
+pub use beating::{Beating, OtherVoter};
 pub use block::{BlockError, SlotError, VoterBlock};
 pub use timing::{Timing, TimingError};
 pub use voter::{Config, ConfigError, Output, SlotView, Voter};

@@ -16,6 +16,9 @@ pub struct Timing {
     /// case. About a lease, so that a leader whose lease goes on is left alone, and the election is over when the lease and
     /// its margin are.
     pub patience_ms: u64,
+    /// A leader that too few of the voters that beat have been connected to for so long resigns. They say so when they have heard
+    /// nothing for a while, so this need only be longer than it takes to connect once more.
+    pub isolation_ms: u64,
     /// An owner that did not beat for so long is no longer counted upon, and no write of a machine that runs is
     /// still on its way after it. More than `lease_ms + margin_ms`.
     pub dead_ms: u64,
@@ -80,6 +83,7 @@ impl Timing {
         lease_ms: 2000,
         margin_ms: 500,
         patience_ms: 1700,
+        isolation_ms: 2000,
         dead_ms: 3000,
         confirmed_ms: 600,
         presumed_ms: Some(120_000),
@@ -104,6 +108,9 @@ impl Timing {
         }
         if self.patience_ms / 2 < beat_ms {
             return Err(TimingError::Silence { found_ms: self.patience_ms, beat_ms });
+        }
+        if self.isolation_ms / 2 < beat_ms {
+            return Err(TimingError::Silence { found_ms: self.isolation_ms, beat_ms });
         }
         if let Some(found_ms) = self.presumed_ms
             && found_ms < dead_ms
@@ -131,6 +138,10 @@ impl Timing {
 
     pub(super) fn patience(&self) -> Duration {
         Duration::from_millis(self.patience_ms)
+    }
+
+    pub(super) fn isolation(&self) -> Duration {
+        Duration::from_millis(self.isolation_ms)
     }
 
     pub(super) fn dead(&self) -> Duration {
@@ -171,6 +182,7 @@ mod tests {
         assert!(matches!(with(|t| t.dead_ms = 2500), Err(TimingError::Dead { .. })));
         assert!(matches!(with(|t| t.confirmed_ms = 300), Err(TimingError::Silence { .. })));
         assert!(matches!(with(|t| t.patience_ms = 300), Err(TimingError::Silence { .. })));
+        assert!(matches!(with(|t| t.isolation_ms = 300), Err(TimingError::Silence { .. })));
         assert!(matches!(with(|t| t.presumed_ms = Some(100)), Err(TimingError::Silence { .. })));
         assert!(matches!(with(|t| t.settle_ms = 80), Err(TimingError::Settle { .. })));
     }

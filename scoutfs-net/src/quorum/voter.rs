@@ -10,7 +10,7 @@ use scoutfs_format::geometry::MAX_VOTERS;
 use scoutfs_format::voter::ProcessId;
 
 use super::slots::Slots;
-use super::{Timing, TimingError, VoterBlock};
+use super::{Beating, Timing, TimingError, VoterBlock};
 
 /// What a [`Voter`] must know.
 #[derive(Clone, Copy, Debug)]
@@ -202,8 +202,8 @@ pub(super) struct Told {
 /// - Commands: [`set_confirmed_dead`](Self::set_confirmed_dead), [`set_connected`](Self::set_connected),
 ///   [`raise_term`](Self::raise_term), [`check`](Self::check), [`resign`](Self::resign), [`leave`](Self::leave).
 /// - [`poll_output`](Self::poll_output) after each of them, until there is none.
-/// - Getters: [`lease_until`](Self::lease_until), [`confirmed_at`](Self::confirmed_at), [`slots`](Self::slots),
-///   [`next_wakeup`](Self::next_wakeup).
+/// - Getters: [`lease_until`](Self::lease_until), [`confirmed_at`](Self::confirmed_at), [`beating`](Self::beating),
+///   [`slots`](Self::slots), [`next_wakeup`](Self::next_wakeup).
 ///
 /// There is at most one reading or writing at a time. `now` is the host's clock, which counts suspend; it must be
 /// read after the IO that is reported has ended. The host runs the machine on a thread and with buffers of its
@@ -231,6 +231,8 @@ pub struct Voter {
     pub(super) leave: Option<Leave>,
     /// Has led.
     pub(super) led: bool,
+    /// What a leader has seen in its last cycle.
+    pub(super) beating: Beating,
     pub(super) told: Told,
     pub(super) chance: u64,
 }
@@ -259,6 +261,7 @@ impl Voter {
             standby: false,
             leave: None,
             led: false,
+            beating: Beating::default(),
             told: Told::default(),
             chance: config.seed,
         })
@@ -347,6 +350,14 @@ impl Voter {
     pub fn confirmed_at(&self) -> Option<Mono> {
         match &self.phase {
             Phase::Leader(leader) => Some(leader.confirmed_at),
+            _ => None,
+        }
+    }
+
+    /// The voters that beat, while it leads: its server fences nobody when it hears too few of them.
+    pub fn beating(&self) -> Option<&Beating> {
+        match &self.phase {
+            Phase::Leader(_) => Some(&self.beating),
             _ => None,
         }
     }

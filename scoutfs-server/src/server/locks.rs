@@ -121,7 +121,7 @@ impl Server {
     /// Sends what the lock machine has to say, and looks for revokes that take too long.
     pub(super) fn lock_tick(&mut self, now: Mono) -> Result<(), ServerError> {
         self.locks_recover();
-        if now >= self.locks.next_check {
+        if now >= self.locks.next_check && !self.is_cut_off() {
             self.locks.next_check = now.saturating_add(REVOKE_CHECK);
             let overdue = self.locks.server.overdue(now, REVOKE_LIMIT);
             if let Some(slot) = overdue.and_then(|rid| self.members.live_slot(rid)) {

@@ -425,6 +425,9 @@ impl Server {
 
     /// Fences members whose lease has run out.
     pub(super) fn check_leases(&mut self, now: Mono) -> Result<(), ServerError> {
+        if self.is_cut_off() {
+            return Ok(());
+        }
         let late = self.members.live().find(|m| !m.broken && lease_end(m) <= now).map(|m| m.slot);
         match late {
             Some(slot) => self.expel(slot, false),
@@ -432,7 +435,11 @@ impl Server {
         }
     }
 
+    /// When [`check_leases`](Self::check_leases) may have something to do.
     pub(super) fn next_lease_end(&self) -> Mono {
+        if self.is_cut_off() {
+            return Mono::MAX;
+        }
         self.members.live().filter(|m| !m.broken).map(lease_end).min().unwrap_or(Mono::MAX)
     }
 }

@@ -11,6 +11,7 @@
 //! | `changes` | changes of the server's tree since the last commit |
 //! | `free_space` | free blocks and zones that nobody has been given |
 //! | `members` | joining, leaving, leases, fencing |
+//! | `cut_off` | a leader that has lost the network fences nobody |
 //! | `deaths` | who is dead for certain |
 //! | `seqs` | seqs and inode numbers |
 //! | `horizon` | rounds that find how far the change index is complete |
@@ -34,6 +35,7 @@
 mod changes;
 mod clear;
 mod commit;
+mod cut_off;
 mod deaths;
 mod fences;
 mod file_locks;
@@ -201,6 +203,7 @@ pub struct Server {
     members: Members,
     counters: Counters,
     horizon: Horizon,
+    cut_off: cut_off::CutOff,
     merges: Box<Merges>,
     reclaiming: Option<reclaim::Reclaiming>,
     /// When to ask again about those who are fenced.
@@ -428,6 +431,7 @@ impl Server {
         if !self.is_running() {
             return;
         }
+        self.check_network(now);
         let done = self
             .check_leases(now)
             .and_then(|()| self.reclaim_step())

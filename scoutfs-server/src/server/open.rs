@@ -23,6 +23,7 @@ use scoutfs_lock::file_locks::FileLockServer;
 use zerocopy::FromBytes;
 
 use super::changes::Changes;
+use super::cut_off::CutOff;
 use super::fences::FencedData;
 use super::free_space::FreeSpace;
 use super::hand_over::parse_part;
@@ -296,6 +297,7 @@ impl Server {
             members,
             counters,
             horizon: Horizon::default(),
+            cut_off: CutOff::default(),
             merges,
             reclaiming: None,
             deaths_due: now,

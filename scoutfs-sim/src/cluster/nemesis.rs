@@ -29,6 +29,8 @@ pub enum Weather {
     Slow,
     /// Hosts do not reach each other.
     Apart,
+    /// The leader reaches nobody for a while, and nothing else goes wrong.
+    Unplugged,
     /// Nothing goes wrong.
     Fine,
 }
@@ -44,6 +46,7 @@ impl Weather {
         Weather::LateData,
         Weather::Slow,
         Weather::Apart,
+        Weather::Unplugged,
         Weather::Fine,
     ];
 
@@ -120,6 +123,11 @@ fn strike(world: &World) {
         Weather::Power if sim::below(4) != 0 => power_fails(world),
         Weather::Late => snare(world, host, node, Region::Records, about_a_lease()),
         Weather::LateData => snare(world, host, node, Region::Blocks, about_a_lease()),
+        Weather::Unplugged => {
+            if let Some((host, leader)) = leader(world) {
+                unplug(world, host, leader);
+            }
+        }
         Weather::Fine => {}
         Weather::Slow => match sim::below(8) {
             0..2 => slow(world, host, node, 4_000),
@@ -227,6 +235,19 @@ fn cut(world: &World, host: usize) {
         sim::sleep(Duration::from_millis(sim::below(20_000)));
         world.net.heal();
     }
+}
+
+/// A host reaches no other. Only its own mount may fail of that.
+fn unplug(world: &World, host: usize, node: Node) {
+    let pause = Duration::from_millis(sim::below(20_000));
+    sim::note(format_args!("host {host}: reaches nobody for {pause:?}"));
+    lock(&world.history).suspect(node);
+    for other in (0..world.hosts.len()).filter(|other| *other != host) {
+        world.net.cut(host, other, true);
+        world.net.cut(other, host, true);
+    }
+    sim::sleep(pause);
+    world.net.heal();
 }
 
 fn slow(world: &World, host: usize, node: Node, most_ms: u64) {

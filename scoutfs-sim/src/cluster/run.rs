@@ -115,6 +115,8 @@ fn story(disk: Disk, options: &Options, patience_ms: u64, kept: &Mutex<Option<Ar
     let (nodes, quorum) = match (weather, nodes) {
         // Two that stand still keep the others from no election.
         (Weather::Successors, _) => (5, 3),
+        // The others can elect.
+        (Weather::Unplugged, 0..3) => (3, 2),
         (_, 0..3) => (nodes, 1),
         _ => (nodes, 2),
     };

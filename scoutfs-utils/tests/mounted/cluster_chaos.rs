@@ -230,6 +230,13 @@ enum Blow {
     Leave,
 }
 
+/// How a node is taken down.
+#[derive(Clone, Copy)]
+enum End {
+    Buried,
+    Left,
+}
+
 /// The mounts, and what is done to them.
 struct Controller<'v> {
     volume: &'v Volume,
@@ -277,16 +284,45 @@ impl<'v> Controller<'v> {
         }
     }
 
-    /// A node whose worker rests is mounted anew.
-    fn remount(&mut self, node: usize, kill: bool) {
+    /// Takes down a node whose worker rests.
+    fn take_down(&mut self, node: usize, end: End) {
         let mounted = self.mounts[node].take().unwrap();
-        if kill {
-            mounted.bury_node();
-        } else {
-            mounted.leave();
+        match end {
+            End::Buried => mounted.bury_node(),
+            End::Left => mounted.leave(),
         }
         assert!(!is_mount_point(&self.volume.beside(&format!("node{node}"))));
-        self.mounts[node] = Some(Self::mount(self.volume, self.wires, node));
+    }
+
+    /// Nodes are taken down and mounted anew, and all that fail meanwhile: what mounts may have to wait for voters that have failed.
+    fn mount_again(&mut self, nodes: &[Node], mut down: Vec<(usize, End)>, start: Instant) {
+        let (volume, wires) = (self.volume, self.wires);
+        thread::scope(|scope| {
+            let mut mounting = Vec::new();
+            loop {
+                for (n, end) in down.drain(..) {
+                    nodes[n].set_health(Health::Failed);
+                    wait_for_rest(&nodes[n]);
+                    self.take_down(n, end);
+                    mounting.push((n, scope.spawn(move || Self::mount(volume, wires, n))));
+                }
+                for (n, mounted) in mounting.extract_if(.., |(_, mounted)| mounted.is_finished()) {
+                    self.mounts[n] = Some(mounted.join().unwrap());
+                    nodes[n].set_health(Health::Up);
+                }
+                for (n, node) in nodes.iter().enumerate() {
+                    if node.health() == Health::Failed && self.mounts[n].is_some() {
+                        let now = start.elapsed().as_secs_f64();
+                        eprintln!("{now:6.1} s: node {n} has failed and is mounted again");
+                        down.push((n, End::Buried));
+                    }
+                }
+                if mounting.is_empty() && down.is_empty() {
+                    return;
+                }
+                sleep(Duration::from_millis(20));
+            }
+        });
     }
 }
 
@@ -362,35 +398,16 @@ fn nothing_acknowledged_is_lost_whatever_happens_to_nodes() {
                 controller.begin(*node, *blow);
             }
             sleep(while_);
+            let mut down = Vec::new();
             for (node, blow) in blows.iter().rev() {
                 controller.end(*node, *blow);
                 match blow {
-                    Blow::Leave => {
-                        nodes[*node].set_health(Health::Failed);
-                        wait_for_rest(&nodes[*node]);
-                        controller.remount(*node, false);
-                        nodes[*node].set_health(Health::Up);
-                    }
-                    Blow::Kill => {
-                        nodes[*node].set_health(Health::Failed);
-                        wait_for_rest(&nodes[*node]);
-                        controller.remount(*node, true);
-                        nodes[*node].set_health(Health::Up);
-                    }
+                    Blow::Leave => down.push((*node, End::Left)),
+                    Blow::Kill => down.push((*node, End::Buried)),
                     Blow::Sleep | Blow::Cut => {}
                 }
             }
-            for (n, node) in nodes.iter().enumerate() {
-                if node.health() == Health::Failed {
-                    eprintln!(
-                        "{:6.1} s: node {n} has failed and is mounted again",
-                        start.elapsed().as_secs_f64()
-                    );
-                    wait_for_rest(node);
-                    controller.remount(n, true);
-                    node.set_health(Health::Up);
-                }
-            }
+            controller.mount_again(&nodes, down, start);
         }
         drop(end_all);
     });
@@ -405,7 +422,7 @@ fn nothing_acknowledged_is_lost_whatever_happens_to_nodes() {
         };
         if let Err(error) = try_it(&controller) {
             assert!(is_of_a_failed_node(&error), "node {me}: {error}");
-            controller.remount(me, true);
+            controller.mount_again(&nodes, vec![(me, End::Buried)], start);
             try_it(&controller).unwrap();
         }
     }
