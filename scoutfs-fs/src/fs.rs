@@ -10,6 +10,7 @@ use scoutfs_env::{Arc, Box};
 use crate::counters::Counter;
 use crate::data::behind::Behind;
 use crate::error::{Error, Result};
+use crate::inode::passing::Passing;
 use crate::inode::record::Inode;
 use crate::inode::table::InodeTable;
 use crate::store::{LockMode, StatFs, Store};
@@ -31,6 +32,8 @@ pub struct Fs {
     pub(crate) rename: Mutex<()>,
     /// Writes that were answered before they are done.
     pub(crate) behind: Behind,
+    /// Inodes that are open because they were just looked up.
+    pub(crate) passing: Passing,
     /// Access control lists are on.
     acls: bool,
     /// What the front end's kernel keeps.
@@ -44,7 +47,8 @@ impl Fs {
     /// A filesystem on a mounted store; `acls` as in [`MountOptions::acl`](crate::MountOptions::acl).
     pub fn new(store: Arc<Store>, acls: bool) -> Fs {
         let (table, behind) = (InodeTable::new(), Behind::new());
-        Fs { store, table, rename: Mutex::new(()), behind, acls, caches: Mutex::new(None) }
+        let (passing, caches) = (Passing::default(), Mutex::new(None));
+        Fs { store, table, rename: Mutex::new(()), behind, passing, acls, caches }
     }
 
     /// Whether access control lists are on.

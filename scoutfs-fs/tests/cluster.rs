@@ -87,6 +87,57 @@ fn what_one_node_does_all_others_see_at_once() {
     volume.check();
 }
 
+/// A kernel opens a file in two steps: it looks the name up, and opens the inode. What another node does to the name in between
+/// harms as little as on one machine, where it can do nothing in between.
+#[test]
+fn who_has_just_looked_a_name_up_can_open_it_whatever_others_do_to_the_name() {
+    let volume = Volume::new(64 << 20);
+    let server = address();
+    let (first, second) = (volume.node(server, true), volume.node(server, false));
+    for round in 0..2 {
+        let (a, b) = if round % 2 == 0 { (first.fs(), second.fs()) } else { (second.fs(), first.fs()) };
+        let old = a.create(ROOT_INO, b"file", &file()).unwrap().ino;
+        a.write(old, 0, b"old").unwrap();
+        a.forget(old, 1);
+        assert_eq!(b.lookup(ROOT_INO, b"file").unwrap().ino, old);
+        let new = a.create(ROOT_INO, b"new", &file()).unwrap().ino;
+        a.rename(ROOT_INO, b"new", ROOT_INO, b"file", RenameFlags::empty()).unwrap();
+        a.sync().unwrap();
+        b.open(old, false).unwrap();
+        assert_eq!(b.lookup(ROOT_INO, b"file").unwrap().ino, new);
+        // However long it is open.
+        thread::sleep(Duration::from_millis(if round == 0 { 2500 } else { 0 }));
+        assert_eq!(content(b, old), b"old");
+        b.release(old, false);
+        b.forget(old, 1);
+        // It was open for the last time.
+        wait_until_gone(a, old);
+        // Another is looked up and not opened: it is gone a moment later.
+        b.forget(new, 1);
+        assert_eq!(b.lookup(ROOT_INO, b"file").unwrap().ino, new);
+        a.forget(new, 1);
+        a.unlink(ROOT_INO, b"file").unwrap();
+        wait_until_gone(a, new);
+        b.forget(new, 1);
+    }
+    // What was looked up just before is not left behind when the mount goes.
+    let ino = first.fs().create(ROOT_INO, b"file", &file()).unwrap().ino;
+    assert_eq!(second.fs().lookup(ROOT_INO, b"file").unwrap().ino, ino);
+    first.fs().unlink(ROOT_INO, b"file").unwrap();
+    first.fs().forget(ino, 1);
+    second.unmount().unwrap();
+    first.unmount().unwrap();
+    assert_eq!(volume.check().inodes, 1);
+}
+
+fn wait_until_gone(fs: &Fs, ino: u64) {
+    let start = Instant::now();
+    while fs.getattr(ino).is_ok() {
+        assert!(start.elapsed() < Duration::from_secs(20), "inode {ino} stays");
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
 #[test]
 fn all_nodes_change_one_directory_at_the_same_time() {
     let volume = Volume::new(256 << 20);

@@ -70,7 +70,7 @@ impl Fs {
             child_pin = self.pin(ino)?;
             self.behind.wait_for(&child_pin);
             let attr = self.entry_inode(&locks, dir, ino)?.attr();
-            child_pin.add_lookup();
+            child_pin.note_looked_up();
             return Ok(attr);
         }
     }

@@ -2,7 +2,7 @@
 //! What a front end's kernel keeps of inodes, and dropping it when locks go back.
 
 use scoutfs_env::sync::atomic::Ordering;
-use scoutfs_env::{Arc, Box};
+use scoutfs_env::{Arc, Box, time};
 use scoutfs_lock::Mode;
 
 use super::Fs;
@@ -37,6 +37,7 @@ impl Fs {
         {
             caches.forget_names();
         }
+        let now = time::mono_now();
         self.table.for_each_in(first, last, |inode| {
             if let Some(caches) = &caches {
                 self.drop_pages(&***caches, inode, held, keep);
@@ -45,6 +46,7 @@ impl Fs {
                 }
             }
             if keep == Mode::Null {
+                self.keep_passing(inode, now);
                 let mut state = inode.data.write();
                 state.forget_tail();
                 self.drop_reservation(&mut state);

@@ -6,6 +6,7 @@
 //! | [`kind`] | types of files |
 //! | `record` | an inode's item, checked, and [`Attr`] |
 //! | `table` | the inodes in use on this mount: references and local locks |
+//! | `passing` | inodes between the look-up of their name and what it was for |
 //! | `change` | changes of several items that happen as a whole, with the change index |
 //! | `attr` | getattr, setattr |
 //! | `attr_x` | chosen attributes of archive agents, retention, projects |
@@ -26,6 +27,7 @@ mod attr_x;
 pub(crate) mod change;
 mod delete;
 pub mod kind;
+pub(crate) mod passing;
 mod privileges;
 pub(crate) mod record;
 pub(crate) mod table;

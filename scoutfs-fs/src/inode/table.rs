@@ -15,7 +15,7 @@
 //!
 //! # Locking
 //!
-//! The shards' mutexes are leaves. [`MemInode::data`] is taken after the cluster locks and before the
+//! The shards' mutexes are leaves but for those of the lists of open inodes. [`MemInode::data`] is taken after the cluster locks and before the
 //! transaction, by inode number where there are several. A [`Pin`] may delete an inode when it is
 //! dropped, so it must be dropped after all locks are: declare pins before locks.
 
@@ -23,7 +23,7 @@ use core::ops::Deref;
 
 use scoutfs_env::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use scoutfs_env::sync::{Mutex, RwLock, RwLockWriteGuard};
-use scoutfs_env::{Arc, OrdMap};
+use scoutfs_env::{AllocError, Arc, OrdMap, time};
 use scoutfs_lock::LockName;
 
 use crate::data::state::DataState;
@@ -60,6 +60,8 @@ pub(crate) struct MemInode {
     /// [`LockTable::refresh`](crate::store::LockTable::refresh) when the inode was opened: until it changes nobody else can have
     /// unlinked it.
     opened_at: AtomicU64,
+    /// When its name was last looked up, in nanoseconds of the monotonic clock.
+    pub looked_up_at: AtomicU64,
     /// Of a directory: the inode that was last found in it, 0 none or when a name was not found since. Whoever has lost the directory to
     /// a node that makes files in it has most likely lost that inode's group, too.
     last_child: AtomicU64,
@@ -122,7 +124,10 @@ impl MemInode {
 struct Entry {
     inode: Arc<MemInode>,
     lookups: u64,
+    /// Open files, and one more when it is open in passing.
     opens: u64,
+    /// See [`Passing`](super::passing::Passing).
+    passing: bool,
     pins: u64,
     /// Another mount has unlinked it: look-ups do not keep it.
     unlinked_elsewhere: bool,
@@ -132,7 +137,10 @@ struct Entry {
 
 impl Entry {
     fn in_use(&self) -> bool {
-        (self.lookups != 0 && !self.unlinked_elsewhere) || self.opens != 0 || self.pins != 0
+        let unlinked_here = !self.unlinked_elsewhere && self.inode.unlinked.load(Ordering::Relaxed);
+        // What this mount unlinks is kept by look-ups, as long as there is one.
+        let opens = self.opens.saturating_sub(u64::from(self.passing && unlinked_here));
+        (self.lookups != 0 && !self.unlinked_elsewhere) || opens != 0 || self.pins != 0
     }
 }
 
@@ -205,6 +213,25 @@ impl Pin<'_> {
     /// Takes a reference for the front end's kernel.
     pub fn add_lookup(&self) {
         self.fs.table.count(self.ino, |e| e.lookups = e.lookups.saturating_add(1));
+    }
+
+    /// Its name was looked up for the front end's kernel.
+    pub fn note_looked_up(&self) {
+        self.add_lookup();
+        self.inode.looked_up_at.store(time::mono_now().as_ns(), Ordering::Relaxed);
+    }
+
+    /// Counts an open file if there is another: the inode cannot go, whatever this mount has to wait for.
+    fn join_open(&self, unseen_writer: bool) -> bool {
+        let mut joined = false;
+        self.fs.table.count(self.ino, |entry| {
+            joined = entry.opens > 0;
+            entry.opens += u64::from(joined);
+        });
+        if joined && unseen_writer {
+            self.inode.unseen_writers.fetch_add(1, Ordering::AcqRel);
+        }
+        joined
     }
 
     /// Counts an open file. The caller holds the inode's cluster lock.
@@ -322,12 +349,14 @@ impl Fs {
             lost_writes: AtomicU64::new(0),
             attributes_unsure: AtomicBool::new(false),
             opened_at: AtomicU64::new(0),
+            looked_up_at: AtomicU64::new(0),
             last_child: AtomicU64::new(0),
         })?;
         let entry = Entry {
             inode: inode.clone(),
             lookups: 0,
             opens: 0,
+            passing: false,
             pins: 1,
             unlinked_elsewhere: false,
             dying: false,
@@ -367,6 +396,9 @@ impl Fs {
         let gone = shard.remove(&ino);
         drop(shard);
         if let Some(entry) = gone {
+            if entry.opens > 0 {
+                self.store().opens.remove(ino);
+            }
             self.drop_reservation(&mut entry.inode.data.write());
         }
     }
@@ -385,15 +417,48 @@ impl Fs {
     /// [`Error::StaleHandle`] when the inode is gone.
     pub fn open(&self, ino: u64, unseen_writer: bool) -> Result<()> {
         let pin = self.pin(ino)?;
-        self.finish_truncate(&pin)?;
+        let joined = pin.join_open(unseen_writer);
+        let opened = self.open_pinned(&pin, unseen_writer, joined);
+        if joined && opened.is_err() {
+            self.release(ino, unseen_writer);
+        }
+        opened
+    }
+
+    fn open_pinned(&self, pin: &Pin<'_>, unseen_writer: bool, joined: bool) -> Result<()> {
+        self.finish_truncate(pin)?;
         let mode = if unseen_writer { LockMode::Write } else { LockMode::Read };
-        let locks = self.store().lock(&[(ino, mode)])?;
-        self.load(&locks, ino)?;
-        pin.add_open(unseen_writer)?;
-        let refresh = self.store().lock_table.refresh(LockName::group_of(pin.ino)).unwrap_or(0);
-        pin.opened_at.store(refresh, Ordering::Relaxed);
-        self.renew_attributes(&pin);
+        let locks = self.store().lock(&[(pin.ino, mode)])?;
+        self.load(&locks, pin.ino)?;
+        if !joined {
+            pin.add_open(unseen_writer)?;
+            pin.opened_at.store(self.refresh_of(pin.ino), Ordering::Relaxed);
+        }
+        self.renew_attributes(pin);
         Ok(())
+    }
+
+    fn refresh_of(&self, ino: u64) -> u64 {
+        self.store().lock_table.refresh(LockName::group_of(ino)).unwrap_or(0)
+    }
+
+    /// Opens an inode that is in the table, has links as far as is known, and is not open. Its lock is held. `note` remembers to close it.
+    pub(super) fn open_passing(&self, ino: u64, note: impl FnOnce() -> core::result::Result<(), AllocError>) {
+        let refresh = self.refresh_of(ino);
+        self.table.count(ino, |entry| {
+            let unlinked = entry.unlinked_elsewhere || entry.inode.unlinked.load(Ordering::Relaxed);
+            if entry.opens > 0 || entry.dying || unlinked || self.store().opens.insert(ino).is_err() {
+                return;
+            }
+            match note() {
+                Ok(()) => {
+                    entry.opens = 1;
+                    entry.passing = true;
+                    entry.inode.opened_at.store(refresh, Ordering::Relaxed);
+                }
+                Err(AllocError) => self.store().opens.remove(ino),
+            }
+        });
     }
 
     /// The lock for reading bytes of a file, into pages that the kernel may keep.
@@ -434,6 +499,15 @@ impl Fs {
                 // The next scan finds it.
                 Err(error) => scoutfs_env::log::warn!("closing inode {ino}: {error}"),
             }
+        }
+    }
+
+    /// Ends what [`open_passing`](Self::open_passing) began, if the inode has not gone since.
+    pub(super) fn release_passing(&self, ino: u64) {
+        let mut passing = false;
+        self.table.count(ino, |entry| passing = core::mem::take(&mut entry.passing));
+        if passing {
+            self.release(ino, false);
         }
     }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The thread that looks, now and then, for unlinked inodes that nobody has deleted: those that a node had open which died,
-//! and those whose deletion failed.
+//! and those whose deletion failed. And it closes the inodes that were open in passing only.
 
 use core::time::Duration;
 
@@ -13,6 +13,9 @@ use crate::fs::Fs;
 
 /// Between scans of one node; each varies it, so that nodes do not look at the same time.
 const INTERVAL: Duration = Duration::from_secs(60);
+
+/// How often it closes what was open in passing.
+const CLOSE: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(super) struct OrphanScan {
@@ -58,12 +61,17 @@ impl Shared {
             loop {
                 let left = end.saturating_duration_since(time::mono_now());
                 if *stopped {
+                    drop(stopped);
+                    fs.close_passing(true);
                     return;
                 }
                 if left.is_zero() {
                     break;
                 }
-                (stopped, _) = self.changed.wait_timeout(stopped, left);
+                (stopped, _) = self.changed.wait_timeout(stopped, left.min(CLOSE));
+                drop(stopped);
+                fs.close_passing(false);
+                stopped = self.stopped.lock();
             }
         }
     }
