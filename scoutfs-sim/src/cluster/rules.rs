@@ -7,7 +7,7 @@
 //! Leases are judged by the clock of the mount that has them, for that is how the mount does it. Nothing is forgiven a host
 //! that is slow, cut off or stands still: that is what leases are for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use scoutfs_env::probe::{Event, Held};
 use scoutfs_env::sim::{self, Node};
@@ -38,6 +38,8 @@ impl Default for Mount {
 pub struct Rules {
     /// Those that live.
     mounts: BTreeMap<Node, Mount>,
+    /// Those that have failed: what is still under way in them is answered to nobody.
+    ended: BTreeSet<Node>,
     /// In the order in which they began to lead.
     leaders: Vec<Node>,
     /// How many times each rule was looked at.
@@ -79,9 +81,11 @@ impl Rules {
         match event {
             Event::Ended => {
                 self.mounts.remove(&node);
+                self.ended.insert(node);
                 return Ok(());
             }
             Event::Leads => return self.leads(node),
+            _ if self.ended.contains(&node) => return Ok(()),
             Event::Lease(until) => {
                 let lease = &mut self.mount(node).lease;
                 *lease = until.max(*lease);
@@ -211,6 +215,9 @@ mod tests {
             rules.told(a, Event::Ended, |_| at(49)).unwrap();
             rules.told(b, Event::Lease(at(100)), |_| at(49)).unwrap();
             rules.told(b, lock(Held::Write), |_| at(49)).unwrap();
+            // What it had asked for is answered when it has failed.
+            rules.told(a, Event::Lease(at(200)), |_| at(49)).unwrap();
+            rules.told(a, lock(Held::Read), |_| at(49)).unwrap();
         });
     }
 }
