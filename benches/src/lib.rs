@@ -90,6 +90,14 @@ impl DeathOracle for NoneDead {
     }
 }
 
+/// Mounts a volume as one node of several, which talk over this machine's network.
+pub fn mount_node(device: &Arc<Box<dyn BlockDevice>>, options: &MountOptions) -> Mount {
+    let network: Box<dyn Network> = try_box(TcpNetwork::default()).expect("memory");
+    let oracle: Box<dyn DeathOracle + Send + Sync> = try_box(NoneDead).expect("memory");
+    let (network, oracle) = (Arc::new(network).expect("memory"), Arc::new(oracle).expect("memory"));
+    Mount::open_in(device.clone(), network, options, oracle).expect("mount")
+}
+
 /// Several mounts of one new volume in memory, which talk over this machine's network.
 pub struct Cluster {
     /// The first one leads.
@@ -108,10 +116,7 @@ impl Cluster {
             let process = ProcessId { pid: (node as u64 + 1).into(), ..ProcessId::default() };
             let mut options = MountOptions::new(process);
             options.server_addr = (node == 0).then_some(address);
-            let network: Box<dyn Network> = try_box(TcpNetwork::default()).expect("memory");
-            let oracle: Box<dyn DeathOracle + Send + Sync> = try_box(NoneDead).expect("memory");
-            let (network, oracle) = (Arc::new(network).expect("memory"), Arc::new(oracle).expect("memory"));
-            Mount::open_in(device.clone(), network, &options, oracle).expect("mount")
+            mount_node(&device, &options)
         };
         Cluster { mounts: (0..nodes).map(mount).collect() }
     }
