@@ -10,13 +10,14 @@
 //! | a directory that grows to a million entries, and what memory they take | `cargo run --release -p scoutfs-benches --bin growth` |
 //! | `check` of a million files | `cargo run --release -p scoutfs-benches --bin check` |
 //! | operations of several threads in process, and their processor time | `cargo run --release -p scoutfs-benches --bin scaling` |
-//! | nodes beside each other: messages, flushes and processor time for an operation; hand-overs of locks | `cargo run --release -p scoutfs-benches --bin cluster` (with a folder also mounted; root) |
+//! | nodes beside each other: messages, flushes and processor time for an operation; hand-overs of locks | `cargo run --release -p scoutfs-benches --bin cluster` (with a folder also mounted, with `--beside-cephfs` beside a CephFS; root) |
 //! | mounting and looking up with logs that are not merged | `cargo run --release -p scoutfs-benches --bin logs` |
 //! | a mount beside ext4, xfs and a filesystem in memory on the same FUSE layer, as ratios | `cargo run --release -p scoutfs-benches --bin mounted` (root) |
 //! | filesystems that are mounted already, beside each other, as ratios; `cargo xtask kernel bench` runs it in a guest | `cargo run --release -p scoutfs-benches --bin folders` (root) |
 //!
 //! Times are only ever compared within one run; no test depends on them.
 
+pub mod cephfs;
 pub mod works;
 
 use std::net::TcpListener;
@@ -89,6 +90,14 @@ impl DeathOracle for NoneDead {
     }
 }
 
+/// Mounts a volume as one node of several, which talk over this machine's network.
+pub fn mount_node(device: &Arc<Box<dyn BlockDevice>>, options: &MountOptions) -> Mount {
+    let network: Box<dyn Network> = try_box(TcpNetwork::default()).expect("memory");
+    let oracle: Box<dyn DeathOracle + Send + Sync> = try_box(NoneDead).expect("memory");
+    let (network, oracle) = (Arc::new(network).expect("memory"), Arc::new(oracle).expect("memory"));
+    Mount::open_in(device.clone(), network, options, oracle).expect("mount")
+}
+
 /// Several mounts of one new volume in memory, which talk over this machine's network.
 pub struct Cluster {
     /// The first one leads.
@@ -107,10 +116,7 @@ impl Cluster {
             let process = ProcessId { pid: (node as u64 + 1).into(), ..ProcessId::default() };
             let mut options = MountOptions::new(process);
             options.server_addr = (node == 0).then_some(address);
-            let network: Box<dyn Network> = try_box(TcpNetwork::default()).expect("memory");
-            let oracle: Box<dyn DeathOracle + Send + Sync> = try_box(NoneDead).expect("memory");
-            let (network, oracle) = (Arc::new(network).expect("memory"), Arc::new(oracle).expect("memory"));
-            Mount::open_in(device.clone(), network, &options, oracle).expect("mount")
+            mount_node(&device, &options)
         };
         Cluster { mounts: (0..nodes).map(mount).collect() }
     }

@@ -3,17 +3,9 @@
 # A mount that waits for voters who do not come is killed, in a guest: killed-mount.sh DEVICE. The module is loaded. Both ways to mount,
 # and one that can be no voter.
 set -eu
+. "$(dirname "$0")/words.sh"
 device=$1
 
-fail() {
-    echo "FAILED: $*"
-    exit 1
-}
-# ended PID: whether a process is gone, or would be if somebody asked.
-ended() {
-    state=$(awk '$1 == "State:" { print $2 }' "/proc/$1/status" 2> /dev/null) || return 0
-    [ "$state" = Z ] || [ -z "$state" ]
-}
 # waits_until_killed OPTIONS SIGNAL
 waits_until_killed() {
     echo "a mount with $1"

@@ -3,30 +3,11 @@
 # Programs that wait for a server that is gone are killed, in a guest: killed-programs.sh SCOUTFS. The module is loaded; /dev/ubda and
 # /dev/ubdb are one disk. One mount runs the server, the other can not.
 set -eu
+. "$(dirname "$0")/words.sh"
 scoutfs=$1
 server=/mnt/server
 client=/mnt/client
 
-fail() {
-    echo "FAILED: $*"
-    exit 1
-}
-same() {
-    [ "$1" = "$2" ] || fail "$3: '$1' where '$2' should be"
-}
-# ended PID: whether a process is gone, or would be if somebody asked.
-ended() {
-    state=$(awk '$1 == "State:" { print $2 }' "/proc/$1/status" 2> /dev/null) || return 0
-    [ "$state" = Z ] || [ -z "$state" ]
-}
-until_true() {
-    tries=0
-    until "$@"; do
-        tries=$((tries + 1))
-        [ $tries -lt 300 ] || fail "waited too long: $*"
-        sleep 0.1
-    done
-}
 holds() {
     [ "$(cat "$1")" = "$2" ]
 }

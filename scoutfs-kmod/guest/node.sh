@@ -4,25 +4,9 @@
 # files in MEET, which all see.
 set -eu
 
-fail() {
-    echo "FAILED: $*"
-    exit 1
-}
-same() {
-    [ "$1" = "$2" ] || fail "$3: '$1' where '$2' should be"
-}
 # Tells the others that something was done.
 say() {
     : > "$MEET/$1"
-}
-# Waits for a thing to be true, and fails after two minutes.
-until_true() {
-    tries=0
-    until "$@"; do
-        tries=$((tries + 1))
-        [ $tries -lt 1200 ] || fail "waited too long: $*"
-        sleep 0.1
-    done
 }
 await() {
     until_true [ -e "$MEET/$1" ]

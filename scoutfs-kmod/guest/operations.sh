@@ -3,17 +3,11 @@
 # Operations on a mounted volume, in a guest: operations.sh DIRECTORY SOURCE COOKIE. Fails at the first that does not do what it should.
 # Leaves SOURCE's copy in DIRECTORY/tree. COOKIE is a module of the tests.
 set -eu
+. "$(dirname "$0")/words.sh"
 cd "$1"
 source=$2
 cookie=$3
 
-fail() {
-    echo "FAILED: $*"
-    exit 1
-}
-same() {
-    [ "$1" = "$2" ] || fail "$3: '$1' where '$2' should be"
-}
 refused() {
     if "$@" 2>/dev/null; then fail "not refused: $*"; fi
 }

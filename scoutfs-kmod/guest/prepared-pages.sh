@@ -3,25 +3,11 @@
 # Programs change pages of files by mappings to memory; a node is fenced whose death nobody can confirm; the volume gets full; then
 # the pages are written: prepared-pages.sh SCOUTFS. The module is loaded; /dev/ubda and /dev/ubdb are one disk.
 set -eu
+. "$(dirname "$0")/words.sh"
 scoutfs=$1
 kernel=/mnt/kernel
 fuse=/mnt/fuse
 
-fail() {
-    echo "FAILED: $*"
-    exit 1
-}
-same() {
-    [ "$1" = "$2" ] || fail "$3: '$1' where '$2' should be"
-}
-until_true() {
-    tries=0
-    until "$@"; do
-        tries=$((tries + 1))
-        [ $tries -lt 300 ] || fail "waited too long: $*"
-        sleep 0.1
-    done
-}
 # sum OF_BYTES BYTE: what a file of so many bytes of one sort has.
 sum() {
     head -c "$1" /dev/zero | tr '\0' "$2" | md5sum

@@ -23,7 +23,8 @@ use crate::reference::{
 };
 use crate::volume::{Pace, issues, mount, new_volume};
 
-const RULES: Rules = Rules { kernel: false, umask: 0o027, uid: 1000, gid: 1000 };
+/// Of all who work in this process.
+pub(crate) const RULES: Rules = Rules { kernel: false, umask: 0o027, uid: 1000, gid: 1000 };
 
 /// A mounted volume.
 pub struct InProcess {
@@ -258,7 +259,7 @@ impl Subject for InProcess {
 }
 
 /// Carries out a call on a mounted filesystem. A new inode's reference is given back at once.
-fn carry_out(fs: &Fs, call: &Call) -> Result<Answer, Error> {
+pub(crate) fn carry_out(fs: &Fs, call: &Call) -> Result<Answer, Error> {
     let made = |attr: Result<Attr, Error>| {
         attr.map(|attr| {
             fs.forget(attr.ino, 1);

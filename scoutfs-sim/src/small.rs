@@ -10,7 +10,8 @@
 
 use scoutfs_fs::Fs;
 
-use crate::model::{Model, Op, Place, content};
+use crate::model::{Model, Op, Place};
+use crate::reference::Data;
 
 const PLACES: [Place; 4] = [Place::new(0, 0), Place::new(0, 1), Place::new(1, 0), Place::new(1, 1)];
 
@@ -42,12 +43,12 @@ fn possible(model: &Model, seed: u64) -> Vec<Op> {
         }
         ops.push(Op::Unlink(at));
         if let Some(len) = model.file_len(at) {
-            ops.push(Op::Write(at, 0, content(seed, 700)));
-            ops.push(Op::Write(at, len, content(seed + 1, 5000)));
+            ops.push(Op::Write(at, 0, Data::new(seed, 700)));
+            ops.push(Op::Write(at, len, Data::new(seed + 1, 5000)));
             ops.push(Op::Truncate(at, len / 2));
             ops.push(Op::Truncate(at, len + 5000));
             ops.push(Op::Allocate(at, 20_000));
-            ops.push(Op::SetXattr(at, 0, content(seed + 2, 300)));
+            ops.push(Op::SetXattr(at, 0, Data::new(seed + 2, 300)));
             if model.has_xattr(at, 0) {
                 ops.push(Op::RemoveXattr(at, 0));
             }
@@ -65,8 +66,8 @@ pub fn set_up(fs: &Fs) -> Model {
     let mut model = Model::set_up(fs).expect("a new volume");
     for op in [
         Op::Create(PLACES[0]),
-        Op::Write(PLACES[0], 0, content(1, 6000)),
-        Op::SetXattr(PLACES[0], 0, content(2, 50)),
+        Op::Write(PLACES[0], 0, Data::new(1, 6000)),
+        Op::SetXattr(PLACES[0], 0, Data::new(2, 50)),
         Op::Mkdir(PLACES[3]),
     ] {
         model.apply(fs, &op).unwrap_or_else(|e| panic!("{op:?}: {e}"));

@@ -7,25 +7,14 @@ use scoutfs_format::item::ROOT_INO;
 use scoutfs_fs::inode::kind::FileType;
 use scoutfs_fs::{Error, Fs};
 
+use crate::reference::{Content, Name};
+
 /// Longest content that is read of a file that says to be longer.
 const MAX_CONTENT: u64 = 4 << 20;
 /// Most directories that are read of a tree that may be damaged.
 const MAX_DIRS: usize = 10_000;
 
-/// What is in an inode.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Content {
-    /// Of a directory: which inode each name stands for.
-    Dir(BTreeMap<Vec<u8>, u64>),
-    /// Of a regular file.
-    File(Vec<u8>),
-    /// Of a symbolic link.
-    Link(Vec<u8>),
-    /// Of anything else.
-    None,
-}
-
-/// An inode as programs see it, without times.
+/// An inode as programs see it, without what `stat` shows but for its links.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     /// Links.
@@ -51,7 +40,7 @@ pub fn read_tree(fs: &Fs, failed: &mut dyn FnMut(u64, Error)) -> Tree {
                 if let Content::Dir(entries) = &node.content {
                     dirs += 1;
                     if dirs < MAX_DIRS {
-                        todo.extend(entries.values().filter(|ino| seen.insert(**ino)));
+                        todo.extend(entries.iter().map(|(_, ino)| *ino).filter(|ino| seen.insert(*ino)));
                     }
                 }
                 tree.insert(ino, node);
@@ -66,10 +55,10 @@ fn read_node(fs: &Fs, ino: u64) -> Result<Node, Error> {
     let attr = fs.getattr(ino)?;
     let content = match FileType::of_mode(attr.mode) {
         Some(FileType::Directory) => {
-            let mut entries = BTreeMap::new();
+            let mut entries = vec![];
             fs.readdir(ino, 0, &mut |entry| {
                 if entry.name != b"." && entry.name != b".." {
-                    entries.insert(entry.name.to_vec(), entry.ino);
+                    entries.push((Name(entry.name.to_vec()), entry.ino));
                 }
                 true
             })?;
@@ -82,7 +71,7 @@ fn read_node(fs: &Fs, ino: u64) -> Result<Node, Error> {
             Content::File(bytes)
         }
         Some(FileType::Symlink) => Content::Link(fs.readlink(ino)?.to_vec()),
-        _ => Content::None,
+        _ => Content::Special,
     };
     Ok(Node { nlink: attr.nlink, xattrs: read_xattrs(fs, ino)?, content })
 }

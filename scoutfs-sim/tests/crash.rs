@@ -21,10 +21,11 @@ use scoutfs_env::device::MemDevice;
 use scoutfs_format::item::ROOT_INO;
 use scoutfs_fs::dir::NewInode;
 use scoutfs_sim::disk::{CrashPoint, Disk, Fault, Recording, Request, Survival};
-use scoutfs_sim::model::{Model, Op, content};
+use scoutfs_sim::model::{Model, Op};
+use scoutfs_sim::reference::{Content, Data};
 use scoutfs_sim::rng::Rng;
 use scoutfs_sim::small;
-use scoutfs_sim::tree::{Content, Tree, read_tree};
+use scoutfs_sim::tree::{Tree, read_tree};
 use scoutfs_sim::volume::{Pace, issues, mount, new_volume};
 
 /// Most of the time of a mount is waiting.
@@ -79,7 +80,7 @@ fn run_on(seed: u64, plan: Plan, disk: fn(MemDevice) -> Disk) -> Run {
     let mut run = Run {
         seed,
         recording: Recording { start: MemDevice::new(0), entries: Vec::new() },
-        states: vec![model.tree.clone()],
+        states: vec![model.tree()],
         begun: vec![],
         acknowledged: vec![(0, 0)],
     };
@@ -87,7 +88,7 @@ fn run_on(seed: u64, plan: Plan, disk: fn(MemDevice) -> Disk) -> Run {
         let op = model.random_op(&mut rng);
         run.begun.push(disk.position());
         let changed = model.apply(fs, &op).unwrap_or_else(|e| panic!("seed {seed}: {op:?}: {e}"));
-        run.states.push(model.tree.clone());
+        run.states.push(model.tree());
         if i % plan.sync_every == 0 {
             match changed {
                 Some(ino) if rng.one_in(2) => fs.fsync(ino).unwrap(),
@@ -129,7 +130,7 @@ impl Run {
         let probe = || {
             let file = NewInode { mode: 0o100_644, umask: 0, uid: 0, gid: 0, rdev: 0 };
             let ino = fs.create(ROOT_INO, b"probe", &file)?.ino;
-            fs.write(ino, 0, &content(1, 70_000))?;
+            fs.write(ino, 0, &Data::new(1, 70_000).bytes())?;
             fs.forget(ino, 1);
             mount.unmount()
         };
@@ -198,14 +199,14 @@ fn run_small(start: &MemDevice, model: &Model, number: usize, ops: &[Op], syncs:
     let mut run = Run {
         seed: number as u64,
         recording: Recording { start: MemDevice::new(0), entries: Vec::new() },
-        states: vec![model.tree.clone()],
+        states: vec![model.tree()],
         begun: vec![],
         acknowledged: vec![(0, 0)],
     };
     for (i, op) in ops.iter().enumerate() {
         run.begun.push(disk.position());
         model.apply(fs, op).unwrap_or_else(|e| panic!("workload {number}: {op:?}: {e}"));
-        run.states.push(model.tree.clone());
+        run.states.push(model.tree());
         if syncs & (1 << i) != 0 {
             fs.sync().unwrap();
             run.acknowledged.push((disk.position(), i + 1));

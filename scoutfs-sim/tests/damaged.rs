@@ -24,9 +24,9 @@ use scoutfs_fs::xattr::SetXattrMode;
 use scoutfs_fs::{Fs, Result};
 use scoutfs_sim::damage::{Unit, damage, units};
 use scoutfs_sim::disk::Disk;
-use scoutfs_sim::model::content;
+use scoutfs_sim::reference::{Content, Data};
 use scoutfs_sim::rng::Rng;
-use scoutfs_sim::tree::{Content, read_tree};
+use scoutfs_sim::tree::read_tree;
 use scoutfs_sim::volume::{Pace, issues, mount, new_volume};
 
 /// Most of the time of a case is waiting.
@@ -50,9 +50,9 @@ fn fill(fs: &Fs, name: &[u8], files: usize) -> Result<()> {
         let ino = fs.create(dir, name.as_bytes(), &FILE)?.ino;
         fs.forget(ino, 1);
         match i % 8 {
-            0 => fs.write(ino, 0, &content(i as u64, 100 + i * 50)).map(|_| ())?,
-            1 => fs.write(ino, 1 << 20, &content(i as u64, 9000)).map(|_| ())?,
-            2 => fs.setxattr(ino, b"user.long", &content(i as u64, 9000), SetXattrMode::Any)?,
+            0 => fs.write(ino, 0, &Data::new(i as u64, 100 + i * 50).bytes()).map(|_| ())?,
+            1 => fs.write(ino, 1 << 20, &Data::new(i as u64, 9000).bytes()).map(|_| ())?,
+            2 => fs.setxattr(ino, b"user.long", &Data::new(i as u64, 9000).bytes(), SetXattrMode::Any)?,
             3 => fs.setxattr(ino, b"user.short", b"value", SetXattrMode::Any)?,
             4 => fs.fallocate(ino, AllocateMode::Allocate, i % 16 == 4, 0, 100_000)?,
             5 => {
@@ -62,7 +62,7 @@ fn fill(fs: &Fs, name: &[u8], files: usize) -> Result<()> {
             }
             6 => {
                 let other = format!("symlink-{i}");
-                let link = fs.symlink(dir, other.as_bytes(), &content(1, 1 + i % 200), &LINK)?;
+                let link = fs.symlink(dir, other.as_bytes(), &Data::new(1, 1 + i % 200).bytes(), &LINK)?;
                 fs.forget(link.ino, 1);
             }
             _ => fs.unlink(dir, name.as_bytes())?,
@@ -96,7 +96,7 @@ fn volume() -> MemDevice {
     fill(fs, b"fifth", 300).unwrap();
     // Unlinked and open when the power fails.
     let orphan = fs.create(ROOT_INO, b"orphan", &FILE).unwrap().ino;
-    fs.write(orphan, 0, &content(1, 50_000)).unwrap();
+    fs.write(orphan, 0, &Data::new(1, 50_000).bytes()).unwrap();
     fs.unlink(ROOT_INO, b"orphan").unwrap();
     fs.sync().unwrap();
     for i in 0..20 {
@@ -122,7 +122,7 @@ fn exercise(fs: &Fs, rng: &mut Rng) {
     for (dir, node) in &tree {
         if let Content::Dir(entries) = &node.content {
             for (name, ino) in entries {
-                names.entry(*ino).or_default().push((*dir, name.clone()));
+                names.entry(*ino).or_default().push((*dir, name.0.clone()));
             }
         }
     }
@@ -131,12 +131,12 @@ fn exercise(fs: &Fs, rng: &mut Rng) {
         if tree.len() > 100 && !rng.one_in(1 + tree.len() / 100) {
             continue;
         }
-        let _ = fs.setxattr(*ino, b"user.new", &content(*ino, 100), SetXattrMode::Any);
+        let _ = fs.setxattr(*ino, b"user.new", &Data::new(*ino, 100).bytes(), SetXattrMode::Any);
         if let Content::File(bytes) = &node.content {
             let _ = fs.open(*ino, false);
             let _ = fs.seek_data(*ino, 0);
             let _ = fs.seek_hole(*ino, 0);
-            let _ = fs.write(*ino, bytes.len() as u64 / 2, &content(*ino, 5000));
+            let _ = fs.write(*ino, bytes.len() as u64 / 2, &Data::new(*ino, 5000).bytes());
             let _ = fs.append(*ino, b"more");
             let _ = fs.fallocate(*ino, AllocateMode::PunchHole, true, 4096, 8192);
             let _ = fs.setattr(*ino, &SetAttr { size: Some(bytes.len() as u64 / 3), ..SetAttr::default() });

@@ -15,8 +15,9 @@ use scoutfs_fs::{Error, Fs};
 use scoutfs_sim::disk::Disk;
 use scoutfs_sim::failing::{FailingDisk, Plan};
 use scoutfs_sim::model::{Model, Op};
+use scoutfs_sim::reference::Content;
 use scoutfs_sim::rng::Rng;
-use scoutfs_sim::tree::{Content, Tree, read_tree};
+use scoutfs_sim::tree::{Tree, read_tree};
 use scoutfs_sim::volume::{Pace, issues, mount, new_volume};
 
 /// Most of the time of a mount is waiting.
@@ -89,7 +90,7 @@ fn run(plan: Plan) -> Result<bool, String> {
     let mut model = Model::set_up(first.fs()).map_err(|e| format!("set up: {e}"))?;
     first.unmount().map_err(|e| format!("first unmount: {e}"))?;
     let mut allowed = Allowed { states: vec![], torn: vec![] };
-    allowed.only(&model.tree);
+    allowed.only(&model.tree());
 
     // Whenever a disk begins to fail, a mount ends: at once, or when that went on for longer than it waits for others.
     failing.fail(plan);
@@ -111,7 +112,7 @@ fn run(plan: Plan) -> Result<bool, String> {
                     .map_err(|e| format!("sync at the end: {e}"))?;
             }
             match mount.unmount() {
-                Ok(()) => allowed.only(&model.tree),
+                Ok(()) => allowed.only(&model.tree()),
                 Err(e) if failing.failed() == 0 => return Err(format!("unmount: {e}")),
                 Err(_) => {}
             }
@@ -138,7 +139,7 @@ fn work(fs: &Fs, failing: &FailingDisk, model: &mut Model, allowed: &mut Allowed
         let op = model.random_op(&mut rng);
         let before = model.clone();
         match model.apply(fs, &op) {
-            Ok(_) => allowed.states.push(model.tree.clone()),
+            Ok(_) => allowed.states.push(model.tree()),
             Err(e) if failing.failed() == 0 => return Err(format!("{op:?}: {e}")),
             Err(e) if failing.once() => return Err(format!("{op:?}: {e}")),
             Err(e) => {
@@ -155,7 +156,7 @@ fn work(fs: &Fs, failing: &FailingDisk, model: &mut Model, allowed: &mut Allowed
             match fs.sync() {
                 Ok(()) => {
                     let torn = allowed.torn.clone();
-                    allowed.only(&model.tree);
+                    allowed.only(&model.tree());
                     allowed.torn = torn;
                 }
                 Err(e) if failing.failed() == 0 => return Err(format!("sync: {e}")),

@@ -19,6 +19,7 @@ use scoutfs_fs::xattr::SetXattrMode;
 use scoutfs_server::super_block::read_super;
 use scoutfs_server::{DeathOracle, Leader, Server};
 use scoutfs_sim::disk::Disk;
+use scoutfs_sim::reference::{Content, Name};
 use scoutfs_sim::rng::Rng;
 use scoutfs_sim::tree::read_tree;
 use scoutfs_sim::volume::{Pace, device, issues, mount, new_volume};
@@ -293,8 +294,8 @@ fn no_name_and_no_attribute_does_harm() {
             }
         }
         let found = read_tree(fs, &mut |ino, e| panic!("seed {seed}: inode {ino}: {e}"));
-        let scoutfs_sim::tree::Content::Dir(names) = &found[&ROOT_INO].content else { panic!("no root") };
-        for name in names.keys() {
+        let Content::Dir(names) = &found[&ROOT_INO].content else { panic!("no root") };
+        for Name(name) in names.iter().map(|(name, _)| name) {
             assert!(
                 (1..=255).contains(&name.len()) && !name.contains(&b'/') && !name.contains(&0),
                 "{name:?}"

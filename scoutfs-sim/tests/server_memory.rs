@@ -35,7 +35,7 @@ fn run(thread: &'static str, after: u64) -> u64 {
     assert_eq!(found, Vec::<String>::new(), "{thread}, allocation {after}");
     let third = mount(&disk, Pace::Fast).unwrap();
     let found = read_tree(third.fs(), &mut |ino, e| panic!("inode {ino}: {e}"));
-    assert!(found == model.tree, "{thread}, allocation {after}: another tree");
+    assert!(found == model.tree(), "{thread}, allocation {after}: another tree");
     third.unmount().unwrap();
     tried
 }

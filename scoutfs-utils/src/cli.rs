@@ -54,9 +54,9 @@ pub enum Command {
     /// Show what a mount has done so far, in numbers.
     Counters(CountersArguments),
     /// List the paths of an inode.
-    InoPath(InoPath),
+    InoPath(NamesOfInode),
     /// List the directory entries that name an inode.
-    GetReferringEntries(GetReferringEntries),
+    GetReferringEntries(NamesOfInode),
     /// List inode numbers in use, up to the end of the group of the first one.
     GetAllocatedInos(GetAllocatedInos),
     /// Show attributes of a file: its place in the change indexes, retention, project and others.
@@ -191,8 +191,8 @@ pub struct WalkInodes {
     /// A file or directory in the mounted volume.
     #[arg(value_name = "PATH")]
     pub positional: Option<PathBuf>,
+    /// See there.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub path: MountPath,
     /// Print one JSON object a line.
     #[arg(long)]
@@ -204,8 +204,8 @@ pub struct WalkInodes {
 pub struct SearchXattrs {
     /// The whole name: "scoutfs.", the tags with "srch." among them, and the rest, as in scoutfs.hide.srch.color.
     pub name: OsString,
+    /// See there.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub path: MountPath,
     /// Print one JSON object a line.
     #[arg(long)]
@@ -244,8 +244,8 @@ pub struct Statfs {
     /// Print a JSON object.
     #[arg(long)]
     pub json: bool,
+    /// See there.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub path: MountPath,
 }
 
@@ -269,8 +269,8 @@ pub struct Df {
     /// Print a JSON object.
     #[arg(long)]
     pub json: bool,
+    /// See there.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub path: MountPath,
 }
 
@@ -288,8 +288,8 @@ pub struct ConfirmDeath {
     /// The number of the mount, as scoutfs status shows it: hexadecimal.
     #[arg(value_name = "RID", value_parser = rid)]
     pub rid: u64,
+    /// See there.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub path: MountPath,
 }
 
@@ -349,36 +349,22 @@ pub struct CountersArguments {
     /// A file or directory in the mounted volume.
     #[arg(value_name = "PATH")]
     pub positional: Option<PathBuf>,
+    /// See there.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub path: MountPath,
 }
 
-/// `ino-path`.
+/// `ino-path` and `get-referring-entries`.
 #[derive(Args, Debug)]
-pub struct InoPath {
+pub struct NamesOfInode {
     /// The inode number.
     #[arg(value_name = "INO", value_parser = number)]
     pub ino: u64,
     /// Print one JSON object a line.
     #[arg(long)]
     pub json: bool,
+    /// See there.
     #[command(flatten)]
-    #[allow(missing_docs)]
-    pub path: MountPath,
-}
-
-/// `get-referring-entries`.
-#[derive(Args, Debug)]
-pub struct GetReferringEntries {
-    /// The inode number.
-    #[arg(value_name = "INO", value_parser = number)]
-    pub ino: u64,
-    /// Print one JSON object a line.
-    #[arg(long)]
-    pub json: bool,
-    #[command(flatten)]
-    #[allow(missing_docs)]
     pub path: MountPath,
 }
 
@@ -394,8 +380,8 @@ pub struct GetAllocatedInos {
     /// Print a JSON array.
     #[arg(long)]
     pub json: bool,
+    /// See there.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub path: MountPath,
 }
 

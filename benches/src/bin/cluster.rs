@@ -1,20 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What nodes cost each other. `cluster [FOLDER]`.
+//! What nodes cost each other. `cluster [FOLDER] [--beside-cephfs]`.
 //!
 //! First in one process, on a device in memory: 1, 2, 4 and 8 nodes, each in a directory of its own: messages, flushes, bytes and
 //! processor time for an operation. A node alone in its directory should send next to no message.
 //!
 //! Then with a `scoutfs mount` for each of two nodes, on an image in FOLDER (needs root and a release build of the command): how long it
-//! takes until a file that one node makes is seen by the other, and how often a file and a directory go back and forth.
+//! takes until a file that one node makes is seen by the other, and how often a file and a directory go back and forth. When wanted, two
+//! mounts of a CephFS on this machine do the same in turns with them. Each answer is looked at: stale ones are counted, and scoutfs may
+//! have none.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use clap::Parser;
 use scoutfs_benches::Cluster;
+use scoutfs_benches::cephfs::CephFs;
+use scoutfs_benches::works::median;
 use scoutfs_format::item::ROOT_INO;
 use scoutfs_fs::Mount;
 use scoutfs_fs::dir::{NewInode, RenameFlags};
@@ -23,6 +28,19 @@ use scoutfs_fs::dir::{NewInode, RenameFlags};
 const FILES: usize = 4_000;
 /// Turns of a game between two nodes.
 const TURNS: usize = 300;
+
+/// What nodes cost each other: first in memory, then mounted.
+#[derive(Parser)]
+struct Arguments {
+    /// Where images lie that are mounted by two nodes (needs root and a release build of `scoutfs`). Not mounted when not given.
+    folder: Option<PathBuf>,
+    /// Compares with a CephFS of one machine. Installs Ceph by apt when it is not there.
+    #[arg(long, requires = "folder")]
+    beside_cephfs: bool,
+    /// How often each game of two nodes is played.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+}
 
 const FILE: NewInode = NewInode { mode: 0o100644, umask: 0, rdev: 0, uid: 0, gid: 0 };
 const DIR: NewInode = NewInode { mode: 0o040755, umask: 0, rdev: 0, uid: 0, gid: 0 };
@@ -178,68 +196,137 @@ fn scoutfs(arguments: &[&str], paths: &[&Path]) {
     assert!(status.success(), "scoutfs {arguments:?} ended with {status}");
 }
 
-fn say(what: &str, mut times: Vec<Duration>) {
-    times.sort();
-    let sum: Duration = times.iter().sum();
-    println!(
-        "{what:<46} p50 {:>10.3?}  p99 {:>10.3?}  {:>7.0} turns/s",
-        times[times.len() / 2],
-        times[times.len() * 99 / 100],
-        times.len() as f64 / sum.as_secs_f64()
-    );
+/// Two mounts of one filesystem.
+struct Pair {
+    name: &'static str,
+    nodes: [PathBuf; 2],
+    /// One file, which each has open.
+    balls: [File; 2],
 }
 
-/// Two nodes with daemons.
-fn mounted(folder: &Path) {
-    let folder = folder.join("cluster");
-    fs::create_dir_all(&folder).expect("a folder");
+impl Pair {
+    fn new(name: &'static str, nodes: &[PathBuf; 2]) -> Pair {
+        for (n, node) in nodes.iter().enumerate() {
+            fs::create_dir(node.join(format!("dir{n}"))).expect("mkdir");
+        }
+        fs::write(nodes[0].join("ball"), [0; 4096]).expect("a file");
+        let open = |node: &PathBuf| OpenOptions::new().read(true).write(true).open(node.join("ball"));
+        Pair { name, nodes: nodes.clone(), balls: nodes.each_ref().map(|node| open(node).expect("open")) }
+    }
+}
+
+/// A turn of a game, by its number: how long it took, and whether what the other node did was seen.
+type Turn = fn(&Pair, usize) -> (Duration, bool);
+
+const GAMES: [(&str, Turn); 4] = [
+    ("create on one node, stat on the other", |pair, turn| {
+        let name = format!("dir0/seen{turn}");
+        File::create(pair.nodes[0].join(&name)).expect("create");
+        let start = Instant::now();
+        let seen = fs::exists(pair.nodes[1].join(&name)).expect("stat");
+        (start.elapsed(), seen)
+    }),
+    ("a directory back and forth, a create each", |pair, turn| {
+        let here = pair.nodes[turn % 2].join("dir1");
+        let start = Instant::now();
+        File::create(here.join(format!("turn{turn}"))).expect("create");
+        let elapsed = start.elapsed();
+        (elapsed, turn == 0 || fs::exists(here.join(format!("turn{}", turn - 1))).expect("stat"))
+    }),
+    ("a directory back and forth, a stat of the last name and a create each", |pair, turn| {
+        let here = pair.nodes[turn % 2].join("dir1");
+        let start = Instant::now();
+        let seen = turn == 0 || fs::exists(here.join(format!("last{}", turn - 1))).expect("stat");
+        File::create(here.join(format!("last{turn}"))).expect("create");
+        (start.elapsed(), seen)
+    }),
+    ("a file back and forth, a read and a write each", |pair, turn| {
+        let (ball, mut number) = (&pair.balls[turn % 2], [0; 8]);
+        let start = Instant::now();
+        ball.read_exact_at(&mut number, 0).expect("read");
+        ball.write_all_at(&(turn as u64 + 1).to_le_bytes(), 0).expect("write");
+        (start.elapsed(), u64::from_le_bytes(number) == turn as u64)
+    }),
+];
+
+/// Plays all games, the pairs in turns. The medians of the first pair's rounds are compared with those of the others.
+fn play(pairs: &[Pair], rounds: usize) {
+    let mut stale_of_first = 0;
+    for (what, turn) in GAMES {
+        println!("{what}:");
+        let mut taken = vec![(Vec::new(), Vec::new()); pairs.len()];
+        for round in 0..rounds {
+            for (n, (pair, (p50s, rates))) in pairs.iter().zip(&mut taken).enumerate() {
+                let turns = (round * TURNS..(round + 1) * TURNS).map(|i| turn(pair, i));
+                let (mut times, seen): (Vec<Duration>, Vec<bool>) = turns.unzip();
+                let stale = seen.iter().filter(|seen| !**seen).count();
+                stale_of_first += if n == 0 { stale } else { 0 };
+                times.sort();
+                let (p50, p99) = (times[TURNS / 2], times[TURNS * 99 / 100]);
+                let rate = TURNS as f64 / times.iter().sum::<Duration>().as_secs_f64();
+                println!(
+                    "  {:<8} p50 {p50:>10.3?}  p99 {p99:>10.3?}  {rate:>7.0} turns/s  {stale} stale",
+                    pair.name
+                );
+                p50s.push(p50.as_secs_f64());
+                rates.push(rate);
+            }
+        }
+        let mut medians = taken.into_iter().map(|(p50s, rates)| (median(p50s), median(rates)));
+        let (p50, rate) = medians.next().expect("a pair");
+        for (other, (other_p50, other_rate)) in pairs[1..].iter().zip(medians) {
+            println!(
+                "  {} beside {}: {:.2} times its p50, {:.1} times its turns/s (medians of {rounds} rounds)",
+                pairs[0].name,
+                other.name,
+                p50 / other_p50,
+                rate / other_rate
+            );
+        }
+    }
+    assert_eq!(stale_of_first, 0, "stale answers of {}", pairs[0].name);
+}
+
+/// Two nodes with daemons, and beside them what is wanted.
+fn mounted(folder: &Path, arguments: &Arguments) -> Result<(), String> {
+    let ceph = arguments.beside_cephfs.then(|| CephFs::new(&folder.join("cephfs"))).transpose()?;
     let image = folder.join("image");
     File::create(&image).and_then(|file| file.set_len(2 << 30)).expect("an image");
     scoutfs(&["mkfs", "-Q", "1", "--force"], &[&image]);
-    let a = Node::new(&folder, "a", "server_addr=127.0.0.1");
-    let b = Node::new(&folder, "b", "rw");
-    let nodes = [&a.0, &b.0];
-    for (n, node) in nodes.iter().enumerate() {
-        fs::create_dir(node.join(format!("dir{n}"))).expect("mkdir");
-    }
-    let seen = |i: usize| {
-        let name = format!("dir0/seen{i}");
-        File::create(nodes[0].join(&name)).expect("create");
-        let start = Instant::now();
-        fs::metadata(nodes[1].join(&name)).expect("stat");
-        start.elapsed()
-    };
-    say("create on one node, stat on the other", (0..TURNS).map(seen).collect());
-    let directory = |i: usize| {
-        let start = Instant::now();
-        File::create(nodes[i % 2].join(format!("dir1/turn{i}"))).expect("create");
-        start.elapsed()
-    };
-    say("a directory back and forth, a create each", (0..TURNS).map(directory).collect());
-    fs::write(a.0.join("ball"), [0; 4096]).expect("a file");
-    let files =
-        nodes.map(|node| OpenOptions::new().read(true).write(true).open(node.join("ball")).expect("open"));
-    let file = |i: usize| {
-        let start = Instant::now();
-        let mut number = [0; 8];
-        files[i % 2].read_exact_at(&mut number, 0).expect("read");
-        assert_eq!(u64::from_le_bytes(number), i as u64, "a stale answer");
-        files[i % 2].write_all_at(&(i as u64 + 1).to_le_bytes(), 0).expect("write");
-        start.elapsed()
-    };
-    say("a file back and forth, a read and a write each", (0..TURNS).map(file).collect());
-    drop(files);
-    drop((b, a));
-    let _ = fs::remove_dir_all(&folder);
+    let a = Node::new(folder, "a", "server_addr=127.0.0.1");
+    let b = Node::new(folder, "b", "rw");
+    let mut pairs = vec![Pair::new("scoutfs", &[a.0.clone(), b.0.clone()])];
+    pairs.extend(ceph.iter().map(|ceph| Pair::new("CephFS", &ceph.nodes)));
+    play(&pairs, arguments.rounds.into());
+    drop(pairs);
+    drop((b, a, ceph));
+    Ok(())
 }
 
-fn main() {
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
     for count in [1, 2, 4, 8] {
         private(count);
     }
     hand_overs();
-    match std::env::args().nth(1) {
-        Some(folder) => mounted(Path::new(&folder)),
-        None => println!("(give a folder for the runs with mounts)"),
-    }
+    let done = match &arguments.folder {
+        Some(folder) => {
+            let folder = folder.join("cluster");
+            fs::create_dir_all(&folder).expect("a folder");
+            let done = mounted(&folder.canonicalize().expect("a folder"), &arguments);
+            let _ = fs::remove_dir_all(&folder);
+            done
+        }
+        None => {
+            println!("(give a folder for the runs with mounts)");
+            Ok(())
+        }
+    };
+    done.map_or_else(
+        |e| {
+            eprintln!("{e}");
+            ExitCode::FAILURE
+        },
+        |()| ExitCode::SUCCESS,
+    )
 }

@@ -10,16 +10,15 @@ use std::sync::Arc as Shared;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use scoutfs_benches::mount_node;
 use scoutfs_btree::BlockCache;
 use scoutfs_env::device::{BlockDevice, IoError, MemDevice};
-use scoutfs_env::net::{Network, TcpNetwork};
 use scoutfs_env::{Arc, Box, try_box};
 use scoutfs_format::item::ROOT_INO;
 use scoutfs_format::voter::ProcessId;
 use scoutfs_fs::dir::NewInode;
 use scoutfs_fs::mkfs::{Options, mkfs};
 use scoutfs_fs::{Mount, MountOptions};
-use scoutfs_server::DeathOracle;
 use scoutfs_server::roots::read_roots;
 use scoutfs_server::super_block::read_super;
 
@@ -67,15 +66,6 @@ impl BlockDevice for Device {
     }
 }
 
-/// Nobody is known to be dead.
-struct NoneDead;
-
-impl DeathOracle for NoneDead {
-    fn is_dead(&self, _: &ProcessId) -> bool {
-        false
-    }
-}
-
 fn name(i: usize) -> Vec<u8> {
     format!("name-{i:06}").into_bytes()
 }
@@ -96,10 +86,7 @@ fn main() {
             ..MountOptions::new(ProcessId { pid: mounted.into(), ..ProcessId::default() })
         };
         options.server_addr = (mounted == 1).then_some(address);
-        let network: Box<dyn Network> = try_box(TcpNetwork::default()).expect("memory");
-        let oracle: Box<dyn DeathOracle + Send + Sync> = try_box(NoneDead).expect("memory");
-        let (network, oracle) = (Arc::new(network).expect("memory"), Arc::new(oracle).expect("memory"));
-        Mount::open_in(device.clone(), network, &options, oracle).expect("mount")
+        mount_node(&device, &options)
     };
     let geometry = read_super(&**device).expect("a super block").geometry;
     let logs = || {

@@ -108,12 +108,7 @@ fn data_version_changes_with_contents_and_size_and_with_nothing_else() {
 #[test]
 fn a_truncation_of_many_extents_takes_many_transactions_and_frees_all() {
     let fs = TestFs::new();
-    let used = || {
-        fs.sync().unwrap();
-        let statfs = fs.statfs().unwrap();
-        statfs.total_data - statfs.free_data
-    };
-    let before = used();
+    let before = fs.used_data();
     let ino = fs.touch(ROOT_INO, "file");
     for n in 0..500 {
         fs.write(ino, n * 8192, &bytes(n, 4096)).unwrap();
@@ -126,7 +121,7 @@ fn a_truncation_of_many_extents_takes_many_transactions_and_frees_all() {
     assert_eq!(fs.read_all(ino)[8192 * 199..8192 * 199 + 4096], bytes(199, 4096));
     fs.unlink(ROOT_INO, b"file").unwrap();
     fs.verify();
-    assert_eq!(used(), before);
+    assert_eq!(fs.used_data(), before);
 }
 
 #[test]
@@ -202,12 +197,7 @@ fn a_file_written_piece_by_piece_lies_in_one_piece() {
 #[test]
 fn a_small_file_takes_the_blocks_that_it_fills() {
     let fs = TestFs::new();
-    let used = || {
-        fs.sync().unwrap();
-        let statfs = fs.statfs().unwrap();
-        statfs.total_data - statfs.free_data
-    };
-    let before = used();
+    let before = fs.used_data();
     for n in 1..=100 {
         let ino = fs.touch(ROOT_INO, &format!("{n}"));
         for _ in 0..n % 4 + 1 {
@@ -218,7 +208,7 @@ fn a_small_file_takes_the_blocks_that_it_fills() {
     }
     let filled: u64 = (1..=100u64).map(|n| ((n % 4 + 1) * 4000).div_ceil(4096)).sum();
     fs.drop_reservations();
-    assert_eq!(used() - before, filled);
+    assert_eq!(fs.used_data() - before, filled);
     fs.verify();
 }
 

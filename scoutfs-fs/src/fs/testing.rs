@@ -334,6 +334,13 @@ impl Fs {
         tree
     }
 
+    /// Data blocks that are not free, when all is committed.
+    pub(crate) fn used_data(&self) -> u64 {
+        self.sync().unwrap();
+        let statfs = self.statfs().unwrap();
+        statfs.total_data - statfs.free_data
+    }
+
     /// Blocks of an inode's extents.
     pub(crate) fn extent_blocks(&self, ino: u64) -> u64 {
         let locks = self.store().lock(&[(ino, LockMode::Read)]).unwrap();

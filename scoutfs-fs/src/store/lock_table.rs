@@ -144,11 +144,7 @@ impl LockTable {
         if self.acquire_as_is(store, name, mode, pages, next)? == Use::Guest {
             return Ok(Use::Guest);
         }
-        let caught_up = store.catch_up();
-        if caught_up.is_err() {
-            self.release(store, name, mode, Use::Granted);
-        }
-        caught_up.map(|()| Use::Granted)
+        self.catch_up(store, name, mode).map(|()| Use::Granted)
     }
 
     /// As [`LockTable::acquire`], but false if the lock is not there to be used right now.
@@ -156,11 +152,16 @@ impl LockTable {
         if !self.state.lock().machine.try_acquire(name, mode.into()) {
             return Ok(false);
         }
+        self.catch_up(store, name, mode).map(|()| true)
+    }
+
+    /// Catches up with what was committed elsewhere under a lock that was granted; without that it is not used.
+    fn catch_up(&self, store: &Store, name: LockName, mode: LockMode) -> Result<()> {
         let caught_up = store.catch_up();
         if caught_up.is_err() {
             self.release(store, name, mode, Use::Granted);
         }
-        caught_up.map(|()| true)
+        caught_up
     }
 
     fn acquire_as_is(

@@ -4,7 +4,7 @@
 //! Nothing of this is durable. A mount's locks go when its membership ends, as its cluster locks do; a new server answers nothing
 //! before every member that it found live has told what it holds, or is gone.
 
-use scoutfs_env::{Vec, log};
+use scoutfs_env::Vec;
 use scoutfs_format::msg::{
     FileLock as RawLock, FileLockRequest as RawRequest, MSG_FILE_LOCK, STATUS_INVALID, STATUS_OK,
 };
@@ -12,6 +12,7 @@ use scoutfs_lock::LockError;
 use scoutfs_lock::file_locks::{FileLock, FileLockOutput, FileLockRequest};
 use zerocopy::FromBytes;
 
+use super::locks::lock_handled;
 use super::{Answer, Handled, Outgoing, Refusal, Server, bytes_of, parse};
 use crate::error::ServerError;
 
@@ -20,7 +21,7 @@ impl Server {
     pub(super) fn file_lock_request(&mut self, from: u64, id: u64, payload: &[u8]) -> Handled {
         let request = FileLockRequest::from_raw(&parse::<RawRequest>(payload)?);
         let handled = request.and_then(|request| self.file_locks.handle_request(from, id, &request));
-        file_lock_handled(from, handled)?;
+        lock_handled(from, handled)?;
         self.send_file_locks()?;
         Ok(Answer::Later)
     }
@@ -30,7 +31,7 @@ impl Server {
         let raws = <[RawLock]>::ref_from_bytes(payload).map_err(|_| Refusal::Status(STATUS_INVALID))?;
         for raw in raws {
             let handled = FileLock::from_raw(raw).and_then(|lock| self.file_locks.handle_report(from, &lock));
-            file_lock_handled(from, handled)?;
+            lock_handled(from, handled)?;
         }
         self.send_file_locks()?;
         Ok(Answer::Now(Vec::new()))
@@ -50,16 +51,5 @@ impl Server {
             self.send(Outgoing { to, kind, response: true, status, id, payload }, false);
         }
         Ok(())
-    }
-}
-
-fn file_lock_handled(from: u64, handled: Result<(), LockError>) -> Result<(), Refusal> {
-    match handled {
-        Ok(()) => Ok(()),
-        Err(LockError::NoMemory(_)) => Err(Refusal::Stop(ServerError::NoMemory)),
-        Err(e) => {
-            log::warn!("scoutfs server: mount {from:016x}: {e}");
-            Err(Refusal::Status(STATUS_INVALID))
-        }
     }
 }

@@ -35,6 +35,18 @@ impl Locks {
     }
 }
 
+/// What a lock machine says of a message of a mount.
+pub(super) fn lock_handled(from: u64, handled: Result<(), LockError>) -> Result<(), Refusal> {
+    match handled {
+        Ok(()) => Ok(()),
+        Err(LockError::NoMemory(_)) => Err(Refusal::Stop(ServerError::NoMemory)),
+        Err(e) => {
+            log::warn!("scoutfs server: mount {from:016x}: {e}");
+            Err(Refusal::Status(STATUS_INVALID))
+        }
+    }
+}
+
 impl Server {
     /// A mount wants a lock, or gives one back. The answer is a grant.
     pub(super) fn lock_request(&mut self, now: Mono, from: u64, id: u64, payload: &[u8]) -> Handled {
@@ -45,7 +57,7 @@ impl Server {
             }
             self.locks.server.handle_request(from, id, &message, &opens)
         });
-        self.lock_handled(from, handled)?;
+        lock_handled(from, handled)?;
         self.send_locks(now)?;
         Ok(Answer::Later)
     }
@@ -64,21 +76,10 @@ impl Server {
             }
             self.locks.server.handle_answer(from, &message, &opens)
         });
-        match self.lock_handled(from, handled) {
+        match lock_handled(from, handled) {
             Ok(()) => self.send_locks(now),
             Err(Refusal::Stop(e)) => Err(e),
             Err(Refusal::Status(_)) => Ok(()),
-        }
-    }
-
-    fn lock_handled(&self, from: u64, handled: Result<(), LockError>) -> Result<(), Refusal> {
-        match handled {
-            Ok(()) => Ok(()),
-            Err(LockError::NoMemory(_)) => Err(Refusal::Stop(ServerError::NoMemory)),
-            Err(e) => {
-                log::warn!("scoutfs server: mount {from:016x}: {e}");
-                Err(Refusal::Status(STATUS_INVALID))
-            }
         }
     }
 
@@ -88,7 +89,7 @@ impl Server {
         for raw in raws {
             let handled =
                 Message::from_raw(raw).and_then(|message| self.locks.server.handle_report(from, &message));
-            self.lock_handled(from, handled)?;
+            lock_handled(from, handled)?;
         }
         Ok(Answer::Now(Vec::new()))
     }
@@ -99,7 +100,7 @@ impl Server {
         for raw in raws {
             let handled = LockName::parse(&raw.id)
                 .and_then(|name| self.locks.server.handle_opens(from, name, &Opens::from_raw(&raw.opens)));
-            self.lock_handled(from, handled)?;
+            lock_handled(from, handled)?;
         }
         Ok(Answer::Now(Vec::new()))
     }

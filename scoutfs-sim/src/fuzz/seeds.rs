@@ -13,7 +13,7 @@ use scoutfs_fs::dir::NewInode;
 use scoutfs_fs::xattr::SetXattrMode;
 
 use crate::damage::{Kind, Unit, units};
-use crate::model::content;
+use crate::reference::Data;
 use crate::volume::{Pace, geometry, mount, new_volume};
 
 const FILE: NewInode = NewInode { mode: 0o100_644, umask: 0, uid: 0, gid: 0, rdev: 0 };
@@ -43,10 +43,10 @@ fn fill(fs: &Fs, round: usize, files: usize) {
     for i in 0..files {
         let ino = fs.create(ROOT_INO, format!("{round}-{i}").as_bytes(), &FILE).expect("create").ino;
         if i % 3 == 0 {
-            fs.write(ino, 4096 * (i as u64 % 7), &content(i as u64, 5000)).expect("write");
+            fs.write(ino, 4096 * (i as u64 % 7), &Data::new(i as u64, 5000).bytes()).expect("write");
         }
         if i % 4 == 0 {
-            fs.setxattr(ino, b"user.some", &content(1, 10 + i * 40 % 6000), SetXattrMode::Any)
+            fs.setxattr(ino, b"user.some", &Data::new(1, 10 + i * 40 % 6000).bytes(), SetXattrMode::Any)
                 .expect("setxattr");
         }
         fs.forget(ino, 1);

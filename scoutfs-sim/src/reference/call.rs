@@ -17,6 +17,11 @@ pub struct Data {
 }
 
 impl Data {
+    /// So many bytes of a seed.
+    pub const fn new(seed: u64, len: usize) -> Data {
+        Data { seed, len }
+    }
+
     /// The contents themselves.
     pub fn bytes(self) -> Vec<u8> {
         let mut rng = Rng::new(self.seed);

@@ -27,6 +27,7 @@ pub struct Rules {
 pub type Nodes = BTreeMap<u64, Arc<Node>>;
 
 /// The filesystem in memory.
+#[derive(Clone)]
 pub struct Reference {
     /// See there.
     pub rules: Rules,
@@ -51,6 +52,11 @@ impl Reference {
             touched: BTreeMap::new(),
             used: BTreeSet::from([ROOT_INO]),
         }
+    }
+
+    /// An inode number that was never seen.
+    pub fn unused(&self) -> u64 {
+        self.used.last().map_or(ROOT_INO, |last| last + 1)
     }
 
     /// An inode that is there.

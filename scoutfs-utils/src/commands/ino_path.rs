@@ -3,11 +3,11 @@
 
 use std::io::{self, BufWriter, Write};
 
-use crate::cli::InoPath;
+use crate::cli::NamesOfInode;
 use crate::ioctl;
 
 /// Prints them. An inode without a path (the root, one that does not exist, one without links) is none.
-pub fn run(arguments: &InoPath) -> Result<(), String> {
+pub fn run(arguments: &NamesOfInode) -> Result<(), String> {
     let path = &arguments.path.path;
     let file = ioctl::open(path)?;
     let mut out = BufWriter::new(io::stdout().lock());

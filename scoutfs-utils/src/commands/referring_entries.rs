@@ -5,11 +5,11 @@ use std::io::{self, BufWriter, Write};
 
 use scoutfs_format::ioctl::DIRENT_LAST;
 
-use crate::cli::GetReferringEntries;
+use crate::cli::NamesOfInode;
 use crate::ioctl;
 
 /// Prints them.
-pub fn run(arguments: &GetReferringEntries) -> Result<(), String> {
+pub fn run(arguments: &NamesOfInode) -> Result<(), String> {
     let path = &arguments.path.path;
     let file = ioctl::open(path)?;
     let mut out = BufWriter::new(io::stdout().lock());

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::thread::{Gid, Uid};
 
 use crate::pattern::Random;
-use crate::run::{SOON, open_at, program, run, run_for, run_refused, scoutfs, spawn};
+use crate::run::{SOON, open_at, program, run, run_for, run_refused, spawn};
 use crate::user::User;
 use crate::volume::{Volume, is_mount_point};
 
@@ -338,11 +338,7 @@ fn noacl_switches_lists_off_for_one_mount() {
     let before = lists(mounted.path());
     mounted.unmount();
 
-    let mounted = volume.mount_with(|image, directory| {
-        let mut command = scoutfs(["mount", "-o", "server_addr=127.0.0.1,noacl"]);
-        command.arg(image).arg(directory);
-        command
-    });
+    let mounted = volume.mount_options("server_addr=127.0.0.1,noacl");
     let message =
         run_refused(program("setfacl", ["-m", "u:6:rwx"]).arg(mounted.join("dir")).env("LC_ALL", "C"));
     assert!(message.contains("Operation not supported"), "{message}");

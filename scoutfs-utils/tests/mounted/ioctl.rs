@@ -8,7 +8,6 @@ use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::ptr;
 
 use crate::raw_ioctl::*;
-use crate::run::scoutfs;
 use crate::volume::{Volume, by_kernel};
 
 #[test]
@@ -186,11 +185,7 @@ fn a_read_only_mount_tells_everything_and_sets_nothing() {
     let mounted = volume.mount();
     fs::write(mounted.join("file"), "content").unwrap();
     mounted.unmount();
-    let mounted = volume.mount_with(|image, directory| {
-        let mut command = scoutfs(["mount", "-o", "ro,server_addr=127.0.0.1"]);
-        command.arg(image).arg(directory);
-        command
-    });
+    let mounted = volume.mount_options("ro,server_addr=127.0.0.1");
     let file = File::open(mounted.join("file")).unwrap();
     let mut get = AttrX { mask: 1 << 7 | 1 << 9, ..AttrX::default() };
     assert_eq!((call(&file, GET_ATTR_X, &mut get), get.size, get.project), (Ok(0), 7, 0));

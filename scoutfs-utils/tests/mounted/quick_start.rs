@@ -212,11 +212,7 @@ fn a_read_only_mount_shows_everything_and_changes_nothing() {
     let mounted = volume.mount();
     fs::write(mounted.join("file"), "content").unwrap();
     mounted.unmount();
-    let mounted = volume.mount_with(|image, directory| {
-        let mut command = scoutfs(["mount", "-o", "ro,server_addr=127.0.0.1"]);
-        command.arg(image).arg(directory);
-        command
-    });
+    let mounted = volume.mount_options("ro,server_addr=127.0.0.1");
     assert_eq!(fs::read(mounted.join("file")).unwrap(), b"content");
     let error = fs::write(mounted.join("file"), "other").unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EROFS));

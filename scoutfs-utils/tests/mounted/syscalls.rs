@@ -23,7 +23,7 @@ use scoutfs_sim::reference::{
     Reference, Rules, Seen, Stat, Subject, Target, Time, Times, Way,
 };
 
-use crate::run::{open_at, scoutfs};
+use crate::run::open_at;
 use crate::volume::{Mounted, Volume};
 
 /// A mount and the files that are open on it.
@@ -72,11 +72,7 @@ impl<'v> OnMount<'v> {
 
     fn mount(&mut self) {
         let options = format!("server_addr=127.0.0.1,commit_interval_ms={}", self.commit_interval_ms);
-        self.mounted = Some(self.volume.mount_with(|image, directory| {
-            let mut command = scoutfs(["mount", "-o", &options]);
-            command.arg(image).arg(directory);
-            command
-        }));
+        self.mounted = Some(self.volume.mount_options(&options));
     }
 
     /// Unmounts: the end of a test.

@@ -128,6 +128,15 @@ impl Volume {
         mounted
     }
 
+    /// Mounts on `mnt` with these options.
+    pub fn mount_options(&self, options: &str) -> Mounted<'_> {
+        self.mount_with(|image, directory| {
+            let mut command = scoutfs(["mount", "-o", options]);
+            command.arg(image).arg(directory);
+            command
+        })
+    }
+
     /// Mounts on `mnt` with a daemon that is our child.
     pub fn mount_child(&self) -> Mounted<'_> {
         let directory = self.directory("mnt");

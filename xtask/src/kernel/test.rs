@@ -233,7 +233,7 @@ impl<'a> Bench<'a> {
             let folder = sources().join("guest");
             format!(
                 "NODE={node} MODULE={module} SCOUTFS={scoutfs} MEET={meet} TREE={tree}\n\
-                 . {folder}/node.sh\n. {folder}/{name}.sh\n",
+                 . {folder}/words.sh\n. {folder}/node.sh\n. {folder}/{name}.sh\n",
                 module = self.module.display(),
                 scoutfs = self.scoutfs().display(),
                 meet = meet.display(),
