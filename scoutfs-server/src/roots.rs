@@ -177,9 +177,6 @@ impl Roots {
     }
 }
 
-/// Tails of a slot that readers look through, at most: then they are joined.
-const MAX_TAILS: usize = 8;
-
 /// How often a slot that looks torn is read again before it counts as damaged.
 const RING_TRIES: u32 = 10;
 
@@ -286,14 +283,14 @@ fn follow_ring(
     let newer = |record: &&Arc<Record>| record.commit_nr() > known.commit_nr();
     let goes_on = ring.records().first().is_some_and(|first| !newer(&first));
     let mut tails = Vec::new();
-    let tail = if goes_on && known.tails.len() < MAX_TAILS {
+    let tail = if goes_on {
         tails.extend_from_slice(&known.tails)?;
         tail_of(ring.records().iter().filter(newer))?
     } else {
         tail_of(ring.records().iter())?
     };
     if let Some(tail) = tail {
-        tails.push(tail)?;
+        Tail::push(&mut tails, tail)?;
     }
     if !tails.is_empty() && ring.logs().next().is_none() {
         return Ok(None);
@@ -303,16 +300,24 @@ fn follow_ring(
 
 /// The items of records, if there are any.
 fn tail_of<'a>(records: impl Iterator<Item = &'a Arc<Record>>) -> Result<Option<Arc<Tail>>, ServerError> {
-    let mut tail = Tail::new();
+    let mut tails = Vec::new();
     for record in records {
+        let mut tail = Tail::new();
         tail.merge_in(record.items().map(|item| Item {
             key: item.key,
             version: item.version,
             deletion: item.deletion,
             value: item.value,
         }))?;
+        if !tail.is_empty() {
+            Tail::push(&mut tails, Arc::new(tail)?)?;
+        }
     }
-    Ok(if tail.is_empty() { None } else { Some(Arc::new(tail)?) })
+    match &tails[..] {
+        [] => Ok(None),
+        [tail] => Ok(Some(tail.clone())),
+        tails => Ok(Some(Arc::new(Tail::joined(tails)?)?)),
+    }
 }
 
 /// The bytes of a slot's ring, or `None` when no frame of the volume is in it.

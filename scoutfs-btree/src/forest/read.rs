@@ -13,7 +13,11 @@ use crate::block::BlockCache;
 use crate::tree::{Item, Leaf, OwnedItem, leaf};
 
 /// Most pieces without an item that one call passes over.
-const MAX_EMPTY_PIECES: usize = 32;
+const MAX_EMPTY_PIECES: usize = 256;
+/// Items of one tree or tail that a piece has at most before the key that is wanted, and from it on. Who scans reads pieces one after
+/// the other; who looks one key up, and loses the lock again, pays for a piece.
+const MAX_BEFORE: usize = 16;
+const MAX_AFTER: usize = 64;
 
 /// One consistent set of roots: all slots were read first, then the super block.
 #[derive(Debug)]
@@ -48,8 +52,8 @@ pub struct RangeItems {
     pub items: Vec<OwnedItem>,
 }
 
-/// Reads a range around `key`, which lies in `low..=high`: as large as the leaves around it allow, but never
-/// beyond `low` and `high`. When nothing exists there it goes on upwards for a while.
+/// Reads a range around `key`, which lies in `low..=high`: as large as the leaves around it allow, but of some dozens of items of each
+/// tree and tail, and never beyond `low` and `high`. When nothing exists there it goes on upwards for a while.
 ///
 /// [`Error::Stale`] when a block was freed and used again since the roots were read; begin again with fresh ones.
 pub fn read_range(
@@ -73,7 +77,21 @@ pub fn read_range(
     Ok(range)
 }
 
-/// Reads the range that the leaves around `key` have in common.
+/// Narrows a range around `key` to a few of the `len` items of a source; `from` is the place of the first one at or above `key`.
+fn narrow(
+    (first, last): (Key, Key),
+    len: usize,
+    from: usize,
+    key_at: impl Fn(usize) -> Option<Key>,
+) -> (Key, Key) {
+    let before = from.checked_sub(MAX_BEFORE + 1).and_then(&key_at);
+    let after = Some(from + MAX_AFTER).filter(|at| *at < len).and_then(&key_at);
+    let first = before.map_or(first, |key| first.max(key.saturating_next()));
+    let last = after.map_or(last, |key| last.min(key.saturating_prev()));
+    (first, last)
+}
+
+/// Reads the range that the leaves around `key` have in common, or a part of it around `key`.
 fn read_piece(
     cache: &BlockCache,
     roots: &ForestRoots,
@@ -89,7 +107,12 @@ fn read_piece(
         let leaf = leaf(cache, root, &key)?;
         first = first.max(leaf.first());
         last = last.min(leaf.last());
+        let at = leaf.lower_bound(&key);
+        (first, last) = narrow((first, last), leaf.len(), at, |at| leaf.get(at).map(|item| item.key));
         leaves.push(leaf)?;
+    }
+    for tail in &roots.tails {
+        (first, last) = narrow((first, last), tail.len(), tail.lower_bound(&key), |at| tail.key_at(at));
     }
     let mut found = Vec::new();
     // Of equal versions a tail's goes first, then a log's, then the fs tree's. They are the same write.

@@ -7,6 +7,9 @@ use scoutfs_format::Key;
 use crate::Error;
 use crate::tree::{ChangeSource, Item};
 
+/// A tail that is longer than a newer one by this factor is left alone.
+const JOIN: usize = 4;
+
 /// The items of a slot's records since its last checkpoint, the newest version of each key. It belongs to the slot's
 /// open log tree and is newer than all of that.
 ///
@@ -111,6 +114,27 @@ impl Tail {
         Ok(())
     }
 
+    /// Adds a newer tail to those of a log, oldest first. It is joined with those before it that are not much longer: so there
+    /// are few, no more than the logarithm of the number of items, and an item is copied about as often. On an error
+    /// the list has lost some.
+    pub fn push(tails: &mut Vec<Arc<Tail>>, mut newer: Arc<Tail>) -> Result<(), Error> {
+        while let Some(last) = tails.last().filter(|last| last.len() <= newer.len().saturating_mul(JOIN)) {
+            newer = Arc::new(Tail::joined(&[last.clone(), newer])?)?;
+            tails.pop();
+        }
+        Ok(tails.push(newer)?)
+    }
+
+    /// Tails of a log, oldest first, as one.
+    pub fn joined(tails: &[Arc<Tail>]) -> Result<Tail, Error> {
+        let [first, newer @ ..] = tails else { return Ok(Tail::new()) };
+        let mut all = first.try_clone()?;
+        for tail in newer {
+            all.merge_in(tail.range(Key::MIN, Key::MAX))?;
+        }
+        Ok(all)
+    }
+
     /// A tail with the same items, whose values are shared.
     pub fn try_clone(&self) -> Result<Self, Error> {
         let mut items = Vec::with_capacity(self.items.len())?;
@@ -139,9 +163,19 @@ impl Tail {
         self.items.get(at).map(TailItem::borrow)
     }
 
+    /// Number of items below a key.
+    pub(super) fn lower_bound(&self, key: &Key) -> usize {
+        self.items.partition_point(|item| item.key < *key)
+    }
+
+    /// The key of an item by its place.
+    pub(super) fn key_at(&self, at: usize) -> Option<Key> {
+        self.items.get(at).map(|item| item.key)
+    }
+
     /// The items from `first` on.
     fn from(&self, first: &Key) -> &[TailItem] {
-        self.items.get(self.items.partition_point(|item| item.key < *first)..).unwrap_or_default()
+        self.items.get(self.lower_bound(first)..).unwrap_or_default()
     }
 
     /// Items in `first..=last`, in key order, deletions included.
@@ -169,5 +203,44 @@ impl ChangeSource for TailSource<'_> {
 
     fn advance(&mut self) {
         self.items = self.items.get(1..).unwrap_or_default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tail(items: &[(u64, u64)]) -> Tail {
+        let mut tail = Tail::new();
+        for (ino, version) in items {
+            let value = version.to_le_bytes();
+            let item =
+                Item { key: Key::inode(*ino), version: *version, deletion: version % 3 == 0, value: &value };
+            tail.merge_in([item]).unwrap();
+        }
+        tail
+    }
+
+    fn items(tail: &Tail) -> std::vec::Vec<(Key, u64, bool, std::vec::Vec<u8>)> {
+        let all = tail.range(Key::MIN, Key::MAX);
+        all.map(|item| (item.key, item.version, item.deletion, item.value.to_vec())).collect()
+    }
+
+    #[test]
+    fn tails_that_are_pushed_one_after_the_other_are_few_and_hold_what_one_would() {
+        let (mut tails, mut one) = (Vec::new(), Tail::new());
+        let mut most = 0;
+        for n in 0..2000u64 {
+            // Of different lengths; the keys come again.
+            let new: std::vec::Vec<_> = (0..1 + n % 7).map(|i| ((n * n + i) % 5000, n + 1)).collect();
+            let new = tail(&new);
+            one.merge_in(new.range(Key::MIN, Key::MAX)).unwrap();
+            Tail::push(&mut tails, Arc::new(new).unwrap()).unwrap();
+            most = most.max(tails.len());
+            assert!(tails.windows(2).all(|two| two[0].len() > two[1].len()), "after {n}");
+        }
+        assert!((3..=8).contains(&most), "{most} tails");
+        assert_eq!(items(&Tail::joined(&tails).unwrap()), items(&one));
+        assert!(Tail::joined(&[]).unwrap().is_empty());
     }
 }

@@ -13,9 +13,6 @@ use scoutfs_format::Key;
 
 use crate::error::Result;
 
-/// Most tails that a reader has to look through for this mount's own log.
-const MAX_TAILS: usize = 8;
-
 /// See the module.
 pub(crate) struct RootsCell {
     state: Mutex<State>,
@@ -77,14 +74,8 @@ impl RootsCell {
     pub fn push_tail<R>(&self, tail: Option<Arc<Tail>>, also: impl FnOnce() -> Result<R>) -> Result<R> {
         let Some(tail) = tail else { return also() };
         let mut state = self.state.lock();
-        let mut tails = if state.tails.len() >= MAX_TAILS {
-            let mut tails = Vec::new();
-            tails.push(Arc::new(joined(&state.tails)?)?)?;
-            tails
-        } else {
-            state.tails.try_clone()?
-        };
-        tails.push(tail)?;
+        let mut tails = state.tails.try_clone()?;
+        Tail::push(&mut tails, tail)?;
         let forest = State::forest(&state.others, &state.logs, &tails)?;
         let result = also()?;
         state.tails = tails;
@@ -97,7 +88,7 @@ impl RootsCell {
         let tails = self.state.lock().tails.try_clone()?;
         match &tails[..] {
             [tail] => Ok(tail.clone()),
-            tails => Ok(Arc::new(joined(tails)?)?),
+            tails => Ok(Arc::new(Tail::joined(tails)?)?),
         }
     }
 
@@ -126,13 +117,4 @@ impl RootsCell {
         state.show(forest);
         Ok(())
     }
-}
-
-/// Tails, oldest first, as one.
-fn joined(tails: &[Arc<Tail>]) -> Result<Tail> {
-    let mut all = Tail::new();
-    for tail in tails {
-        all.merge_in(tail.range(Key::MIN, Key::MAX))?;
-    }
-    Ok(all)
 }
