@@ -38,11 +38,14 @@ if [ $kind = io ]; then
 else
     # Also of those that may wait; all that are made in calls of the module's, by whichever thread.
     set_to ignore-gfp-wait N
-    text=$(cat /sys/module/scoutfs/sections/.text)
+    start=$(awk '$1 == "scoutfs" { print $6 }' /proc/modules)
     size=$(awk '$1 == "scoutfs" { print $2 }' /proc/modules)
-    set_to require-start $text
-    set_to require-end $(printf '0x%x' $((text + size)))
-    [ $kind = slab ] || set_to min-order 0
+    set_to require-start "$start"
+    set_to require-end "$(printf '0x%x' $((start + size)))"
+    if [ $kind = page ]; then
+        set_to min-order 0
+        set_to ignore-gfp-highmem N
+    fi
 fi
 
 mounts() {

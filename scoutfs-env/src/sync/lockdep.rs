@@ -2,7 +2,7 @@
 //! Telling the host, a kernel with lockdep, of each lock that is taken or given up.
 //!
 //! The class of a lock is the place in the sources where it was made, so that locks with different parts to play are told apart
-//! without anybody naming them. Two locks of one class are never waited for one under the other.
+//! without anybody naming them. Two locks of one class are waited for one under the other only where that says which is the how many-th.
 
 use core::cell::UnsafeCell;
 use core::panic::Location;
@@ -58,6 +58,11 @@ impl Rank {
 impl Held {
     fn tell(&self, tried: bool) {
         let file = self.site.file();
+        let (shared, nth) = match self.used {
+            Use::Alone => (false, 0),
+            Use::Shared => (true, 0),
+            Use::Nested(nth) => (false, nth),
+        };
         // SAFETY: the notes lie in a lock, which outlives its guards and whoever waits for it; the place is in the program's own data.
         unsafe {
             scoutfs_host_lock_taken(
@@ -66,7 +71,8 @@ impl Held {
                 file.as_ptr(),
                 file.len(),
                 self.site.line(),
-                (self.used == Use::Shared).into(),
+                nth.into(),
+                shared.into(),
                 tried.into(),
             );
         }
@@ -118,11 +124,15 @@ mod tests {
         waiting.check_wait();
         drop(waiting);
         drop(rank.tried(Use::Shared));
+        drop(rank.wait(Use::Nested(2)));
         let events = lock_events();
         let told: std::vec::Vec<_> =
-            events.iter().map(|event| event.taken().map(|taken| (taken.shared, taken.tried))).collect();
-        let alone = Some((false, false));
-        assert_eq!(told, [alone, None, alone, None, Some((true, true)), None]);
+            events.iter().map(|event| event.taken().map(|t| (t.shared, t.nth, t.tried))).collect();
+        let alone = Some((false, 0, false));
+        assert_eq!(
+            told,
+            [alone, None, alone, None, Some((true, 0, true)), None, Some((false, 2, false)), None]
+        );
         assert!(events.iter().all(|event| event.notes() == rank.notes.get().addr()));
     }
 }

@@ -114,6 +114,8 @@ mod unchecked {
 pub(crate) enum Use {
     /// By one thread.
     Alone,
+    /// The same, as the n-th of several locks that were made in one place and are always taken in one order.
+    Nested(u8),
     /// By many readers. A reader that waits may be behind a writer, so this is not recursive.
     Shared,
 }

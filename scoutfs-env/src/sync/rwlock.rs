@@ -55,6 +55,13 @@ impl<T> RwLock<T> {
         RwLockWriteGuard { _held, inner: self.inner.write() }
     }
 
+    /// As [`write`](Self::write), for the n-th lock, from 0, of several without a rank that were made in one place: all threads take such
+    /// locks in one order.
+    pub fn write_nested(&self, nth: u8) -> RwLockWriteGuard<'_, T> {
+        let _held = self.rank.wait(Use::Nested(nth));
+        RwLockWriteGuard { _held, inner: self.inner.write() }
+    }
+
     /// Takes shared access if it is free.
     pub fn try_read(&self) -> Option<RwLockReadGuard<'_, T>> {
         let inner = self.inner.try_read()?;

@@ -92,12 +92,13 @@ static void memory(bool freed)
 	}
 }
 
-static void list_twice(void)
+static void broken_list(void)
 {
-	static struct list_head entry;
+	static struct list_head first, second;
 
-	list_add(&entry, &list);
-	list_add(&entry, &list);
+	list_add(&first, &list);
+	first.prev = &first;
+	list_add(&second, &list);
 }
 
 /* Free with a timer in it that will run. */
@@ -136,7 +137,7 @@ static int __init faults_init(void)
 	else if (!strcmp(fault, "beyond"))
 		memory(false);
 	else if (!strcmp(fault, "list"))
-		list_twice();
+		broken_list();
 	else if (!strcmp(fault, "object"))
 		object();
 	else if (!strcmp(fault, "leak"))

@@ -77,6 +77,7 @@ unsafe extern "C" fn scoutfs_host_lock_taken(
     file: *const u8,
     file_len: usize,
     line: u32,
+    nth: u32,
     shared: u32,
     tried: u32,
 ) {
@@ -97,7 +98,7 @@ unsafe extern "C" fn scoutfs_host_lock_taken(
                 bindings::lockdep_lock_type_LD_LOCK_NORMAL as u8,
             );
         }
-        bindings::lock_acquire(map, 0, tried as c_int, shared as c_int, 1, core::ptr::null_mut(), here());
+        bindings::lock_acquire(map, nth, tried as c_int, shared as c_int, 1, core::ptr::null_mut(), here());
     }
 }
 

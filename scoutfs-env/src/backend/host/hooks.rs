@@ -82,13 +82,15 @@ pub(crate) type LockNotes = [usize; 8];
 unsafe extern "C" {
     /// The calling thread waits for a lock, or has just taken it when `tried` is 1, alone or shared with others. `notes` are the host's,
     /// for as long as the lock lives; it moves only while nobody has it. `class` is an address that stays and stands for all locks that
-    /// were made in one place, which `file` (not terminated) and `line` tell. Must not sleep.
+    /// were made in one place, which `file` (not terminated) and `line` tell; this is the `nth` of them that the thread takes in an order
+    /// which holds for all. Must not sleep.
     pub(crate) fn scoutfs_host_lock_taken(
         notes: *mut LockNotes,
         class: *const c_void,
         file: *const u8,
         file_len: usize,
         line: u32,
+        nth: u32,
         shared: u32,
         tried: u32,
     );

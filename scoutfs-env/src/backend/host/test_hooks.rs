@@ -158,6 +158,7 @@ pub(crate) struct Taken {
     pub(crate) class: usize,
     pub(crate) file: String,
     pub(crate) line: u32,
+    pub(crate) nth: u32,
     pub(crate) shared: bool,
     pub(crate) tried: bool,
 }
@@ -201,13 +202,14 @@ extern "C" fn scoutfs_host_lock_taken(
     file: *const u8,
     file_len: usize,
     line: u32,
+    nth: u32,
     shared: u32,
     tried: u32,
 ) {
     // SAFETY: a live string, by the contract of the hook.
     let file = unsafe { str::from_utf8_unchecked(core::slice::from_raw_parts(file, file_len)) }.to_string();
     let (notes, class) = (notes.addr(), class.addr());
-    let taken = Taken { notes, class, file, line, shared: shared == 1, tried: tried == 1 };
+    let taken = Taken { notes, class, file, line, nth, shared: shared == 1, tried: tried == 1 };
     LOCK_EVENTS.with_borrow_mut(|events| events.push(LockEvent::Taken(taken)));
 }
 
