@@ -30,6 +30,7 @@
 //! | `std` | a userspace process on Linux |
 //! | `shuttle` | the same, with the locks, threads and random numbers of shuttle, for tests of schedules |
 //! | `sim` | a userspace process; threads that a simulation started live on its scheduler and clock |
+//! | `lockdep` | as none; the hooks are also told of each lock that is taken or given up |
 //!
 //! # What must hold
 //!

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 # The first process of a guest, whose root is the host's (hostfs): runs the script that run= names on the kernel's command line, puts
-# its exit code into the file that result= names, and powers off.
+# its exit code into the file that result= names, lets a debug kernel say what it has found, and powers off.
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
 mount -t proc proc /proc
@@ -20,5 +20,19 @@ for word in $line; do
     esac
 done
 sh "$run"
-echo $? > "$result"
+code=$?
+# After its first report lockdep looks for nothing more.
+if [ -e /proc/lockdep_stats ] && ! grep -q 'debug_locks: *1$' /proc/lockdep_stats; then
+    echo "lockdep is off"
+fi
+leaks=/sys/kernel/debug/kmemleak
+if mount -t debugfs debug /sys/kernel/debug 2> /dev/null && [ -e $leaks ]; then
+    # What is younger than five seconds is not looked at, and what has changed since the last time is not told of.
+    sleep 6
+    echo scan > $leaks
+    sleep 1
+    echo scan > $leaks
+    cat $leaks
+fi
+echo $code > "$result"
 busybox poweroff -f

@@ -60,6 +60,8 @@ struct Scoutfs {
 
 impl kernel::Module for Scoutfs {
     fn init(module: &'static ThisModule) -> Result<Self> {
+        #[cfg(CONFIG_LOCKDEP)]
+        host::lockdep::init();
         let registration = vfs::Registration::new(module)?;
         scoutfs_env::info!("loaded, format {:016x}", scoutfs_format::FORMAT_HASH);
         Ok(Scoutfs { _registration: registration })

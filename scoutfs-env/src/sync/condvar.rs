@@ -20,7 +20,7 @@ impl Condvar {
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         let MutexGuard { inner, held } = guard;
         held.check_wait();
-        MutexGuard { inner: self.0.wait(inner), held }
+        MutexGuard { held, inner: self.0.wait(inner) }
     }
 
     /// As [`wait`](Self::wait), but not longer than `timeout`. True is returned when the time ran out
@@ -33,7 +33,7 @@ impl Condvar {
         let MutexGuard { inner, held } = guard;
         held.check_wait();
         let (inner, timed_out) = self.0.wait_timeout(inner, timeout);
-        (MutexGuard { inner, held }, timed_out)
+        (MutexGuard { held, inner }, timed_out)
     }
 
     /// Wakes one of the waiting threads.

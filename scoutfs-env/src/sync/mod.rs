@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `mutex`, `rwlock`, `condvar` | the locks of the host, each with a rank |
 //! | `rank` | the lock order that debug builds check |
+//! | `lockdep` | the same as a kernel sees it that looks after the order of locks |
 //!
 //! There is no poisoning: `lock` gives the guard. All locks are made in `const` and need no tear-down.
 //!
@@ -15,8 +16,13 @@
 //! the std back end check this at each acquisition and panic with both ranks when it is broken; other
 //! builds keep no rank at all. A `try_*` cannot wait, so it may go against the order, but what it
 //! took counts as held.
+//!
+//! With the feature `lockdep`, which a kernel that has it wants, the host is told of each lock that is taken or given up. There every
+//! place where locks are made is a class of its own, with a rank or without.
 
 mod condvar;
+#[cfg(any(all(feature = "lockdep", not(feature = "std")), test))]
+mod lockdep;
 mod mutex;
 mod rank;
 mod rwlock;

@@ -4,7 +4,7 @@
 use core::fmt;
 use core::ops::{Deref, DerefMut};
 
-use super::rank::{Held, Rank};
+use super::rank::{Held, Rank, Use};
 use crate::backend::sync as host;
 
 /// A value that one thread at a time may use. Not recursive; waiting threads sleep.
@@ -16,37 +16,41 @@ pub struct Mutex<T> {
 /// Access to the value of a [`Mutex`], which is unlocked when this is dropped. Stays on its thread.
 #[must_use = "the lock is given up at once if the guard is not kept"]
 pub struct MutexGuard<'a, T> {
-    pub(super) inner: host::MutexGuard<'a, T>,
+    /// Dropped first: nothing is known of the lock when it is free.
     pub(super) held: Held,
+    pub(super) inner: host::MutexGuard<'a, T>,
 }
 
 impl<T> Mutex<T> {
     /// A mutex that takes no part in the lock order.
+    #[cfg_attr(feature = "lockdep", track_caller)]
     pub const fn new(value: T) -> Self {
         Self::with_rank(value, 0)
     }
 
     /// A mutex with a place in the lock order, see [the module](super).
+    #[cfg_attr(feature = "lockdep", track_caller)]
     pub const fn with_rank(value: T, rank: u16) -> Self {
         Self { rank: Rank::new(rank), inner: host::Mutex::new(value) }
     }
 
     /// Waits until the mutex is free and takes it.
     pub fn lock(&self) -> MutexGuard<'_, T> {
-        self.rank.check();
-        MutexGuard { inner: self.inner.lock(), held: self.rank.hold() }
+        let held = self.rank.wait(Use::Alone);
+        MutexGuard { held, inner: self.inner.lock() }
     }
 
     /// As [`lock`](Self::lock), but `None` when the program that the thread serves is killed before the mutex is free (see
     /// [`crate::thread::is_killed`]). In a process threads look for that only before they sleep.
     pub fn lock_unless_killed(&self) -> Option<MutexGuard<'_, T>> {
-        self.rank.check();
-        Some(MutexGuard { inner: self.inner.lock_unless_killed()?, held: self.rank.hold() })
+        let held = self.rank.wait(Use::Alone);
+        Some(MutexGuard { held, inner: self.inner.lock_unless_killed()? })
     }
 
     /// Takes the mutex if it is free.
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        Some(MutexGuard { inner: self.inner.try_lock()?, held: self.rank.hold() })
+        let inner = self.inner.try_lock()?;
+        Some(MutexGuard { held: self.rank.tried(Use::Alone), inner })
     }
 
     /// The value, which nobody else can be using.
@@ -61,6 +65,7 @@ impl<T> Mutex<T> {
 }
 
 impl<T: Default> Default for Mutex<T> {
+    #[cfg_attr(feature = "lockdep", track_caller)]
     fn default() -> Self {
         Self::new(T::default())
     }

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The lock order, checked in debug builds of the std back end (not under shuttle, whose tasks share a
-//! thread). Elsewhere both types are empty and every method is nothing.
+//! thread), and by a kernel with lockdep (`super::lockdep`). Elsewhere both types are empty and every method is nothing.
 
 #[cfg(all(debug_assertions, feature = "std", not(feature = "shuttle")))]
 mod checked {
     use core::cell::RefCell;
     use std::vec::Vec;
+
+    use super::Use;
 
     std::thread_local! {
         /// The ranks that this thread holds, in the order in which it took them.
@@ -13,7 +15,6 @@ mod checked {
     }
 
     /// The place of a lock in the lock order; 0 for none.
-    #[derive(Clone, Copy)]
     pub(crate) struct Rank(u16);
 
     /// Lives as long as a guard.
@@ -24,23 +25,23 @@ mod checked {
             Self(rank)
         }
 
-        /// Called before waiting for the lock.
-        pub(crate) fn check(self) {
-            if self.0 == 0 {
-                return;
+        /// Called before waiting for the lock, which counts as held from then on.
+        pub(crate) fn wait(&self, _: Use) -> Held {
+            if self.0 != 0 {
+                let highest = HELD.with_borrow(|held| held.iter().copied().max());
+                if let Some(highest) = highest {
+                    assert!(
+                        highest < self.0,
+                        "lock order: waiting for a lock of rank {} while holding one of rank {highest}",
+                        self.0
+                    );
+                }
             }
-            let highest = HELD.with_borrow(|held| held.iter().copied().max());
-            if let Some(highest) = highest {
-                assert!(
-                    highest < self.0,
-                    "lock order: waiting for a lock of rank {} while holding one of rank {highest}",
-                    self.0
-                );
-            }
+            self.tried(Use::Alone)
         }
 
-        /// Called when the lock has been taken.
-        pub(crate) fn hold(self) -> Held {
+        /// Called when the lock has been taken without waiting.
+        pub(crate) fn tried(&self, _: Use) -> Held {
             if self.0 != 0 {
                 HELD.with_borrow_mut(|held| held.push(self.0));
             }
@@ -78,9 +79,13 @@ mod checked {
     }
 }
 
-#[cfg(not(all(debug_assertions, feature = "std", not(feature = "shuttle"))))]
+#[cfg(not(any(
+    all(debug_assertions, feature = "std", not(feature = "shuttle")),
+    all(feature = "lockdep", not(feature = "std"))
+)))]
 mod unchecked {
-    #[derive(Clone, Copy)]
+    use super::Use;
+
     pub(crate) struct Rank;
 
     pub(crate) struct Held;
@@ -90,9 +95,11 @@ mod unchecked {
             Self
         }
 
-        pub(crate) fn check(self) {}
+        pub(crate) fn wait(&self, _: Use) -> Held {
+            Held
+        }
 
-        pub(crate) fn hold(self) -> Held {
+        pub(crate) fn tried(&self, _: Use) -> Held {
             Held
         }
     }
@@ -102,7 +109,23 @@ mod unchecked {
     }
 }
 
+/// How a lock is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// By one thread.
+    Alone,
+    /// The same, as the n-th of several locks that were made in one place and are always taken in one order.
+    Nested(u8),
+    /// By many readers. A reader that waits may be behind a writer, so this is not recursive.
+    Shared,
+}
+
+#[cfg(all(feature = "lockdep", not(feature = "std")))]
+pub(crate) use super::lockdep::{Held, Rank};
 #[cfg(all(debug_assertions, feature = "std", not(feature = "shuttle")))]
 pub(crate) use checked::{Held, Rank};
-#[cfg(not(all(debug_assertions, feature = "std", not(feature = "shuttle"))))]
+#[cfg(not(any(
+    all(debug_assertions, feature = "std", not(feature = "shuttle")),
+    all(feature = "lockdep", not(feature = "std"))
+)))]
 pub(crate) use unchecked::{Held, Rank};

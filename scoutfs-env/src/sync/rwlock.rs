@@ -4,7 +4,7 @@
 use core::fmt;
 use core::ops::{Deref, DerefMut};
 
-use super::rank::{Held, Rank};
+use super::rank::{Held, Rank, Use};
 use crate::backend::sync as host;
 
 /// A value that many threads may read or one may change. Not recursive, for readers either: a waiting
@@ -17,48 +17,61 @@ pub struct RwLock<T> {
 /// Shared access to the value of a [`RwLock`]. Stays on its thread.
 #[must_use = "the lock is given up at once if the guard is not kept"]
 pub struct RwLockReadGuard<'a, T> {
-    inner: host::RwLockReadGuard<'a, T>,
+    /// Dropped first: nothing is known of the lock when it is free.
     _held: Held,
+    inner: host::RwLockReadGuard<'a, T>,
 }
 
 /// Exclusive access to the value of a [`RwLock`]. Stays on its thread.
 #[must_use = "the lock is given up at once if the guard is not kept"]
 pub struct RwLockWriteGuard<'a, T> {
-    inner: host::RwLockWriteGuard<'a, T>,
+    /// Dropped first: nothing is known of the lock when it is free.
     _held: Held,
+    inner: host::RwLockWriteGuard<'a, T>,
 }
 
 impl<T> RwLock<T> {
     /// A lock that takes no part in the lock order.
+    #[cfg_attr(feature = "lockdep", track_caller)]
     pub const fn new(value: T) -> Self {
         Self::with_rank(value, 0)
     }
 
     /// A lock with a place in the lock order, see [the module](super).
+    #[cfg_attr(feature = "lockdep", track_caller)]
     pub const fn with_rank(value: T, rank: u16) -> Self {
         Self { rank: Rank::new(rank), inner: host::RwLock::new(value) }
     }
 
     /// Waits until nobody writes and takes shared access.
     pub fn read(&self) -> RwLockReadGuard<'_, T> {
-        self.rank.check();
-        RwLockReadGuard { inner: self.inner.read(), _held: self.rank.hold() }
+        let _held = self.rank.wait(Use::Shared);
+        RwLockReadGuard { _held, inner: self.inner.read() }
     }
 
     /// Waits until nobody reads or writes and takes exclusive access.
     pub fn write(&self) -> RwLockWriteGuard<'_, T> {
-        self.rank.check();
-        RwLockWriteGuard { inner: self.inner.write(), _held: self.rank.hold() }
+        let _held = self.rank.wait(Use::Alone);
+        RwLockWriteGuard { _held, inner: self.inner.write() }
+    }
+
+    /// As [`write`](Self::write), for the n-th lock, from 0, of several without a rank that were made in one place: all threads take such
+    /// locks in one order.
+    pub fn write_nested(&self, nth: u8) -> RwLockWriteGuard<'_, T> {
+        let _held = self.rank.wait(Use::Nested(nth));
+        RwLockWriteGuard { _held, inner: self.inner.write() }
     }
 
     /// Takes shared access if it is free.
     pub fn try_read(&self) -> Option<RwLockReadGuard<'_, T>> {
-        Some(RwLockReadGuard { inner: self.inner.try_read()?, _held: self.rank.hold() })
+        let inner = self.inner.try_read()?;
+        Some(RwLockReadGuard { _held: self.rank.tried(Use::Shared), inner })
     }
 
     /// Takes exclusive access if it is free.
     pub fn try_write(&self) -> Option<RwLockWriteGuard<'_, T>> {
-        Some(RwLockWriteGuard { inner: self.inner.try_write()?, _held: self.rank.hold() })
+        let inner = self.inner.try_write()?;
+        Some(RwLockWriteGuard { _held: self.rank.tried(Use::Alone), inner })
     }
 
     /// The value, which nobody else can be using.
@@ -73,6 +86,7 @@ impl<T> RwLock<T> {
 }
 
 impl<T: Default> Default for RwLock<T> {
+    #[cfg_attr(feature = "lockdep", track_caller)]
     fn default() -> Self {
         Self::new(T::default())
     }

@@ -311,13 +311,15 @@ impl<'a> WriteGuards<'a> {
 pub(crate) fn write_all<'a>(inodes: [Option<&'a MemInode>; MAX_OP_INODES]) -> WriteGuards<'a> {
     let mut sorted = inodes;
     sorted.sort_unstable_by_key(|inode| inode.map_or(u64::MAX, |i| i.ino));
-    let mut last = None;
+    let (mut last, mut nth) = (None, 0);
     let guards = sorted.map(|inode| {
         let inode = inode?;
         if last.replace(inode.ino) == Some(inode.ino) {
             return None;
         }
-        Some((inode.ino, inode.data.write()))
+        let guard = inode.data.write_nested(nth);
+        nth += 1;
+        Some((inode.ino, guard))
     });
     WriteGuards { guards }
 }

@@ -4,6 +4,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | `sync` | sleeping on a word of memory, and waking: the core's locks stand on these two |
+//! | `lockdep` | telling a kernel that checks the order of locks of the core's |
 //! | `thread` | kernel threads |
 //! | `memory` | the module's allocator |
 //! | `clock` | clocks and sleeping |
@@ -18,6 +19,8 @@
 mod clock;
 mod crypto;
 pub(crate) mod device;
+#[cfg(CONFIG_LOCKDEP)]
+pub(crate) mod lockdep;
 mod log;
 mod memory;
 pub(crate) mod network;

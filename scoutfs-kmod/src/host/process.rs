@@ -62,7 +62,12 @@ impl Identity {
 
 impl Drop for Identity {
     fn drop(&mut self) {
-        LIVE.lock().remove(&self.process.start.get());
+        let mut live = LIVE.lock();
+        live.remove(&self.process.start.get());
+        if live.is_empty() {
+            // Nobody gives its memory back when the module goes.
+            *live = OrdMap::new();
+        }
     }
 }
 

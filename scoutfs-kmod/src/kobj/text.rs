@@ -10,9 +10,12 @@ pub(crate) struct Text<const N: usize> {
 }
 
 impl<const N: usize> Text<N> {
+    /// No text.
+    pub(crate) const EMPTY: Self = Text { bytes: [0; N], len: 0 };
+
     /// Formats; what does not fit is left out.
     pub(crate) fn of(args: fmt::Arguments<'_>) -> Self {
-        let mut text = Text { bytes: [0; N], len: 0 };
+        let mut text = Self::EMPTY;
         // An error means that the text was cut.
         let _ = text.write_fmt(args);
         text

@@ -112,11 +112,16 @@ unsafe fn make(
         let epoch = epoch_of(dir);
         let attr = with(dir, |fs, ino| call(fs, ino, name(dentry)))?;
         inode::refresh(dir);
+        // There is something now, also if this kernel has no memory for an inode.
+        note(dentry, NEVER);
         bindings::d_instantiate(dentry, inode::get((*dir).i_sb, &attr, epoch)?);
         note(dentry, epoch);
     }
     Ok(())
 }
+
+/// No epoch: the dentry is looked up again before it is believed.
+const NEVER: usize = 0;
 
 /// The caches' epoch, to be read before looking up.
 ///

@@ -135,7 +135,10 @@ static GROUP: Table<bindings::attribute_group> = Table(bindings::attribute_group
 });
 
 const fn file(name: &'static core::ffi::CStr) -> Table<bindings::attribute> {
-    Table(bindings::attribute { name: name.as_ptr().cast(), mode: 0o444 })
+    // A kernel with lockdep has more in it.
+    // SAFETY: zero is valid for all members: numbers and pointers.
+    #[allow(clippy::needless_update)]
+    Table(bindings::attribute { name: name.as_ptr().cast(), mode: 0o444, ..unsafe { zeroed() } })
 }
 
 static FSID: Table<bindings::attribute> = file(c"fsid");

@@ -14,6 +14,8 @@ use crate::setup;
 pub struct Kernel {
     /// What for.
     pub arch: Arch,
+    /// Whether it looks for mistakes.
+    pub debug: bool,
     /// Its build tree.
     pub tree: PathBuf,
 }
@@ -23,6 +25,15 @@ impl Kernel {
     pub fn program(&self) -> PathBuf {
         self.tree.join("linux")
     }
+
+    /// Tells its modules from others'.
+    fn name(&self) -> String {
+        name(self.arch, self.debug)
+    }
+}
+
+fn name(arch: Arch, debug: bool) -> String {
+    format!("{}{}", arch.name(), if debug { "-debug" } else { "" })
 }
 
 impl Arch {
@@ -34,10 +45,12 @@ impl Arch {
     }
 
     /// Its configurations, in `scoutfs-kmod/config`; the last to set an option counts.
-    fn configurations(self) -> &'static [&'static str] {
-        match self {
-            Arch::Um => &["common", "um", "others"],
-            Arch::X86 => &["common", "x86"],
+    fn configurations(self, debug: bool) -> &'static [&'static str] {
+        match (self, debug) {
+            (Arch::Um, false) => &["common", "um", "others"],
+            (Arch::Um, true) => &["common", "um", "debug", "debug-um"],
+            (Arch::X86, false) => &["common", "x86"],
+            (Arch::X86, true) => &["common", "x86", "debug"],
         }
     }
 
@@ -84,9 +97,9 @@ fn hash(texts: &[&[u8]]) -> u64 {
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// Builds a kernel, if it was not. Takes 20 minutes of a processor, once.
-pub fn kernel(machine: &Machine, arch: Arch) -> Result<Kernel, String> {
-    let configurations = arch.configurations().iter();
+/// Builds a kernel, if it was not. Takes 20 minutes of a processor, once, and more for a debug kernel.
+pub fn kernel(machine: &Machine, arch: Arch, debug: bool) -> Result<Kernel, String> {
+    let configurations = arch.configurations(debug).iter();
     let parts: Vec<_> = configurations.map(|name| sources().join(format!("config/{name}.config"))).collect();
     let texts: Vec<_> = parts
         .iter()
@@ -95,12 +108,13 @@ pub fn kernel(machine: &Machine, arch: Arch) -> Result<Kernel, String> {
     let hashed: Vec<&[u8]> =
         [machine.version.as_bytes()].into_iter().chain(texts.iter().map(Vec::as_slice)).collect();
     let key = hash(&hashed);
-    let tree = cache()?.join(format!("{}-{}-{key:016x}", arch.name(), machine.version));
-    let kernel = Kernel { arch, tree };
+    let tree = cache()?.join(format!("{}-{}-{key:016x}", name(arch, debug), machine.version));
+    let kernel = Kernel { arch, debug, tree };
     let done = kernel.tree.join("scoutfs-built");
     if done.is_file() {
         return Ok(kernel);
     }
+    correct(&machine.source)?;
     fs::create_dir_all(&kernel.tree).map_err(|e| format!("{}: {e}", kernel.tree.display()))?;
     let out = format!("O={}", kernel.tree.display());
     let config = kernel.tree.join(".config");
@@ -122,6 +136,23 @@ pub fn kernel(machine: &Machine, arch: Arch) -> Result<Kernel, String> {
     Ok(kernel)
 }
 
+/// Puts right what the source of User-Mode Linux gets wrong with this compiler: its large zeros lie in a section of their own, `.lbss`,
+/// behind what the kernel takes for its end, so that lockdep does not know its locks, nor kmemleak what it points to.
+fn correct(source: &Path) -> Result<(), String> {
+    let script = source.join("arch/um/kernel/dyn.lds.S");
+    let text = |e: std::io::Error| format!("{}: {e}", script.display());
+    let (wrong, right) =
+        ("*(.bss .bss.* .gnu.linkonce.b.*)", "*(.bss .bss.* .gnu.linkonce.b.* .lbss .lbss.*)");
+    let old = fs::read_to_string(&script).map_err(text)?;
+    if old.contains(right) {
+        return Ok(());
+    }
+    if !old.contains(wrong) {
+        return Err(format!("{}: there is no {wrong}", script.display()));
+    }
+    fs::write(&script, old.replace(wrong, right)).map_err(text)
+}
+
 /// Fails when the kernel does not take an option that is wanted: it was renamed, or needs another.
 fn check_config(config: &Path, texts: &[Vec<u8>]) -> Result<(), String> {
     let got = fs::read_to_string(config).map_err(|e| format!("{}: {e}", config.display()))?;
@@ -140,7 +171,7 @@ fn check_config(config: &Path, texts: &[Vec<u8>]) -> Result<(), String> {
 
 /// Builds the module for a kernel, looks at how much stack it takes, and returns where it is.
 pub fn module(machine: &Machine, kernel: &Kernel) -> Result<PathBuf, String> {
-    let out = setup::root().join("target").join(format!("kmod-{}", kernel.arch.name()));
+    let out = setup::root().join("target").join(format!("kmod-{}", kernel.name()));
     let arguments: Vec<_> = ["-s", "LLVM=-19"].iter().chain(kernel.arch.arguments()).copied().collect();
     let own = format!("{} CARGO={} RUSTC=/usr/bin/rustc", arguments.join(" "), setup::cargo());
     let mut make = make(machine, &sources());
@@ -148,20 +179,23 @@ pub fn module(machine: &Machine, kernel: &Kernel) -> Result<PathBuf, String> {
         .arg(format!("MO={}", out.display()))
         .arg(format!("KARGS={own}"));
     finish("the module", make.arg("-s"))?;
-    frames::check(&[&out.join("kcore.o"), &out.join("src/main.o")])?;
+    if !kernel.debug {
+        // There functions are larger by what looks after them, and so are stacks.
+        frames::check(&[&out.join("kcore.o"), &out.join("src/main.o")])?;
+    }
     Ok(out.join("scoutfs.ko"))
 }
 
-/// Builds the module of the tests that tells what no program can see, and returns where it is.
-pub fn cookie(machine: &Machine, kernel: &Kernel) -> Result<PathBuf, String> {
-    let out = setup::root().join("target").join(format!("kmod-cookie-{}", kernel.arch.name()));
-    let source = sources().join("guest/cookie");
+/// Builds a module of the tests, `guest/NAME`, and returns where it is.
+pub fn test_module(machine: &Machine, kernel: &Kernel, name: &str) -> Result<PathBuf, String> {
+    let out = setup::root().join("target").join(format!("kmod-{name}-{}", kernel.name()));
+    let source = sources().join("guest").join(name);
     fs::create_dir_all(&out).map_err(|e| format!("{}: {e}", out.display()))?;
     let mut make = make(machine, &kernel.tree);
     make.arg("-s").args(kernel.arch.arguments());
     make.arg(format!("M={}", source.display())).arg(format!("MO={}", out.display())).arg("modules");
-    finish("a module for tests", &mut make)?;
-    Ok(out.join("scoutfs_cookie.ko"))
+    finish(&format!("a module for tests, {name}"), &mut make)?;
+    Ok(out.join(format!("scoutfs_{name}.ko")))
 }
 
 #[cfg(test)]

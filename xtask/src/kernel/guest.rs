@@ -42,6 +42,10 @@ pub struct Ended {
     pub log: String,
 }
 
+fn longest(kernel: &Kernel, seconds: u64) -> Duration {
+    Duration::from_secs(seconds * if kernel.debug { 6 } else { 1 })
+}
+
 impl<'a> Guest<'a> {
     /// A guest with a folder of its own, which is made.
     pub fn new(kernel: &'a Kernel, dir: &Path) -> Result<Self, String> {
@@ -50,8 +54,8 @@ impl<'a> Guest<'a> {
             kernel,
             dir: dir.into(),
             disks: Vec::new(),
-            longest: Duration::from_secs(300),
-            memory: "768M",
+            longest: longest(kernel, 300),
+            memory: if kernel.debug { "1536M" } else { "768M" },
             processor: 0,
             wire: None,
             last_words: None,
@@ -64,9 +68,9 @@ impl<'a> Guest<'a> {
         self
     }
 
-    /// Lets it live so long at most.
+    /// Lets it live so long at most, and longer in a debug kernel.
     pub fn seconds(mut self, seconds: u64) -> Self {
-        self.longest = Duration::from_secs(seconds);
+        self.longest = longest(self.kernel, seconds);
         self
     }
 
@@ -108,7 +112,9 @@ impl<'a> Guest<'a> {
         command.args(["--pdeathsig", "KILL", "taskset", "-c", &self.processor.to_string()]);
         command.arg(self.kernel.program());
         command.arg(format!("mem={}", self.memory));
-        command.args(["seccomp=on", "rootfstype=hostfs", "rootflags=/", "rw", "panic=-1"]);
+        // KASAN looks into the code that runs in programs for the kernel, where seccomp needs it, and which cannot.
+        command.arg(if self.kernel.debug { "seccomp=off" } else { "seccomp=on" });
+        command.args(["rootfstype=hostfs", "rootflags=/", "rw", "panic=-1"]);
         // `mount -o loop` has the loop device open for writing while it is mounted.
         command.args(["con=null", "con0=null,fd:1", "bdev_allow_write_mounted=1"]);
         if let Some(wire) = &self.wire {
@@ -184,20 +190,8 @@ impl Ended {
     }
 
     /// What the kernel complains of.
-    fn complaint(&self) -> Option<&str> {
-        const COMPLAINTS: &[&str] = &[
-            "BUG:",
-            "WARNING:",
-            "Kernel panic",
-            "rust_kernel: panicked",
-            "Call Trace",
-            "blocked for more than",
-            "bad stack",
-            "list_add corruption",
-            "list_del corruption",
-            "sleeping function called",
-        ];
-        self.log.lines().find(|line| COMPLAINTS.iter().any(|complaint| line.contains(complaint)))
+    pub fn complaint(&self) -> Option<&str> {
+        complaint(&self.log)
     }
 
     /// The last lines of what it printed.
@@ -205,6 +199,37 @@ impl Ended {
         let lines: Vec<_> = self.log.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
+}
+
+/// What a kernel complains of in its log.
+fn complaint(log: &str) -> Option<&str> {
+    const COMPLAINTS: &[&str] = &[
+        "BUG:",
+        "BUG ",
+        "WARNING:",
+        "Kernel panic",
+        "Oops",
+        "rust_kernel: panicked",
+        "Call Trace",
+        "blocked for more than",
+        "detected stall",
+        "bad stack",
+        "list_add corruption",
+        "list_del corruption",
+        "sleeping function called",
+        "possible recursive locking",
+        "possible circular locking",
+        "inconsistent lock state",
+        "non-static key",
+        "turning off the locking correctness validator",
+        "KASAN:",
+        "KFENCE:",
+        "ODEBUG:",
+        "unreferenced object",
+        // Of `init.sh`.
+        "lockdep is off",
+    ];
+    log.lines().find(|line| COMPLAINTS.iter().any(|complaint| line.contains(complaint)))
 }
 
 /// `cargo xtask kernel run`.
@@ -221,5 +246,39 @@ pub fn run_command(kernel: &Kernel, module: &Path, disk: Option<&Path>, command:
         Some(0) => Ok(()),
         Some(code) => Err(format!("the command ended with {code}")),
         None => Err("the guest did not reach its end".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::complaint;
+
+    #[test]
+    fn each_kind_of_report_is_a_complaint() {
+        for line in [
+            "BUG: KASAN: slab-use-after-free in touch+0x1c/0x30 [scoutfs]",
+            "BUG: KFENCE: use-after-free read in touch+0x1c/0x30",
+            "BUG kmalloc-64 (Tainted: G           O       ): Right Redzone overwritten",
+            "BUG: sleeping function called from invalid context at kernel/locking/mutex.c:287",
+            "WARNING: possible circular locking dependency detected",
+            "WARNING: possible recursive locking detected",
+            "WARNING: inconsistent lock state",
+            "WARNING: suspicious RCU usage",
+            "INFO: trying to register non-static key.",
+            "list_add corruption. next->prev should be prev (0000), but was 0001.",
+            "INFO: task mount:77 blocked for more than 120 seconds.",
+            "rcu: INFO: rcu_sched self-detected stall on CPU",
+            "Oops: general protection fault",
+            "kernel BUG at fs/inode.c:700!",
+            "unreferenced object 0x60c00000 (size 64):",
+        ] {
+            let line = format!("[    1.000000] {line}");
+            let log = format!("[    0.900000] scoutfs: loaded\n{line}\nall done\n");
+            assert_eq!(complaint(&log), Some(&*line));
+        }
+        let harmless = "[    0.1] Lock dependency validator: Copyright (c) 2006 Red Hat, Inc.\n\
+                        [    0.2] KernelAddressSanitizer initialized\n[    0.3] kmemleak: Kernel memory leak detector initialized\n\
+                        test limits::what_a_debugger_sees ... ok\n";
+        assert_eq!(complaint(harmless), None);
     }
 }

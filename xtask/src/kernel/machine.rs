@@ -69,7 +69,9 @@ fn install_packages() -> Result<(), String> {
     }
     setup::need_root()?;
     setup::run("apt-get", &["update", "-qq"])?;
-    let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
+    // Others may be installing.
+    let mut arguments =
+        vec!["-o", "DPkg::Lock::Timeout=600", "install", "-y", "-qq", "--no-install-recommends"];
     arguments.extend(missing);
     setup::run("apt-get", &arguments)
 }

@@ -46,12 +46,20 @@ pub enum Action {
         /// Which kernel.
         #[arg(long, value_enum, default_value = "um")]
         arch: Arch,
+        /// The debug kernel: it looks for mistakes of its own and of the module.
+        #[arg(long)]
+        debug: bool,
     },
     /// Build, and test the module in guests. Needs root.
     Test {
+        /// On the debug kernel, which takes several times as long.
+        #[arg(long)]
+        debug: bool,
         /// How often a volume is mounted and unmounted to see that no memory is lost; a tenth as often the module is loaded.
         #[arg(long, default_value_t = 30)]
         rounds: u32,
+        /// Only these: parts by their names, which a wrong one makes it tell, and names of mounted tests, with `::` in them.
+        names: Vec<String>,
     },
     /// Build, and compare the module with ext4 and xfs in a guest. Needs root.
     Bench {
@@ -66,6 +74,9 @@ pub enum Action {
         /// A block device of the guest, /dev/ubda: an image file.
         #[arg(long)]
         disk: Option<PathBuf>,
+        /// In the debug kernel.
+        #[arg(long)]
+        debug: bool,
         /// The command, for a shell.
         #[arg(required = true)]
         command: Vec<String>,
@@ -76,34 +87,29 @@ pub enum Action {
 pub fn run(action: &Action) -> Result<(), String> {
     match action {
         Action::Setup => machine::set_up().map(drop),
-        Action::Build { arch } => {
-            let machine = machine::set_up()?;
-            let kernel = build::kernel(&machine, *arch)?;
-            build::module(&machine, &kernel).map(drop)
-        }
-        Action::Test { rounds } => {
-            let machine = machine::set_up()?;
-            let kernel = build::kernel(&machine, Arch::Um)?;
-            let module = build::module(&machine, &kernel)?;
-            let cookie = build::cookie(&machine, &kernel)?;
-            test::run(&kernel, &module, &cookie, *rounds)
+        Action::Build { arch, debug } => built(*arch, *debug).map(drop),
+        Action::Test { debug, rounds, names } => {
+            let (machine, kernel, module) = built(Arch::Um, *debug)?;
+            let cookie = build::test_module(&machine, &kernel, "cookie")?;
+            let faults = build::test_module(&machine, &kernel, "faults")?;
+            test::run(&kernel, &test::Modules { scoutfs: module, cookie, faults }, *rounds, names)
         }
         Action::Bench { rounds, works } => {
-            let (kernel, module) = built()?;
+            let (_, kernel, module) = built(Arch::Um, false)?;
             bench::run(&kernel, &module, *rounds, works)
         }
-        Action::Run { disk, command } => {
-            let (kernel, module) = built()?;
+        Action::Run { disk, debug, command } => {
+            let (_, kernel, module) = built(Arch::Um, *debug)?;
             guest::run_command(&kernel, &module, disk.as_deref(), &command.join(" "))
         }
     }
 }
 
-fn built() -> Result<(build::Kernel, PathBuf), String> {
+fn built(arch: Arch, debug: bool) -> Result<(machine::Machine, build::Kernel, PathBuf), String> {
     let machine = machine::set_up()?;
-    let kernel = build::kernel(&machine, Arch::Um)?;
+    let kernel = build::kernel(&machine, arch, debug)?;
     let module = build::module(&machine, &kernel)?;
-    Ok((kernel, module))
+    Ok((machine, kernel, module))
 }
 
 /// Where the module's sources are.

@@ -18,20 +18,53 @@ const MEETING: Duration = Duration::from_secs(120);
 /// Where a guest mounts.
 const GUEST_MOUNT: &str = "/mnt/scoutfs";
 
-/// All tests; so many rounds of mounting and unmounting.
-/// `cookie` is the tests' own module.
-pub fn run(kernel: &Kernel, module: &Path, cookie: &Path, rounds: u32) -> Result<(), String> {
+/// Modules that guests load.
+pub struct Modules {
+    /// The filesystem.
+    pub scoutfs: PathBuf,
+    /// Tells what no program can see.
+    pub cookie: PathBuf,
+    /// Makes mistakes.
+    pub faults: PathBuf,
+}
+
+type Part = fn(&Bench<'_>) -> Result<(), String>;
+
+/// All parts, in their order, but the mounted tests.
+const PARTS: &[(&str, Part)] = &[
+    ("exchange", |bench| bench.exchange()),
+    ("deaths", |bench| bench.deaths()),
+    ("killed", |bench| bench.killed()),
+    ("prepared", |bench| bench.prepared()),
+    ("cluster", |bench| bench.cluster()),
+    ("rounds", |bench| bench.rounds()),
+];
+
+/// Parts for the debug kernel alone, before the others.
+const DEBUG_PARTS: &[(&str, Part)] =
+    &[("reports", |bench| bench.reports()), ("failures", |bench| bench.failures())];
+
+/// All tests, or those of these names; so many rounds of mounting and unmounting.
+pub fn run(kernel: &Kernel, modules: &Modules, rounds: u32, names: &[String]) -> Result<(), String> {
     setup::need_root()?;
+    let parts: Vec<_> = DEBUG_PARTS.iter().filter(|_| kernel.debug).chain(PARTS).copied().collect();
+    let known =
+        |name: &str| name == "mounted" || name.contains("::") || parts.iter().any(|(part, _)| *part == name);
+    if let Some(unknown) = names.iter().find(|name| !known(name)) {
+        let all: Vec<_> = parts.iter().map(|(name, _)| *name).chain(["mounted"]).collect();
+        return Err(format!("there is no part {unknown}, but {}", all.join(", ")));
+    }
     setup::install()?;
     setup::run(setup::cargo(), &["build", "--release", "--package", "scoutfs-utils"])?;
-    let bench = Bench::new(kernel, module, cookie)?;
-    bench.exchange()?;
-    bench.deaths()?;
-    bench.killed()?;
-    bench.prepared()?;
-    bench.cluster()?;
-    bench.rounds(rounds)?;
-    bench.mounted()
+    let bench = Bench::new(kernel, modules, rounds)?;
+    let wanted = |part: &str| names.is_empty() || names.iter().any(|name| name == part);
+    parts.iter().filter(|(name, _)| wanted(name)).try_for_each(|(_, part)| part(&bench))?;
+    let mounted: Vec<_> = names.iter().filter(|name| name.contains("::")).map(String::as_str).collect();
+    match mounted.is_empty() {
+        true if wanted("mounted") => bench.mounted(MOUNTED),
+        true => Ok(()),
+        false => bench.mounted(&mounted),
+    }
 }
 
 /// Which of the mounted tests a guest runs. Not `killed`, `durability`, `cluster_deaths`, `cluster_chaos`, `status` and `model`: they kill
@@ -73,8 +106,8 @@ const NOT_YET: &[&str] = &[
 /// What the tests work with.
 struct Bench<'a> {
     kernel: &'a Kernel,
-    module: &'a Path,
-    cookie: &'a Path,
+    modules: &'a Modules,
+    rounds: u32,
     dir: PathBuf,
     image: PathBuf,
     /// Files to copy: the core's own sources.
@@ -82,12 +115,12 @@ struct Bench<'a> {
 }
 
 impl<'a> Bench<'a> {
-    fn new(kernel: &'a Kernel, module: &'a Path, cookie: &'a Path) -> Result<Self, String> {
+    fn new(kernel: &'a Kernel, modules: &'a Modules, rounds: u32) -> Result<Self, String> {
         let dir = setup::root().join("target/kernel-test");
         let text = |e: std::io::Error| format!("{}: {e}", dir.display());
         std::fs::create_dir_all(dir.join("fuse")).map_err(text)?;
         let image = dir.join("image");
-        Ok(Bench { kernel, module, cookie, image, tree: setup::root().join("scoutfs-fs/src"), dir })
+        Ok(Bench { kernel, modules, rounds, image, tree: setup::root().join("scoutfs-fs/src"), dir })
     }
 
     fn scoutfs(&self) -> PathBuf {
@@ -136,7 +169,7 @@ impl<'a> Bench<'a> {
         let text = format!(
             "set -e\ninsmod {module}\n{scoutfs} mount -o server_addr=127.0.0.1 /dev/ubda {GUEST_MOUNT}\n\
              grep -q ' {GUEST_MOUNT} scoutfs ' /proc/mounts\n{script}\numount {GUEST_MOUNT}\nrmmod scoutfs\n[ ! -e /sys/fs/scoutfs ]\n",
-            module = self.module.display(),
+            module = self.modules.scoutfs.display(),
             scoutfs = self.scoutfs().display(),
         );
         Guest::new(self.kernel, &self.dir)?.disk(&self.image).run(name, &text)?.check(name)
@@ -151,7 +184,7 @@ impl<'a> Bench<'a> {
         for round in 0..ROUNDS {
             println!("kernel: a guest that is killed: {round}");
             let options = format!("server_addr=127.0.0.1,machine={:032x},boot={round:032x}", 1);
-            let module = self.module.display();
+            let module = self.modules.scoutfs.display();
             // Names are told to be there only after they were synced; those of the rounds before must still be.
             let script = format!(
                 "set -e\ninsmod {module}\nmount -i -t scoutfs -o {options} /dev/ubda {GUEST_MOUNT}\ncd {GUEST_MOUNT}\n\
@@ -179,7 +212,7 @@ impl<'a> Bench<'a> {
     fn killed(&self) -> Result<(), String> {
         println!("kernel: a guest: a mount that is killed");
         let script = |name: &str| sources().join("guest").join(name).display().to_string();
-        let module = self.module.display();
+        let module = self.modules.scoutfs.display();
         self.make_volume(64, 2)?;
         let mount =
             format!("set -e\ninsmod {module}\nsh {} /dev/ubda\nrmmod scoutfs\n", script("killed-mount.sh"));
@@ -205,7 +238,7 @@ impl<'a> Bench<'a> {
         self.make_volume(64, 1)?;
         let script = format!(
             "set -e\ninsmod {module}\nsh {script} {scoutfs}\nrmmod scoutfs\n",
-            module = self.module.display(),
+            module = self.modules.scoutfs.display(),
             script = sources().join("guest/prepared-pages.sh").display(),
             scoutfs = self.scoutfs().display()
         );
@@ -234,7 +267,7 @@ impl<'a> Bench<'a> {
             format!(
                 "NODE={node} MODULE={module} SCOUTFS={scoutfs} MEET={meet} TREE={tree}\n\
                  . {folder}/words.sh\n. {folder}/node.sh\n. {folder}/{name}.sh\n",
-                module = self.module.display(),
+                 module = self.modules.scoutfs.display(),
                 scoutfs = self.scoutfs().display(),
                 meet = meet.display(),
                 tree = self.tree.display(),
@@ -262,13 +295,14 @@ impl<'a> Bench<'a> {
     }
 
     /// Mounts and loads many times, and loses no memory.
-    fn rounds(&self, rounds: u32) -> Result<(), String> {
+    fn rounds(&self) -> Result<(), String> {
+        let rounds = self.rounds;
         println!("kernel: a guest: {rounds} rounds of mounting, {} of loading", rounds / 10);
         self.make_volume(64, 1)?;
         let script = format!(
             "sh {script} {module} {scoutfs} /dev/ubda {rounds}\n",
             script = sources().join("guest/rounds.sh").display(),
-            module = self.module.display(),
+            module = self.modules.scoutfs.display(),
             scoutfs = self.scoutfs().display(),
         );
         let guest = Guest::new(self.kernel, &self.dir)?.disk(&self.image);
@@ -276,8 +310,50 @@ impl<'a> Bench<'a> {
         self.check()
     }
 
+    /// The debug kernel tells of each kind of mistake, and that is seen.
+    fn reports(&self) -> Result<(), String> {
+        for (fault, report) in [
+            ("order", "possible circular locking"),
+            ("recursion", "possible recursive locking"),
+            ("interrupt", "inconsistent lock state"),
+            ("atomic", "sleeping function called"),
+            ("freed", "KASAN: slab-use-after-free"),
+            ("beyond", "KASAN: slab-out-of-bounds"),
+            ("list", "list_add corruption"),
+            ("object", "ODEBUG:"),
+            ("leak", "unreferenced object"),
+        ] {
+            println!("kernel: a guest: a mistake that is seen: {fault}");
+            let script = format!("insmod {} fault={fault}\ntrue", self.modules.faults.display());
+            let ended = Guest::new(self.kernel, &self.dir)?.run(&format!("fault-{fault}"), &script)?;
+            if ended.complaint().is_none() || !ended.log.contains(report) {
+                return Err(format!("the mistake {fault} is not told of: no {report} is in the log"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Memory and the device fail now and then: programs are told so, and nothing is the worse for it.
+    fn failures(&self) -> Result<(), String> {
+        for (kind, rates) in [("slab", "1 5 10"), ("page", "1 5 10"), ("io", "1 10")] {
+            println!("kernel: a guest: failures of {kind}");
+            self.make_volume(256, 1)?;
+            let script = format!(
+                "set -e\ninsmod {module}\nsh {script} {scoutfs} {tree} {kind} {rates}\nrmmod scoutfs\n",
+                module = self.modules.scoutfs.display(),
+                script = sources().join("guest/failures.sh").display(),
+                scoutfs = self.scoutfs().display(),
+                tree = self.tree.display(),
+            );
+            let guest = Guest::new(self.kernel, &self.dir)?.disk(&self.image);
+            guest.run(&format!("failures-{kind}"), &script)?.check(&format!("failures of {kind}"))?;
+            self.check()?;
+        }
+        Ok(())
+    }
+
     /// The tests of mounted volumes, which know nothing of how it is mounted.
-    fn mounted(&self) -> Result<(), String> {
+    fn mounted(&self, names: &[&str]) -> Result<(), String> {
         let program = mounted_tests()?;
         let quoted = |words: &[&str], before: &str| {
             words.iter().map(|word| format!("{before}{word}")).collect::<Vec<_>>().join(" ")
@@ -285,15 +361,17 @@ impl<'a> Bench<'a> {
         let script = format!(
             "insmod {module}\nmount -t tmpfs -o size=1200M tests {tmp}\nexport SCOUTFS_TEST_KERNEL=1\ncd {here}\n\
              {program} --test-threads=1 {names} {skipped}\n",
-            module = self.module.display(),
+            module = self.modules.scoutfs.display(),
             tmp = setup::root().join("target/tmp").display(),
             here = setup::root().join("scoutfs-utils").display(),
             program = program.display(),
-            names = quoted(MOUNTED, ""),
+            names = quoted(names, ""),
             skipped = quoted(NOT_YET, "--skip "),
         );
         println!("kernel: a guest: mounted tests");
-        let guest = Guest::new(self.kernel, &self.dir)?.memory("2G").seconds(1500);
+        let guest = Guest::new(self.kernel, &self.dir)?
+            .memory(if self.kernel.debug { "4G" } else { "2G" })
+            .seconds(1500);
         guest.run("mounted", &script)?.check("mounted tests")
     }
 
@@ -315,7 +393,7 @@ impl<'a> Bench<'a> {
                 "diff -r {tree} {GUEST_MOUNT}/from-fuse\nsh {} {GUEST_MOUNT} {tree} {}\n\
                  {} walk-inodes meta_seq 0 -1 {GUEST_MOUNT} | grep -q . ",
                 script.display(),
-                self.cookie.display(),
+                self.modules.cookie.display(),
                 self.scoutfs().display()
             ),
         )?;

@@ -73,3 +73,28 @@ unsafe extern "C" {
     /// 1 warning, 2 info, 3 debug. Must not sleep.
     pub(crate) fn scoutfs_host_log(level: u32, line: *const u8, len: usize);
 }
+
+/// What the host notes of a lock; zeros at first.
+#[cfg(any(all(feature = "lockdep", not(feature = "std")), test))]
+pub(crate) type LockNotes = [usize; 8];
+
+#[cfg(any(all(feature = "lockdep", not(feature = "std")), test))]
+unsafe extern "C" {
+    /// The calling thread waits for a lock, or has just taken it when `tried` is 1, alone or shared with others. `notes` are the host's,
+    /// for as long as the lock lives; it moves only while nobody has it. `class` is an address that stays and stands for all locks that
+    /// were made in one place, which `file` (not terminated) and `line` tell; this is the `nth` of them that the thread takes in an order
+    /// which holds for all. Must not sleep.
+    pub(crate) fn scoutfs_host_lock_taken(
+        notes: *mut LockNotes,
+        class: *const c_void,
+        file: *const u8,
+        file_len: usize,
+        line: u32,
+        nth: u32,
+        shared: u32,
+        tried: u32,
+    );
+
+    /// The calling thread is about to give up a lock.
+    pub(crate) fn scoutfs_host_lock_given_up(notes: *mut LockNotes);
+}

@@ -15,11 +15,11 @@
 
 pub(crate) mod auth;
 pub(crate) mod crc32c;
-mod hooks;
+pub(crate) mod hooks;
 pub(crate) mod log;
 pub(crate) mod random;
 pub(crate) mod sync;
 #[cfg(test)]
-mod test_hooks;
+pub(crate) mod test_hooks;
 pub(crate) mod thread;
 pub(crate) mod time;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The hooks over system calls, so that this back end runs in tests.
 
+use core::cell::RefCell;
 use core::ffi::c_void;
 use core::ptr::null;
 use core::time::Duration;
@@ -8,8 +9,9 @@ use std::boxed::Box;
 use std::string::{String, ToString};
 use std::sync::Mutex;
 use std::thread::JoinHandle;
+use std::vec::Vec;
 
-use super::hooks::{HostTime, ThreadEntry};
+use super::hooks::{HostTime, LockNotes, ThreadEntry};
 
 /// The last line that was logged, and its level.
 pub(super) static LAST_LINE: Mutex<(u32, String)> = Mutex::new((0, String::new()));
@@ -147,4 +149,71 @@ extern "C" fn scoutfs_host_log(level: u32, line: *const u8, len: usize) {
     // SAFETY: the caller's line.
     let line = unsafe { core::slice::from_raw_parts(line, len) };
     *LAST_LINE.lock().unwrap() = (level, str::from_utf8(line).unwrap().to_string());
+}
+
+/// A lock that was taken, as the host is told.
+#[derive(Clone, Debug)]
+pub(crate) struct Taken {
+    pub(crate) notes: usize,
+    pub(crate) class: usize,
+    pub(crate) file: String,
+    pub(crate) line: u32,
+    pub(crate) nth: u32,
+    pub(crate) shared: bool,
+    pub(crate) tried: bool,
+}
+
+/// What the host is told of locks.
+#[derive(Clone, Debug)]
+pub(crate) enum LockEvent {
+    Taken(Taken),
+    GivenUp(usize),
+}
+
+impl LockEvent {
+    pub(crate) fn taken(&self) -> Option<Taken> {
+        match self {
+            LockEvent::Taken(taken) => Some(taken.clone()),
+            LockEvent::GivenUp(_) => None,
+        }
+    }
+
+    pub(crate) fn notes(&self) -> usize {
+        match self {
+            LockEvent::Taken(taken) => taken.notes,
+            LockEvent::GivenUp(notes) => *notes,
+        }
+    }
+}
+
+std::thread_local! {
+    static LOCK_EVENTS: RefCell<Vec<LockEvent>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What this thread has told since it was asked last.
+pub(crate) fn lock_events() -> Vec<LockEvent> {
+    LOCK_EVENTS.take()
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn scoutfs_host_lock_taken(
+    notes: *mut LockNotes,
+    class: *const c_void,
+    file: *const u8,
+    file_len: usize,
+    line: u32,
+    nth: u32,
+    shared: u32,
+    tried: u32,
+) {
+    // SAFETY: a live string, by the contract of the hook.
+    let file = unsafe { str::from_utf8_unchecked(core::slice::from_raw_parts(file, file_len)) }.to_string();
+    let (notes, class) = (notes.addr(), class.addr());
+    let taken = Taken { notes, class, file, line, nth, shared: shared == 1, tried: tried == 1 };
+    LOCK_EVENTS.with_borrow_mut(|events| events.push(LockEvent::Taken(taken)));
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn scoutfs_host_lock_given_up(notes: *mut LockNotes) {
+    LOCK_EVENTS.with_borrow_mut(|events| events.push(LockEvent::GivenUp(notes.addr())));
 }
