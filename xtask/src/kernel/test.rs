@@ -267,7 +267,7 @@ impl<'a> Bench<'a> {
             format!(
                 "NODE={node} MODULE={module} SCOUTFS={scoutfs} MEET={meet} TREE={tree}\n\
                  . {folder}/words.sh\n. {folder}/node.sh\n. {folder}/{name}.sh\n",
-                 module = self.modules.scoutfs.display(),
+                module = self.modules.scoutfs.display(),
                 scoutfs = self.scoutfs().display(),
                 meet = meet.display(),
                 tree = self.tree.display(),
