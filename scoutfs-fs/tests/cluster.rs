@@ -6,13 +6,14 @@ mod common;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Own, Volume, file};
 use scoutfs_format::item::ROOT_INO;
 use scoutfs_fs::dir::RenameFlags;
+use scoutfs_fs::fs::KernelCaches;
 use scoutfs_fs::{Error, Fs, Mount};
 
 /// An address at which nobody listens.
@@ -328,6 +329,26 @@ fn more_nodes_may_die_than_there_are_slots() {
     volume.check();
 }
 
+/// A kernel that takes its time to forget one inode: less than a lease.
+struct SlowKernel {
+    ino: u64,
+    forgot: Arc<AtomicBool>,
+}
+
+impl KernelCaches for SlowKernel {
+    fn forget_names(&self) {}
+
+    fn forget_attributes(&self, ino: u64) -> bool {
+        if ino == self.ino {
+            thread::sleep(Duration::from_millis(4500));
+            self.forgot.store(true, Ordering::SeqCst);
+        }
+        true
+    }
+
+    fn forget_pages(&self, _: u64, _: u64, _: u64) {}
+}
+
 /// The leader cannot write as the leader, or its mount cannot commit: it gives up leadership and its voter slot, and the others go
 /// on, in one election.
 #[test]
@@ -347,6 +368,13 @@ fn another_leads_when_the_server_or_the_mount_of_the_leader_has_failed() {
                 nodes[0].fs().sync().unwrap();
                 let leader = ways.iter().position(|own| own.leads.load(Ordering::Relaxed)).unwrap();
                 let way = &ways[leader];
+                // Nobody else is interested in it, so its lock does not go before the mount fails.
+                let own = nodes[leader].fs().create(ROOT_INO, b"own", &file()).unwrap().ino;
+                nodes[0].fs().sync().unwrap();
+                let forgot = Arc::new(AtomicBool::new(false));
+                let kernel = SlowKernel { ino: own, forgot: forgot.clone() };
+                let kernel: scoutfs_env::Box<dyn KernelCaches> = scoutfs_env::try_box(kernel).unwrap();
+                nodes[leader].fs().set_kernel_caches(scoutfs_env::Arc::new(kernel).unwrap());
                 let broken = if of_server { &way.no_supers } else { &way.no_records };
                 broken.store(true, Ordering::Relaxed);
                 let began = Instant::now();
@@ -366,6 +394,9 @@ fn another_leads_when_the_server_or_the_mount_of_the_leader_has_failed() {
                     assert_eq!(content(node.fs(), ino), [1; 5000]);
                 }
                 nodes[0].fs().create(ROOT_INO, b"after", &file()).unwrap();
+                nodes[0].fs().sync().unwrap();
+                // What its kernel kept under locks is gone before others have these.
+                assert!(forgot.load(Ordering::SeqCst));
                 assert!(nodes[1].fs().lookup(ROOT_INO, b"after").is_ok());
                 // Nobody has unmounted the one that failed; its voter slot is for others.
                 while volume.owned_voter_slots() != 2 {

@@ -578,6 +578,7 @@ impl Joined {
             lock_table: boxed(|| Ok(LockTable::new()))?,
             file_locks: boxed(|| Ok(FileLocks::new()))?,
             opens: OpenInodes::new(),
+            kernel_knows: AtomicBool::new(false),
             fences: KnownFences::default(),
             news: News::new(),
             client,

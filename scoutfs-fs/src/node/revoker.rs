@@ -38,6 +38,7 @@ fn run(fs: &Fs) {
     if store.trans.check().is_err() {
         // Nothing may be believed any more.
         fs.drop_kernel_caches((0, u64::MAX), Mode::Write, Mode::Null);
+        store.kernel_knows.store(true, Ordering::Release);
     }
 }
 

@@ -139,8 +139,18 @@ impl Shared {
         failed && !self.unmounts.load(Ordering::Acquire)
     }
 
+    /// Whether programs may still get answers that this node's kernel kept under the lease of a leader.
+    fn kernel_answers(&self) -> bool {
+        let lease_end = self.ranks.leadership.lease_end();
+        let knows = |store: &Arc<Store>| store.kernel_knows.load(Ordering::Acquire);
+        lease_end < Mono::MAX
+            && time::mono_now() < lease_end
+            && !self.unmounts.load(Ordering::Acquire)
+            && self.store.lock().as_ref().is_some_and(|store| !knows(store))
+    }
+
     /// Looks whether the slot is to be left although nobody unmounts: the mount has failed or can lead no more, and nothing is written
-    /// as the leader any more.
+    /// as the leader any more, nor answered. The next leader may begin at once then.
     fn gives_up(&self) -> bool {
         let leadership = &self.ranks.leadership;
         if self.mount_has_failed() && !leadership.is_lost() {
@@ -155,7 +165,7 @@ impl Shared {
             self.lost();
         }
         // What is dropped is to look like a crash.
-        !leadership.is_acting() && !self.abandon.load(Ordering::Acquire)
+        !leadership.is_acting() && !self.abandon.load(Ordering::Acquire) && !self.kernel_answers()
     }
 
     fn lost(&self) {

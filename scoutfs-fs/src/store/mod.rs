@@ -121,6 +121,8 @@ pub struct Store {
     pub(crate) lock_table: Box<LockTable>,
     pub(crate) file_locks: Box<FileLocks>,
     pub(crate) opens: OpenInodes,
+    /// The front end's kernel has dropped what it kept, since the mount has failed.
+    pub(crate) kernel_knows: AtomicBool,
     /// Mounts that were fenced.
     pub(crate) fences: KnownFences,
     pub(crate) client: Arc<Client>,

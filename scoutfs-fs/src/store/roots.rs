@@ -9,7 +9,6 @@
 use scoutfs_btree::{ForestRoots, LogSource, Tail};
 use scoutfs_env::sync::Mutex;
 use scoutfs_env::{Arc, Vec};
-use scoutfs_format::Key;
 
 use crate::error::Result;
 
