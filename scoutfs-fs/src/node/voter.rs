@@ -522,7 +522,7 @@ fn beat(mut runner: Box<Runner>, shared: &Shared, patience: Duration, oracle: Op
             _ => {}
         }
         if let Some(beating) = runner.machine.beating() {
-            ranks.leadership.set_beating(beating);
+            ranks.leadership.set_beating(&beating);
         }
         *ranks.dead_device.lock() = runner.dead_device(time::mono_now());
         if let Some(until) = runner.machine.lease_until() {

@@ -262,6 +262,13 @@ impl Voter {
         at_once
     }
 
+    /// The voters that beat, as a reading from `since` has shown them to the leader of a term.
+    pub(super) fn beating_at(&self, since: Mono, me: u32, term: u64) -> Beating {
+        let others = self.slots.others(me).filter_map(|s| s.beating(since, self.config.timing.dead()));
+        let others = others.map(|b| OtherVoter { rid: b.rid, connected: b.connected_term == term });
+        Beating::new(self.quorum(), others)
+    }
+
     fn lead(&mut self, now: Mono, since: Mono, me: u32, beat_at: Mono, mut leader: Leader) {
         let timing = self.config.timing;
         // A majority of votes for another would show in one of these.
@@ -271,10 +278,8 @@ impl Voter {
             leader.confirmed_at = leader.confirmed_at.max(beat_at);
             leader.lease_until = leader.lease_until.max(beat_at.saturating_add(timing.lease()));
         }
-        let others = self.slots.others(me).filter_map(|s| s.beating(since, timing.dead()));
-        let others = others.map(|b| OtherVoter { rid: b.rid, connected: b.connected_term == leader.term });
-        self.beating = Beating::new(self.quorum(), others);
-        if !self.beating.lacks(|other| other.connected) || now < leader.grace_until {
+        let beating = self.beating_at(since, me, leader.term);
+        if !beating.lacks(|other| other.connected) || now < leader.grace_until {
             leader.isolated_since = None;
         } else {
             let from = *leader.isolated_since.get_or_insert(now);

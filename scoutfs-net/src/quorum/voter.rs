@@ -231,8 +231,8 @@ pub struct Voter {
     pub(super) leave: Option<Leave>,
     /// Has led.
     pub(super) led: bool,
-    /// What a leader has seen in its last cycle.
-    pub(super) beating: Beating,
+    /// When the last reading began.
+    pub(super) read_at: Mono,
     pub(super) told: Told,
     pub(super) chance: u64,
 }
@@ -261,7 +261,7 @@ impl Voter {
             standby: false,
             leave: None,
             led: false,
-            beating: Beating::default(),
+            read_at: Mono::ZERO,
             told: Told::default(),
             chance: config.seed,
         })
@@ -355,9 +355,11 @@ impl Voter {
     }
 
     /// The voters that beat, while it leads: its server fences nobody when it hears too few of them.
-    pub fn beating(&self) -> Option<&Beating> {
-        match &self.phase {
-            Phase::Leader(_) => Some(&self.beating),
+    pub fn beating(&self) -> Option<Beating> {
+        match (&self.phase, &self.own) {
+            (Phase::Leader(leader), Some(own)) => {
+                Some(self.beating_at(self.read_at, own.block.voter, leader.term))
+            }
             _ => None,
         }
     }
@@ -399,6 +401,7 @@ impl Voter {
             return;
         }
         self.slots.observe(now, blocks, self.config.timing.dead());
+        self.read_at = since;
         self.next_read = since.saturating_add(self.config.timing.beat());
         match self.own {
             None => self.look(since),

@@ -203,7 +203,7 @@ pub struct Server {
     members: Members,
     counters: Counters,
     horizon: Horizon,
-    cut_off: cut_off::CutOff,
+    cut_off: Box<cut_off::CutOff>,
     merges: Box<Merges>,
     reclaiming: Option<reclaim::Reclaiming>,
     /// When to ask again about those who are fenced.

@@ -297,7 +297,7 @@ impl Server {
             members,
             counters,
             horizon: Horizon::default(),
-            cut_off: CutOff::default(),
+            cut_off: try_box(CutOff::default())?,
             merges,
             reclaiming: None,
             deaths_due: now,
