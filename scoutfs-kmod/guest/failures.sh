@@ -26,12 +26,23 @@ set_to() {
 }
 # fail_of_thousand N
 fail_of_thousand() {
-    set_to probability $(($1 > 0))
-    set_to interval $(($1 > 0 ? 10 / $1 : 1))
+    if [ "$1" -gt 10 ]; then
+        set_to interval 1
+        set_to probability $(($1 / 10))
+    else
+        set_to interval $(($1 > 0 ? 10 / $1 : 1))
+        set_to probability $(($1 > 0))
+    fi
 }
+# How many have failed since this was asked last.
+failed() {
+    echo $((MANY - $(cat $where/times)))
+    set_to times $MANY
+}
+MANY=1000000000
 set_to probability 0
 set_to verbose 0
-set_to times -1
+set_to times $MANY
 set_to space 0
 if [ $kind = io ]; then
     echo 1 > /sys/block/ubda/make-it-fail
@@ -136,6 +147,9 @@ for rate in "$@"; do
         n=$((n + 1))
     done
     fail_of_thousand 0
+    failed=$(failed)
+    echo "$failed have failed"
+    [ "$failed" -gt 0 ] || fail "nothing has failed"
 done
 mounts
 rm -rf $m/a

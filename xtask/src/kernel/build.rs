@@ -162,6 +162,27 @@ const CORRECTIONS: &[(&str, &str, &str)] = &[
         "void dump_trace(struct task_struct *tsk,\n",
         "static const struct stacktrace_ops dump_ops;\n\nvoid dump_trace(struct task_struct *tsk,\n",
     ),
+    // Opening the network card takes locks that its soft interrupts take.
+    (
+        "arch/um/drivers/vector_kern.c",
+        "\tspin_lock(&vp->rx_queue->head_lock);\n\tvp->estats.rx_queue_max = 0;\n",
+        "\tspin_lock_bh(&vp->rx_queue->head_lock);\n\tvp->estats.rx_queue_max = 0;\n",
+    ),
+    (
+        "arch/um/drivers/vector_kern.c",
+        "\tvp->estats.sg_linearized = 0;\n\tspin_unlock(&vp->rx_queue->head_lock);\n",
+        "\tvp->estats.sg_linearized = 0;\n\tspin_unlock_bh(&vp->rx_queue->head_lock);\n",
+    ),
+    (
+        "arch/um/drivers/vector_kern.c",
+        "\tspin_lock(&vp->tx_queue->head_lock);\n\tvp->estats.tx_timeout_count = 0;\n",
+        "\tspin_lock_bh(&vp->tx_queue->head_lock);\n\tvp->estats.tx_timeout_count = 0;\n",
+    ),
+    (
+        "arch/um/drivers/vector_kern.c",
+        "\tvp->estats.tx_queue_running_average = 0;\n\tspin_unlock(&vp->tx_queue->head_lock);\n",
+        "\tvp->estats.tx_queue_running_average = 0;\n\tspin_unlock_bh(&vp->tx_queue->head_lock);\n",
+    ),
 ];
 
 /// Puts the source right, if it is not.
