@@ -26,12 +26,23 @@ set_to() {
 }
 # fail_of_thousand N
 fail_of_thousand() {
-    set_to probability $(($1 > 0))
-    set_to interval $(($1 > 0 ? 10 / $1 : 1))
+    if [ "$1" -gt 10 ]; then
+        set_to interval 1
+        set_to probability $(($1 / 10))
+    else
+        set_to interval $(($1 > 0 ? 10 / $1 : 1))
+        set_to probability $(($1 > 0))
+    fi
 }
+# How many have failed since this was asked last.
+failed() {
+    echo $((MANY - $(cat $where/times)))
+    set_to times $MANY
+}
+MANY=1000000000
 set_to probability 0
 set_to verbose 0
-set_to times -1
+set_to times $MANY
 set_to space 0
 if [ $kind = io ]; then
     echo 1 > /sys/block/ubda/make-it-fail
@@ -53,13 +64,13 @@ mounts() {
 }
 # One program after the other, whose failure does not matter.
 work() {
-    for folder in $m/a $m/b; do
+    for folder in $m/a; do
         mkdir $folder
         cp -a "$tree" $folder/tree
         sync $folder/tree
-        dd if=/dev/urandom of=$folder/data bs=100k count=40 conv=fsync
+        dd if=/dev/zero of=$folder/data bs=100k count=10 conv=fsync
         dd if=$folder/data of=$folder/direct bs=64k oflag=direct
-        xfs_io -f -c 'truncate 1m' -c 'mmap -rw 0 1m' -c 'mwrite -S 0x61 0 1m' -c 'msync -s 0 1m' $folder/mapped
+        xfs_io -f -c 'truncate 200k' -c 'mmap -rw 0 200k' -c 'mwrite -S 0x61 0 200k' -c 'msync -s 0 200k' $folder/mapped
         setfattr -n user.name -v value $folder/data
         setfacl -m u:77:rw $folder/data
         ln $folder/data $folder/link
@@ -80,7 +91,7 @@ work() {
     done > /dev/null 2>&1
     mkdir $m/kept
     n=0
-    while [ $n -lt 200 ]; do
+    while [ $n -lt 50 ]; do
         echo $n > $m/kept/$n
         n=$((n + 1))
     done 2> /dev/null
@@ -93,7 +104,7 @@ names_are_true() {
     done
     [ ! -e $m/kept ] || ls $m/kept > /tmp/kept
     n=0
-    while [ $n -lt 200 ]; do
+    while [ $n -lt 50 ]; do
         [ ! -e $m/kept/$n ] || grep -qx $n /tmp/kept || fail "kept/$n is there and not listed"
         n=$((n + 1))
     done
@@ -136,9 +147,12 @@ for rate in "$@"; do
         n=$((n + 1))
     done
     fail_of_thousand 0
+    failed=$(failed)
+    echo "$failed have failed"
+    [ "$failed" -gt 0 ] || fail "nothing has failed"
 done
 mounts
-rm -rf $m/a $m/b
+rm -rf $m/a
 cp -a "$tree" $m/tree
 diff -r "$tree" $m/tree
 rm -r $m/tree

@@ -28,6 +28,8 @@ round() {
 compare() {
     grown=$(($3 - $2))
     echo "$1: $2 KiB before, $3 KiB after $4 rounds"
+    # A debug kernel keeps what was freed, and notes of everything. Its leak detector knows what is lost.
+    [ ! -e /proc/lockdep_stats ] || return 0
     [ $grown -le $((512 + $4 / 16)) ] || {
         echo "FAILED: $1: $grown KiB are lost"
         exit 1

@@ -110,8 +110,12 @@ pub fn kernel(machine: &Machine, arch: Arch, debug: bool) -> Result<Kernel, Stri
     let key = hash(&hashed);
     let tree = cache()?.join(format!("{}-{}-{key:016x}", name(arch, debug), machine.version));
     let kernel = Kernel { arch, debug, tree };
+    // Says what was put right.
     let done = kernel.tree.join("scoutfs-built");
-    if done.is_file() {
+    let corrections: Vec<_> =
+        CORRECTIONS.iter().flat_map(|(file, _, right)| [file.as_bytes(), right.as_bytes()]).collect();
+    let corrected = if debug { format!("{:016x}", hash(&corrections)) } else { String::new() };
+    if fs::read_to_string(&done).is_ok_and(|with| with == corrected) {
         return Ok(kernel);
     }
     correct(&machine.source)?;
@@ -132,25 +136,70 @@ pub fn kernel(machine: &Machine, arch: Arch, debug: bool) -> Result<Kernel, Stri
     let jobs = format!("-j{}", std::thread::available_parallelism().map_or(1, usize::from));
     let targets: Vec<_> = ["-s", &jobs].into_iter().chain(arch.targets().iter().copied()).collect();
     from_source("building, which takes long the first time", &targets)?;
-    fs::write(&done, "").map_err(|e| format!("{}: {e}", done.display()))?;
+    fs::write(&done, corrected).map_err(|e| format!("{}: {e}", done.display()))?;
     Ok(kernel)
 }
 
-/// Puts right what the source of User-Mode Linux gets wrong with this compiler: its large zeros lie in a section of their own, `.lbss`,
-/// behind what the kernel takes for its end, so that lockdep does not know its locks, nor kmemleak what it points to.
+/// What is put right in the source of User-Mode Linux: a file, what is in it, and what is to be in its place. Kernels that were built without
+/// are as good but for debugging.
+const CORRECTIONS: &[(&str, &str, &str)] = &[
+    // This compiler has large zeros in a section of their own, which was behind what the kernel takes for its end: lockdep did not know its
+    // locks, nor kmemleak what it points to.
+    (
+        "arch/um/kernel/dyn.lds.S",
+        "*(.bss .bss.* .gnu.linkonce.b.*)",
+        "*(.bss .bss.* .gnu.linkonce.b.* .lbss .lbss.*)",
+    ),
+    // Traces are saved of each object. Whether a word of the stack is a function's address takes long to find out, and matters only where
+    // a frame says that there is one.
+    (
+        "arch/um/kernel/stacktrace.c",
+        "\t\tif (__kernel_text_address(addr)) {\n",
+        "\t\tif ((ops != &dump_ops || (unsigned long) sp == bp + sizeof(long)) && __kernel_text_address(addr)) {\n",
+    ),
+    (
+        "arch/um/kernel/stacktrace.c",
+        "void dump_trace(struct task_struct *tsk,\n",
+        "static const struct stacktrace_ops dump_ops;\n\nvoid dump_trace(struct task_struct *tsk,\n",
+    ),
+    // Opening the network card takes locks that its soft interrupts take.
+    (
+        "arch/um/drivers/vector_kern.c",
+        "\tspin_lock(&vp->rx_queue->head_lock);\n\tvp->estats.rx_queue_max = 0;\n",
+        "\tspin_lock_bh(&vp->rx_queue->head_lock);\n\tvp->estats.rx_queue_max = 0;\n",
+    ),
+    (
+        "arch/um/drivers/vector_kern.c",
+        "\tvp->estats.sg_linearized = 0;\n\tspin_unlock(&vp->rx_queue->head_lock);\n",
+        "\tvp->estats.sg_linearized = 0;\n\tspin_unlock_bh(&vp->rx_queue->head_lock);\n",
+    ),
+    (
+        "arch/um/drivers/vector_kern.c",
+        "\tspin_lock(&vp->tx_queue->head_lock);\n\tvp->estats.tx_timeout_count = 0;\n",
+        "\tspin_lock_bh(&vp->tx_queue->head_lock);\n\tvp->estats.tx_timeout_count = 0;\n",
+    ),
+    (
+        "arch/um/drivers/vector_kern.c",
+        "\tvp->estats.tx_queue_running_average = 0;\n\tspin_unlock(&vp->tx_queue->head_lock);\n",
+        "\tvp->estats.tx_queue_running_average = 0;\n\tspin_unlock_bh(&vp->tx_queue->head_lock);\n",
+    ),
+];
+
+/// Puts the source right, if it is not.
 fn correct(source: &Path) -> Result<(), String> {
-    let script = source.join("arch/um/kernel/dyn.lds.S");
-    let text = |e: std::io::Error| format!("{}: {e}", script.display());
-    let (wrong, right) =
-        ("*(.bss .bss.* .gnu.linkonce.b.*)", "*(.bss .bss.* .gnu.linkonce.b.* .lbss .lbss.*)");
-    let old = fs::read_to_string(&script).map_err(text)?;
-    if old.contains(right) {
-        return Ok(());
+    for (file, wrong, right) in CORRECTIONS {
+        let file = source.join(file);
+        let text = |e: std::io::Error| format!("{}: {e}", file.display());
+        let old = fs::read_to_string(&file).map_err(text)?;
+        if old.contains(right) {
+            continue;
+        }
+        if !old.contains(wrong) {
+            return Err(format!("{}: there is no {wrong}", file.display()));
+        }
+        fs::write(&file, old.replace(wrong, right)).map_err(text)?;
     }
-    if !old.contains(wrong) {
-        return Err(format!("{}: there is no {wrong}", script.display()));
-    }
-    fs::write(&script, old.replace(wrong, right)).map_err(text)
+    Ok(())
 }
 
 /// Fails when the kernel does not take an option that is wanted: it was renamed, or needs another.

@@ -112,8 +112,13 @@ impl<'a> Guest<'a> {
         command.args(["--pdeathsig", "KILL", "taskset", "-c", &self.processor.to_string()]);
         command.arg(self.kernel.program());
         command.arg(format!("mem={}", self.memory));
-        // KASAN looks into the code that runs in programs for the kernel, where seccomp needs it, and which cannot.
-        command.arg(if self.kernel.debug { "seccomp=off" } else { "seccomp=on" });
+        if self.kernel.debug {
+            // KASAN looks into the code that runs in programs for the kernel, where seccomp needs it, and which cannot. Traces are dear: KASAN
+            // and the leak detector take theirs of each object, and slab debugging does not.
+            command.args(["seccomp=off", "slab_debug=FPZ"]);
+        } else {
+            command.arg("seccomp=on");
+        }
         command.args(["rootfstype=hostfs", "rootflags=/", "rw", "panic=-1"]);
         // `mount -o loop` has the loop device open for writing while it is mounted.
         command.args(["con=null", "con0=null,fd:1", "bdev_allow_write_mounted=1"]);

@@ -335,7 +335,7 @@ impl<'a> Bench<'a> {
 
     /// Memory and the device fail now and then: programs are told so, and nothing is the worse for it.
     fn failures(&self) -> Result<(), String> {
-        for (kind, rates) in [("slab", "1 5 10"), ("page", "1 5 10"), ("io", "1 10")] {
+        for (kind, rates) in [("slab", "1 10 100"), ("page", "10 100"), ("io", "1 10 50")] {
             println!("kernel: a guest: failures of {kind}");
             self.make_volume(256, 1)?;
             let script = format!(
