@@ -269,6 +269,7 @@ impl Server {
         let durable = boxed(|| *sb)?;
         let merges = boxed(|| Merges::new(progress))?;
         let (recalls, file_locks) = (boxed(Recalls::default)?, boxed(FileLockServer::new)?);
+        let cut_off = boxed(CutOff::default)?;
         let server = Server {
             dev,
             cache,
@@ -297,7 +298,7 @@ impl Server {
             members,
             counters,
             horizon: Horizon::default(),
-            cut_off: try_box(CutOff::default())?,
+            cut_off,
             merges,
             reclaiming: None,
             deaths_due: now,
