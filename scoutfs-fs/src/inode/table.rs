@@ -222,15 +222,12 @@ impl Pin<'_> {
     }
 
     /// Counts an open file if there is another: the inode cannot go, whatever this mount has to wait for.
-    fn join_open(&self, unseen_writer: bool) -> bool {
+    fn join_open(&self) -> bool {
         let mut joined = false;
         self.fs.table.count(self.ino, |entry| {
             joined = entry.opens > 0;
             entry.opens += u64::from(joined);
         });
-        if joined && unseen_writer {
-            self.inode.unseen_writers.fetch_add(1, Ordering::AcqRel);
-        }
         joined
     }
 
@@ -419,10 +416,11 @@ impl Fs {
     /// [`Error::StaleHandle`] when the inode is gone.
     pub fn open(&self, ino: u64, unseen_writer: bool) -> Result<()> {
         let pin = self.pin(ino)?;
-        let joined = pin.join_open(unseen_writer);
+        let joined = pin.join_open();
         let opened = self.open_pinned(&pin, unseen_writer, joined);
         if joined && opened.is_err() {
-            self.release(ino, unseen_writer);
+            // The writer is counted last.
+            self.release(ino, false);
         }
         opened
     }
@@ -432,7 +430,10 @@ impl Fs {
         let mode = if unseen_writer { LockMode::Write } else { LockMode::Read };
         let locks = self.store().lock(&[(pin.ino, mode)])?;
         self.load(&locks, pin.ino)?;
-        if !joined {
+        if joined {
+            // Under the lock for writing: pages that were kept under one for reading go with that.
+            pin.unseen_writers.fetch_add(u64::from(unseen_writer), Ordering::AcqRel);
+        } else {
             pin.add_open(unseen_writer)?;
             pin.opened_at.store(self.refresh_of(pin.ino), Ordering::Relaxed);
         }

@@ -19,7 +19,7 @@
 //! | `session` | the thread that connects to the server and receives |
 //! | `revoker` | gives locks back |
 //! | `lease` | keeps the mount's lease while its device works |
-//! | `orphans` | looks for unlinked inodes that nobody has deleted |
+//! | `orphans` | looks for unlinked inodes that nobody has deleted, and closes those that were open in passing |
 //! | `counted` | the device, counting what is asked of it |
 //! | `client` | requests to the server and their answers |
 //! | `worker` | what goes on in the background: commits by time, refills, what the server asks for |

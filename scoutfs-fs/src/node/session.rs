@@ -46,8 +46,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const WATCH: Duration = Duration::from_millis(500);
 /// After so long a silence it is looked whether another node leads.
 const QUIET: Duration = Duration::from_secs(2);
-/// After this long a stream is given up in any case. The voter tells of it, so a leader that is cut off from all resigns before the
-/// leases of the mounts have run out.
+/// After this long a stream is given up in any case. The voter tells of it, so a leader that is cut off from all resigns about when the
+/// leases of the mounts run out.
 const SILENCE: Duration = Duration::from_secs(4);
 
 /// See the module.
