@@ -2,7 +2,8 @@
 //! What nodes cost each other. `cluster [FOLDER] [--beside-cephfs]`.
 //!
 //! First in one process, on a device in memory: 1, 2, 4 and 8 nodes, each in a directory of its own: messages, flushes, bytes and
-//! processor time for an operation. A node alone in its directory should send next to no message.
+//! processor time for an operation. A node alone in its directory should send next to no message, and take as much processor time as on a
+//! volume of its own.
 //!
 //! Then with a `scoutfs mount` for each of two nodes, on an image in FOLDER (needs root and a release build of the command): how long it
 //! takes until a file that one node makes is seen by the other, and how often a file and a directory go back and forth. When wanted, two
@@ -26,6 +27,8 @@ use scoutfs_fs::dir::{NewInode, RenameFlags};
 
 /// Files that each node makes.
 const FILES: usize = 4_000;
+/// Files that all nodes make together where processor time is compared.
+const LONG: usize = 80_000;
 /// Turns of a game between two nodes.
 const TURNS: usize = 300;
 
@@ -37,7 +40,7 @@ struct Arguments {
     /// Compares with a CephFS of one machine. Installs Ceph by apt when it is not there.
     #[arg(long, requires = "folder")]
     beside_cephfs: bool,
-    /// How often each game of two nodes is played.
+    /// How often each game of two nodes is played, and processor times are compared.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
 }
@@ -64,7 +67,7 @@ struct Done {
 }
 
 impl Done {
-    fn by(mounts: &[Mount]) -> Done {
+    fn by<'a>(mounts: impl Iterator<Item = &'a Mount>) -> Done {
         let mut done = Done::default();
         for mount in mounts {
             let count = &mut |name: &str, value: u64| {
@@ -89,53 +92,97 @@ impl Done {
 /// An operation on a mount, in a directory, by its number.
 type Work = fn(&Mount, u64, usize);
 
-/// Each node works in a directory of its own: creates, writes, renames and unlinks.
-fn private(count: usize) {
-    let cluster = Cluster::new(count, 2 << 30);
-    let mounts = &cluster.mounts;
-    let dirs: Vec<u64> = mounts
-        .iter()
-        .enumerate()
-        .map(|(n, mount)| {
-            let name = format!("dir{n}");
-            mount.fs().mkdir(ROOT_INO, name.as_bytes(), &DIR).expect("mkdir").ino
-        })
-        .collect();
-    let works: [(&str, Work); 4] = [
-        ("create", |mount, dir, i| {
-            mount.fs().create(dir, format!("file{i}").as_bytes(), &FILE).expect("create");
-        }),
-        ("stat", |mount, dir, i| {
-            mount.fs().lookup(dir, format!("file{i}").as_bytes()).expect("lookup");
-        }),
-        ("rename", |mount, dir, i| {
-            let (old, new) = (format!("file{i}"), format!("other{i}"));
-            let flags = RenameFlags::empty();
-            mount.fs().rename(dir, old.as_bytes(), dir, new.as_bytes(), flags).expect("rename");
-        }),
-        ("unlink", |mount, dir, i| {
-            mount.fs().unlink(dir, format!("other{i}").as_bytes()).expect("unlink");
-        }),
-    ];
-    for (name, work) in works {
-        let (before, busy) = (Done::by(mounts), processor_time());
+/// What each node does in a directory of its own.
+const WORKS: [(&str, Work); 4] = [
+    ("create", |mount, dir, i| {
+        mount.fs().create(dir, format!("file{i}").as_bytes(), &FILE).expect("create");
+    }),
+    ("stat", |mount, dir, i| {
+        mount.fs().lookup(dir, format!("file{i}").as_bytes()).expect("lookup");
+    }),
+    ("rename", |mount, dir, i| {
+        let (old, new) = (format!("file{i}"), format!("other{i}"));
+        let flags = RenameFlags::empty();
+        mount.fs().rename(dir, old.as_bytes(), dir, new.as_bytes(), flags).expect("rename");
+    }),
+    ("unlink", |mount, dir, i| {
+        mount.fs().unlink(dir, format!("other{i}").as_bytes()).expect("unlink");
+    }),
+];
+
+/// What an operation of a work took, of all nodes of some volumes.
+struct Cost {
+    rate: f64,
+    messages: f64,
+    flushes: f64,
+    written: f64,
+    /// Microseconds of processor.
+    busy: f64,
+}
+
+/// So many volumes with so many nodes each. All nodes work at once, each in a directory of its own, with so many files.
+fn private(volumes: usize, nodes: usize, files: usize) -> [Cost; WORKS.len()] {
+    let clusters: Vec<Cluster> =
+        (0..volumes).map(|_| Cluster::new(nodes, (2 << 30) / volumes as u64)).collect();
+    let mounts = || clusters.iter().flat_map(|cluster| &cluster.mounts);
+    let mkdir = |(n, mount): (usize, &Mount)| {
+        mount.fs().mkdir(ROOT_INO, format!("dir{n}").as_bytes(), &DIR).expect("mkdir").ino
+    };
+    let dirs: Vec<u64> = mounts().enumerate().map(mkdir).collect();
+    WORKS.map(|(_, work)| {
+        let (before, busy) = (Done::by(mounts()), processor_time());
         let start = Instant::now();
         thread::scope(|scope| {
-            for (mount, dir) in mounts.iter().zip(&dirs) {
-                scope.spawn(move || (0..FILES).for_each(|i| work(mount, *dir, i)));
+            for (mount, dir) in mounts().zip(&dirs) {
+                scope.spawn(move || (0..files).for_each(|i| work(mount, *dir, i)));
             }
         });
         let elapsed = start.elapsed();
-        let (after, busy) = (Done::by(mounts), processor_time() - busy);
-        let ops = (FILES * count) as f64;
-        println!(
-            "{count} nodes  {name:<8} {:>9.0} /s  {:>8.4} messages  {:>8.5} flushes  {:>8.0} bytes  {:>6.2} us of processor",
-            ops / elapsed.as_secs_f64(),
-            (after.messages - before.messages) as f64 / ops,
-            (after.flushes - before.flushes) as f64 / ops,
-            (after.written - before.written) as f64 / ops,
-            busy.as_secs_f64() * 1e6 / ops,
-        );
+        let (after, busy) = (Done::by(mounts()), processor_time() - busy);
+        let ops = (files * nodes * volumes) as f64;
+        Cost {
+            rate: ops / elapsed.as_secs_f64(),
+            messages: (after.messages - before.messages) as f64 / ops,
+            flushes: (after.flushes - before.flushes) as f64 / ops,
+            written: (after.written - before.written) as f64 / ops,
+            busy: busy.as_secs_f64() * 1e6 / ops,
+        }
+    })
+}
+
+/// Nodes that have nothing to do with each other: what more of them cost.
+fn growing() {
+    for nodes in [1, 2, 4, 8] {
+        for (cost, (name, _)) in private(1, nodes, FILES).iter().zip(WORKS) {
+            println!(
+                "{nodes} nodes  {name:<8} {:>9.0} /s  {:>8.4} messages  {:>8.5} flushes  {:>8.0} bytes  {:>6.2} us of processor",
+                cost.rate, cost.messages, cost.flushes, cost.written, cost.busy,
+            );
+        }
+    }
+}
+
+/// Processor time of nodes of one volume, beside as many volumes of one node each that work as much at the same time: processors that are
+/// busy slow each other down, whatever they do.
+fn processor(rounds: usize) {
+    for nodes in [2, 4] {
+        let mut busy = [(); WORKS.len()].map(|()| (Vec::new(), Vec::new()));
+        for _ in 0..rounds {
+            let apart = private(nodes, 1, LONG / nodes);
+            let together = private(1, nodes, LONG / nodes);
+            for ((apart, together), (a, t)) in apart.iter().zip(&together).zip(&mut busy) {
+                a.push(apart.busy);
+                t.push(together.busy);
+            }
+        }
+        for ((apart, together), (name, _)) in busy.into_iter().zip(WORKS) {
+            let ratios = apart.iter().zip(&together).map(|(apart, together)| together / apart);
+            let (ratio, apart, together) = (median(ratios.collect()), median(apart), median(together));
+            println!(
+                "{nodes} nodes  {name:<8} {together:>6.2} us of processor on one volume, {apart:.2} on one each: {ratio:.2} times \
+                 (medians of {rounds} rounds)",
+            );
+        }
     }
 }
 
@@ -145,7 +192,7 @@ fn hand_overs() {
     let mounts = &cluster.mounts;
     let dir = mounts[0].fs().mkdir(ROOT_INO, b"dir", &DIR).expect("mkdir").ino;
     let mut times = Vec::new();
-    let before = Done::by(mounts);
+    let before = Done::by(mounts.iter());
     for i in 0..TURNS {
         let name = format!("file{i}");
         let file = mounts[i % 2].fs().create(dir, name.as_bytes(), &FILE).expect("create");
@@ -154,7 +201,7 @@ fn hand_overs() {
         times.push(start.elapsed());
         assert_eq!(seen.ino, file.ino);
     }
-    let after = Done::by(mounts);
+    let after = Done::by(mounts.iter());
     let each = |of: fn(&Done) -> u64| (of(&after) - of(&before)) as f64 / TURNS as f64;
     times.sort();
     println!(
@@ -305,9 +352,8 @@ fn mounted(folder: &Path, arguments: &Arguments) -> Result<(), String> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    for count in [1, 2, 4, 8] {
-        private(count);
-    }
+    growing();
+    processor(arguments.rounds.into());
     hand_overs();
     let done = match &arguments.folder {
         Some(folder) => {
