@@ -108,6 +108,83 @@ fn a_read_whose_pages_are_being_dropped_is_let_in() {
     read_that_begins_when_the_lock_goes_back(false);
 }
 
+/// A kernel whose program opens a file to map it just when the lock of the file goes back, and which notes what pages it drops.
+struct MappingKernel {
+    mount: StdArc<Mount>,
+    ino: u64,
+    /// It does so once, and says when the file is open.
+    open: Mutex<Option<Sender<()>>>,
+    dropped: StdArc<Mutex<Vec<(u64, u64, u64)>>>,
+}
+
+impl KernelCaches for MappingKernel {
+    fn forget_names(&self) {
+        let Some(opened) = self.open.lock().unwrap().take() else { return };
+        let (mount, ino) = (self.mount.clone(), self.ino);
+        let waits = || mount.fs().store().counters.get(Counter::LockWait);
+        let before = waits();
+        let opener = mount.clone();
+        thread::spawn(move || {
+            opener.fs().open(ino, true).unwrap();
+            let _ = opened.send(());
+        });
+        let start = Instant::now();
+        while waits() == before && start.elapsed() < FOREVER {
+            thread::yield_now();
+        }
+    }
+
+    fn forget_attributes(&self, _: u64) -> bool {
+        true
+    }
+
+    fn forget_pages(&self, ino: u64, first: u64, end: u64) {
+        self.dropped.lock().unwrap().push((ino, first, end));
+    }
+}
+
+/// Who waits for the lock to map a file that is open already changes no page yet: those that were kept under the lock for reading go with
+/// it. And once it is mapped, pages go when others are to read the file.
+#[test]
+fn pages_that_were_kept_for_reading_go_though_somebody_is_about_to_map_the_file() {
+    let pair = Pair::new();
+    let (a, b) = (&pair.a, &pair.b);
+    let ino = a.fs().create(ROOT_INO, b"file", &FILE).unwrap().ino;
+    a.fs().write(ino, 0, b"first").unwrap();
+    b.fs().open(ino, false).unwrap();
+    let mut page = [0; 4096];
+    b.fs().read(ino, 0, &mut page).unwrap();
+    // From now on both hold the lock for reading.
+    a.fs().getattr(ino).unwrap();
+    let dropped = StdArc::new(Mutex::new(Vec::new()));
+    let (open, opened) = channel();
+    let kernel: Box<dyn KernelCaches> = Box::new(MappingKernel {
+        mount: b.clone(),
+        ino,
+        open: Mutex::new(Some(open)),
+        dropped: dropped.clone(),
+    });
+    b.fs().set_kernel_caches(Arc::new(kernel).unwrap());
+    a.fs().write(ino, 0, b"later").unwrap();
+    assert_eq!(
+        dropped.lock().unwrap().first(),
+        Some(&(ino, 0, 4096)),
+        "a page has stayed that another has changed"
+    );
+    opened.recv_timeout(FOREVER).expect("the file is opened");
+    b.fs().read(ino, 0, &mut page).unwrap();
+    assert_eq!(page[..5], *b"later");
+    dropped.lock().unwrap().clear();
+    a.fs().getattr(ino).unwrap();
+    assert_eq!(
+        *dropped.lock().unwrap(),
+        [(ino, 0, 4096)],
+        "a page has stayed that a program can change unseen"
+    );
+    b.fs().release(ino, true);
+    b.fs().release(ino, false);
+}
+
 /// A kernel that remembers which inode a name is.
 #[derive(Default)]
 struct RememberingKernel(StdArc<Mutex<Vec<u64>>>);
