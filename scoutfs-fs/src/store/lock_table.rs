@@ -476,7 +476,7 @@ pub(crate) struct Pages {
 
 /// Has the machine ask for a lock, unless it is held or on its way. Nobody uses it before it is acquired: who asked holds nothing
 /// meanwhile, and it may go again before he comes.
-fn ask_for(machine: &mut LockClient<RequestId>, name: LockName, mode: Mode) {
+fn ask_for<T: Copy>(machine: &mut LockClient<T>, name: LockName, mode: Mode) {
     match machine.acquire(name, mode) {
         // What was asked for is still wanted.
         Ok(Acquire::Wait(ticket)) => drop(machine.cancel(name, ticket)),
@@ -501,3 +501,6 @@ fn lock_error(e: scoutfs_lock::LockError) -> Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
