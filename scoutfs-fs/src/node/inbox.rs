@@ -101,6 +101,12 @@ impl Inbox {
         self.state.lock().inputs.len()
     }
 
+    /// Whether the server's thread is to look.
+    #[cfg(test)]
+    pub fn is_woken(&self) -> bool {
+        self.state.lock().woken
+    }
+
     /// Wakes the server's thread, now or when it next waits.
     pub fn wake(&self) {
         self.state.lock().woken = true;

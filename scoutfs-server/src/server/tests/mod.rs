@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Tests of the server as a whole, against mounts that send messages and write real rings.
 
+mod at_once;
 mod cut_off;
 mod deaths;
 mod fences;
