@@ -144,7 +144,18 @@ node cannot write to the device any more, by cutting its power or its way to the
 taken back at once. After any other exit, or after 30 seconds, when it is killed, it is run again 10 seconds later. Give all nodes with \
 server_addr the same option.\n\n\
 Locks of fcntl(2) and flock(2) hold on all nodes. Those of a node that dies are free when its lease has run out; a program on a node that \
-was fenced gets EIO from all that it does with its files. A lock that a process on another node has is shown with process 0."
+was fenced gets EIO from all that it does with its files. A lock that a process on another node has is shown with process 0.\n\n\
+Times that are the same on all nodes and cannot be changed. The lease of a node lasts 6 seconds from its last renewal; it is fenced 1 \
+second later, and others wait that long for what it had locked. A node that holds a lock which another wants is fenced, too, when it does \
+not give it back within 60 seconds. When the leader dies another leads about 7 seconds after its last beat; when the leader unmounts, in a \
+moment. A voter slot is free as soon as its owner has unmounted. That of a process that died is free at once for mounts of the same \
+machine, also when that has booted anew; for others it is free after 120 seconds of silence and 8 more. Until then another node with \
+server_addr may find no free slot: it waits for one, and does not vote meanwhile.\n\n\
+What is not synced is written after 5 seconds (commit_interval_ms=100 to 60000 changes that), and what a quiet node has in its log is given to be \
+merged after 10 seconds. A program that finds the volume full waits for space that is just coming back, for 10 seconds when nothing comes and for \
+100 seconds at most, before it gets ENOSPC. The space of a file that is unlinked just after another node has looked it up comes back within \
+2 seconds; that of files which a node had open that died, when another node looks for them, within 90 seconds of the fence. A node that \
+unmounts while there is no leader waits for one for 30 seconds."
 )]
 pub struct Mount {
     /// Mount options, separated by commas: server_addr=IP[:PORT] lets this node run the server; fence=PROGRAM is its fence agent;
@@ -492,6 +503,36 @@ mod tests {
     #[test]
     fn the_definitions_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// The page of mount names the times that an administrator may notice: they are those of the code.
+    #[test]
+    fn the_page_of_mount_tells_times_as_they_are() {
+        use clap::CommandFactory;
+        use scoutfs_format::voter::ProcessId;
+        use scoutfs_server::server::{LEASE, LEASE_MARGIN};
+        let options = scoutfs_fs::MountOptions::new(ProcessId::default());
+        let timing = options.timing;
+        let mut command = Cli::command();
+        let page = command.find_subcommand_mut("mount").unwrap().render_long_help().to_string();
+        let page: Vec<&str> = page.split_whitespace().collect();
+        let page = page.join(" ");
+        let leads_ms = timing.lease_ms + timing.margin_ms;
+        assert_eq!(leads_ms % 1000 + timing.dead_ms % 1000 + timing.presumed_ms.unwrap() % 1000, 0);
+        for said in [
+            format!("The lease of a node lasts {} seconds", LEASE.as_secs()),
+            format!("it is fenced {} second later", LEASE_MARGIN.as_secs()),
+            format!("another leads about {} seconds after its last beat", leads_ms / 1000),
+            format!(
+                "free after {} seconds of silence and {} more",
+                timing.presumed_ms.unwrap() / 1000,
+                timing.dead_ms / 1000
+            ),
+            format!("What is not synced is written after {} seconds", options.commit_interval.as_secs()),
+            format!("given to be merged after {} seconds", options.idle_interval.as_secs()),
+        ] {
+            assert!(page.contains(&said), "{said:?} is not in: {page}");
+        }
     }
 
     #[test]
