@@ -171,6 +171,17 @@ pub enum Error {
 pub type Result<T> = core::result::Result<T, Error>;
 
 impl Error {
+    /// Whether it says that what was read from the device is damaged.
+    pub fn is_damage(&self) -> bool {
+        use scoutfs_btree::error::Error as Tree;
+        matches!(
+            self,
+            Error::Tree(Tree::Stale { .. } | Tree::Corrupt(_) | Tree::Ring(_))
+                | Error::Volume(_)
+                | Error::Corrupt { .. }
+        )
+    }
+
     /// The errno of Linux that says this to a program.
     pub fn errno(&self) -> i32 {
         match self {

@@ -150,7 +150,7 @@ impl Fs {
                 Ok(step) => done += step,
                 Err(error) => {
                     if let Some(answer) = &answer {
-                        answer.lost(&error);
+                        answer.lost(&self.store().verdict(error.clone()));
                     }
                     if done == 0 {
                         return Err(error);

@@ -388,6 +388,7 @@ impl Fs {
             drop(shard);
             if let Err(error) = self.delete_unlinked(ino) {
                 // The orphan item is still there: the next scan tries again.
+                let error = self.store().verdict(error);
                 scoutfs_env::log::warn!("unlinked inode {ino} was not deleted: {error}");
             }
             shard = self.table.shard(ino).lock();
@@ -500,7 +501,10 @@ impl Fs {
                 }
                 Ok(false) => {}
                 // The next scan finds it.
-                Err(error) => scoutfs_env::log::warn!("closing inode {ino}: {error}"),
+                Err(error) => {
+                    let error = self.store().verdict(error);
+                    scoutfs_env::log::warn!("closing inode {ino}: {error}");
+                }
             }
         }
     }

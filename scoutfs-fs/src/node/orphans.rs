@@ -53,7 +53,7 @@ impl Shared {
                 if fs.store().trans.check().is_err() {
                     return;
                 }
-                scoutfs_env::warn!("looking for unlinked inodes: {e}");
+                scoutfs_env::warn!("looking for unlinked inodes: {}", fs.store().verdict(e));
             }
             let pause = INTERVAL / 2 + Duration::from_millis(random::u64() % INTERVAL.as_millis() as u64);
             let end = time::mono_now().saturating_add(pause);

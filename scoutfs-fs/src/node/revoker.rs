@@ -29,7 +29,7 @@ fn run(fs: &Fs) {
             Err(Error::NoMemory) => time::sleep(MEMORY_PAUSE),
             Err(e) => {
                 if store.trans.check().is_ok() {
-                    scoutfs_env::error!("giving locks back: {e}");
+                    scoutfs_env::error!("giving locks back: {}", store.verdict(e));
                     store.fail("a lock could not be given back");
                 }
             }

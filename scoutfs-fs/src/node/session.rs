@@ -399,7 +399,7 @@ fn carry(store: &Arc<Store>, order: Order) {
             Ok(()) => return,
             Err(Error::NoMemory) if store.trans.check().is_ok() => time::sleep(MEMORY_PAUSE),
             Err(e) => {
-                scoutfs_env::error!("a message of the server: {e}");
+                scoutfs_env::error!("a message of the server: {}", store.verdict(e));
                 store.fail("a message of the server could not be handled");
                 return;
             }

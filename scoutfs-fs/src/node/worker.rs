@@ -173,7 +173,7 @@ fn work(fs: &Fs, intervals: Intervals) {
             Err(_) if store.worker.stop.load(Ordering::Acquire) => return,
             Err(e) => {
                 if store.trans.check().is_ok() {
-                    scoutfs_env::error!("background work: {e}");
+                    scoutfs_env::error!("background work: {}", store.verdict(e));
                     store.fail("background work failed");
                 }
                 return;

@@ -113,7 +113,7 @@ impl Store {
 
     pub(crate) fn commit_locked(&self, slot: &mut Slot, wish: Wish) -> Result<u64> {
         self.trans.check()?;
-        let result = self.try_commit(slot, wish);
+        let result = self.try_commit(slot, wish).map_err(|e| self.verdict(e));
         self.commit_waits.store(slot.closed.is_some(), Ordering::Release);
         match &result {
             Err(e) if slot.closed.is_some() && !matches!(e, Error::NoMemory | Error::Interrupted) => {

@@ -86,7 +86,7 @@ pub(crate) use space::SpaceCell;
 pub(crate) use trans::Trans;
 
 use crate::counters::Counters;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::node::{Client, Worker};
 pub(crate) use news::News;
 pub(crate) use supply::Numbers;
@@ -232,6 +232,20 @@ impl Store {
         self.client.wake();
         self.lock_table.wake();
         self.file_locks.wake();
+    }
+
+    /// What an operation has failed with, for who is told of it and for the log. Whoever had no valid lease any more, because it was held
+    /// up while it was reading, may have found blocks that others use for something else by then, and new items beside old ones: that is no
+    /// damage, and nobody need check the volume.
+    pub fn verdict(&self, e: Error) -> Error {
+        if !e.is_damage() {
+            return e;
+        }
+        match self.trans.check() {
+            Ok(()) if self.lease_left().is_zero() => Error::Shutdown("the mount's lease is over"),
+            Ok(()) => e,
+            Err(failed) => failed,
+        }
     }
 
     /// Whether nothing may be changed.

@@ -74,10 +74,19 @@ pub struct Own {
     pub late_data: RwLock<()>,
     /// How many of them are.
     pub late: AtomicU64,
+    /// Reads of threads that are named [`READER`] are on their way while this is held for writing.
+    pub late_reads: RwLock<()>,
+    /// How many of them are.
+    pub reading: AtomicU64,
 }
 
 /// A thread of a test that writes data and nothing else.
 pub const WRITER: &str = "writer";
+
+/// A thread of a test that reads.
+// As below.
+#[allow(dead_code)]
+pub const READER: &str = "reader";
 
 impl Own {
     fn admit(&self, offset: u64, len: usize, size: u64) -> Result<(), IoError> {
@@ -121,6 +130,11 @@ impl BlockDevice for Shared {
         false
     }
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoError> {
+        if std::thread::current().name() == Some(READER) {
+            self.own.reading.fetch_add(1, Ordering::Relaxed);
+            drop(self.own.late_reads.read().unwrap());
+            self.own.reading.fetch_sub(1, Ordering::Relaxed);
+        }
         self.admit(IoOp::Read, offset, buf.len())?.read(offset, buf)
     }
     fn write(&self, offset: u64, buf: &[u8]) -> Result<(), IoError> {
@@ -328,6 +342,20 @@ impl Volume {
     /// What the disk holds at this moment, as after a crash of everything.
     pub fn crash(&self) -> Volume {
         Volume::on(self.memory.snapshot())
+    }
+
+    /// Nothing of what is in the zones is there any more.
+    pub fn lose_zones(&self) {
+        let device = self.device();
+        let geometry = Geometry::new(device.size_bytes(), 1).unwrap();
+        let zeros = scoutfs_env::IoBuf::zeroed(1 << 20).unwrap();
+        let (mut at, end) =
+            (geometry.zones_offset(), geometry.zones_offset() + geometry.nr_zones() * geometry.zone_bytes());
+        while at < end {
+            let len = (end - at).min(1 << 20) as usize;
+            device.write(at, &zeros[..len]).unwrap();
+            at += len as u64;
+        }
     }
 
     /// The volume must be sound. Tells what is in it.

@@ -81,7 +81,7 @@ unsafe fn dentry_of(sb: *mut bindings::super_block, ino: u64) -> Result<*mut bin
             let _nofs = NoFs::enter();
             volume.mount.fs().lookup_ino(ino)
         };
-        let attr = match attr.map_err(Errno::from) {
+        let attr = match attr.map_err(|e| Errno::from(volume.mount.fs().store().verdict(e))) {
             Err(Errno::NOENT) => return Err(Errno::STALE),
             attr => attr?,
         };

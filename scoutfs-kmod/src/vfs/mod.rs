@@ -96,7 +96,8 @@ unsafe fn with<T>(
     // SAFETY: by the contract.
     let (volume, ino) = unsafe { (volume((*inode).i_sb), (*inode).i_ino) };
     let _nofs = NoFs::enter();
-    call(volume.mount.fs(), ino).map_err(Errno::from)
+    let fs = volume.mount.fs();
+    call(fs, ino).map_err(|e| Errno::from(fs.store().verdict(e)))
 }
 
 /// A table of callbacks, or a list of tables, that the kernel only reads.

@@ -105,6 +105,10 @@ impl Adapter {
         self.mount.fs()
     }
 
+    fn errno(&self, e: Error) -> Errno {
+        errno(self.fs(), e)
+    }
+
     /// How long the kernel may believe attributes and names: never longer than the lease.
     fn timeout(&self) -> Duration {
         self.fs().store().lease_left().min(LONGEST_TIMEOUT)
@@ -131,7 +135,7 @@ impl Adapter {
             Ok(()) => Ok((self.entry(a), self.opened(flags))),
             Err(e) => {
                 self.fs().forget(a.ino, 1);
-                Err(errno(e))
+                Err(self.errno(e))
             }
         }
     }
@@ -145,7 +149,7 @@ impl Adapter {
 
     /// The mode of a file whose owner changes, or which is cut: without the set-ID bits, if it has some.
     fn mode_without_privileges(&self, ctx: &Context<'_>, ino: u64) -> Result<Option<u32>> {
-        let FsAttr { mode, gid, .. } = self.fs().getattr(ino).map_err(errno)?;
+        let FsAttr { mode, gid, .. } = self.fs().getattr(ino).map_err(|e| self.errno(e))?;
         let (is_file, set_ids) =
             (mode & libc::S_IFMT != libc::S_IFDIR, mode & (libc::S_ISUID | libc::S_ISGID));
         if !is_file || set_ids == 0 {
@@ -162,13 +166,13 @@ impl Adapter {
     fn drop_privileges(&self, ctx: &Context<'_>, ino: u64) -> Result<()> {
         match self.fs().removexattr(ino, b"security.capability", true) {
             Ok(()) | Err(Error::NoAttribute) => {}
-            Err(e) => return Err(errno(e)),
+            Err(e) => return Err(self.errno(e)),
         }
-        let mode = self.fs().getattr(ino).map_err(errno)?.mode;
+        let mode = self.fs().getattr(ino).map_err(|e| self.errno(e))?.mode;
         let left = without_set_ids(mode);
         if left != mode && !Credentials::of(ctx).keeps_set_ids() {
             let set = FsSetAttr { mode: Some(left), ..FsSetAttr::default() };
-            self.fs().setattr(ino, &set).map_err(errno)?;
+            self.fs().setattr(ino, &set).map_err(|e| self.errno(e))?;
         }
         Ok(())
     }
@@ -236,7 +240,7 @@ impl Filesystem for Adapter {
         match self.fs().lookup(parent, name) {
             Ok(a) => Ok(self.entry(&a)),
             Err(Error::NotFound) => Ok(Entry::negative(self.name_timeout())),
-            Err(e) => Err(errno(e)),
+            Err(e) => Err(self.errno(e)),
         }
     }
 
@@ -247,7 +251,7 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, _: &Context<'_>, ino: u64, _: Option<u64>) -> Result<AttrReply> {
-        Ok(self.attr_reply(&self.fs().getattr(ino).map_err(errno)?))
+        Ok(self.attr_reply(&self.fs().getattr(ino).map_err(|e| self.errno(e))?))
     }
 
     fn setattr(&self, ctx: &Context<'_>, ino: u64, set: &SetAttr) -> Result<AttrReply> {
@@ -256,11 +260,11 @@ impl Filesystem for Adapter {
         if self.drops_privileges.load(Relaxed) && set.mode.is_none() && (changes_owner || set.kill_suidgid) {
             wanted.mode = self.mode_without_privileges(ctx, ino)?;
         }
-        Ok(self.attr_reply(&self.fs().setattr(ino, &wanted).map_err(errno)?))
+        Ok(self.attr_reply(&self.fs().setattr(ino, &wanted).map_err(|e| self.errno(e))?))
     }
 
     fn statx(&self, _: &Context<'_>, ino: u64, _: Option<u64>, _: u32, _: u32) -> Result<StatxReply> {
-        let a = self.fs().getattr(ino).map_err(errno)?;
+        let a = self.fs().getattr(ino).map_err(|e| self.errno(e))?;
         Ok(StatxReply {
             mask: libc::STATX_BASIC_STATS | libc::STATX_BTIME,
             attributes: 0,
@@ -272,14 +276,14 @@ impl Filesystem for Adapter {
     }
 
     fn readlink(&self, _: &Context<'_>, ino: u64, out: &mut [u8]) -> Result<usize> {
-        let target = self.fs().readlink(ino).map_err(errno)?;
+        let target = self.fs().readlink(ino).map_err(|e| self.errno(e))?;
         out.get_mut(..target.len()).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(&target);
         Ok(target.len())
     }
 
     fn symlink(&self, ctx: &Context<'_>, parent: u64, name: &[u8], target: &[u8]) -> Result<Entry> {
         let new = new_inode(ctx, libc::S_IFLNK | 0o777, 0, 0);
-        Ok(self.entry(&self.fs().symlink(parent, name, target, &new).map_err(errno)?))
+        Ok(self.entry(&self.fs().symlink(parent, name, target, &new).map_err(|e| self.errno(e))?))
     }
 
     fn mknod(
@@ -292,20 +296,20 @@ impl Filesystem for Adapter {
         rdev: u32,
     ) -> Result<Entry> {
         let new = new_inode(ctx, mode, umask, rdev);
-        Ok(self.entry(&self.fs().create(parent, name, &new).map_err(errno)?))
+        Ok(self.entry(&self.fs().create(parent, name, &new).map_err(|e| self.errno(e))?))
     }
 
     fn mkdir(&self, ctx: &Context<'_>, parent: u64, name: &[u8], mode: u32, umask: u32) -> Result<Entry> {
         let new = new_inode(ctx, mode & 0o7777 | libc::S_IFDIR, umask, 0);
-        Ok(self.entry(&self.fs().mkdir(parent, name, &new).map_err(errno)?))
+        Ok(self.entry(&self.fs().mkdir(parent, name, &new).map_err(|e| self.errno(e))?))
     }
 
     fn unlink(&self, _: &Context<'_>, parent: u64, name: &[u8]) -> Result<()> {
-        self.fs().unlink(parent, name).map_err(errno)
+        self.fs().unlink(parent, name).map_err(|e| self.errno(e))
     }
 
     fn rmdir(&self, _: &Context<'_>, parent: u64, name: &[u8]) -> Result<()> {
-        self.fs().rmdir(parent, name).map_err(errno)
+        self.fs().rmdir(parent, name).map_err(|e| self.errno(e))
     }
 
     fn rename(&self, _: &Context<'_>, r: &Rename<'_>) -> Result<()> {
@@ -315,11 +319,11 @@ impl Filesystem for Adapter {
         if !(r.flags - RenameFlags::NOREPLACE - RenameFlags::EXCHANGE).is_empty() {
             return Err(Errno::INVAL);
         }
-        self.fs().rename(r.parent, r.name, r.new_parent, r.new_name, flags).map_err(errno)
+        self.fs().rename(r.parent, r.name, r.new_parent, r.new_name, flags).map_err(|e| self.errno(e))
     }
 
     fn link(&self, _: &Context<'_>, ino: u64, new_parent: u64, new_name: &[u8]) -> Result<Entry> {
-        Ok(self.entry(&self.fs().link(ino, new_parent, new_name).map_err(errno)?))
+        Ok(self.entry(&self.fs().link(ino, new_parent, new_name).map_err(|e| self.errno(e))?))
     }
 
     fn create(
@@ -331,7 +335,7 @@ impl Filesystem for Adapter {
     ) -> Result<(Entry, Opened)> {
         let new = new_inode(ctx, create.mode & 0o7777 | libc::S_IFREG, create.umask, 0);
         let exclusive = create.flags & libc::O_EXCL as u32 != 0;
-        let a = match self.fs().create(parent, name, &new).map_err(errno) {
+        let a = match self.fs().create(parent, name, &new).map_err(|e| self.errno(e)) {
             // Made on another node since the kernel looked. It takes what is given here for new and checks no permissions, so it is to
             // look again.
             Err(Errno::EXIST) if !exclusive => return Err(Errno::STALE),
@@ -343,12 +347,12 @@ impl Filesystem for Adapter {
     fn tmpfile(&self, ctx: &Context<'_>, parent: u64, create: &Create) -> Result<(Entry, Opened)> {
         let new = new_inode(ctx, create.mode & 0o7777 | libc::S_IFREG, create.umask, 0);
         let linkable = create.flags & libc::O_EXCL as u32 == 0;
-        let a = self.fs().tmpfile(parent, &new, linkable).map_err(errno)?;
+        let a = self.fs().tmpfile(parent, &new, linkable).map_err(|e| self.errno(e))?;
         self.open_new(&a, create.flags)
     }
 
     fn open(&self, _: &Context<'_>, ino: u64, flags: u32, _: bool) -> Result<Opened> {
-        self.fs().open(ino, writes(flags)).map_err(errno)?;
+        self.fs().open(ino, writes(flags)).map_err(|e| self.errno(e))?;
         let opened = self.opened(flags);
         self.told.opened(opened.fh, self.fs().lost_writes(ino));
         Ok(opened)
@@ -359,33 +363,33 @@ impl Filesystem for Adapter {
         let dropped = self.fs().drop_locks_of_file(ino, release.fh, release.flock_owner);
         self.told.released(release.fh, self.fs().lost_writes(ino));
         self.fs().release(ino, writes(release.flags));
-        dropped.map_err(errno)
+        dropped.map_err(|e| self.errno(e))
     }
 
     fn flush(&self, _: &Context<'_>, ino: u64, fh: u64, lock_owner: u64) -> Result<()> {
-        self.fs().drop_fcntl_locks(ino, lock_owner).map_err(errno)?;
+        self.fs().drop_fcntl_locks(ino, lock_owner).map_err(|e| self.errno(e))?;
         // Of what is not done yet fsync tells: each child of a process closes its files, and must not wait for a server.
         self.told.check(fh, self.fs().lost_writes(ino))
     }
 
     fn getlk(&self, _: &Context<'_>, ino: u64, request: &LockRequest) -> Result<FileLock> {
         let wanted = wanted_lock(ino, request)?;
-        Ok(found_lock(self.fs().test_lock(&wanted).map_err(errno)?, &request.lock))
+        Ok(found_lock(self.fs().test_lock(&wanted).map_err(|e| self.errno(e))?, &request.lock))
     }
 
     fn setlk(&self, _: &Context<'_>, ino: u64, request: &LockRequest) -> Result<()> {
-        self.fs().set_lock(&wanted_lock(ino, request)?, None).map_err(errno)
+        self.fs().set_lock(&wanted_lock(ino, request)?, None).map_err(|e| self.errno(e))
     }
 
     fn setlkw(&self, ctx: &Context<'_>, ino: u64, request: &LockRequest) -> Result<()> {
         let wanted = wanted_lock(ino, request)?;
         let waker = self.fs().lock_waker();
         let _guard = ctx.interrupt.on_interrupt(move || waker.wake());
-        self.fs().set_lock(&wanted, Some(&|| ctx.interrupt.is_raised())).map_err(errno)
+        self.fs().set_lock(&wanted, Some(&|| ctx.interrupt.is_raised())).map_err(|e| self.errno(e))
     }
 
     fn opendir(&self, _: &Context<'_>, ino: u64, _: u32) -> Result<Opened> {
-        self.fs().open(ino, false).map_err(errno)?;
+        self.fs().open(ino, false).map_err(|e| self.errno(e))?;
         // The kernel keeps no list of a directory: it could not be told in time that another mount changed it.
         Ok(Opened { fh: 0, flags: OpenReplyFlags::empty() })
     }
@@ -398,7 +402,7 @@ impl Filesystem for Adapter {
     fn read(&self, _: &Context<'_>, ino: u64, read: &Read, out: &mut ReadBuf<'_>) -> Result<()> {
         let capacity = out.capacity();
         let buffer = out.as_mut_slice();
-        let n = self.fs().read(ino, read.offset, buffer).map_err(errno)?;
+        let n = self.fs().read(ino, read.offset, buffer).map_err(|e| self.errno(e))?;
         out.set_filled(n.min(capacity));
         Ok(())
     }
@@ -420,17 +424,17 @@ impl Filesystem for Adapter {
         };
         let is_behind = data.len() >= MIN_BEHIND && !waits_for_device(write);
         let answer = is_behind.then_some(answer);
-        self.fs().write_for_kernel(ino, offset, data, drops, answer).map_err(errno)
+        self.fs().write_for_kernel(ino, offset, data, drops, answer).map_err(|e| self.errno(e))
     }
 
     fn fsync(&self, _: &Context<'_>, ino: u64, fh: u64, _: bool) -> Result<()> {
-        let done = self.fs().fsync(ino).map_err(errno);
+        let done = self.fs().fsync(ino).map_err(|e| self.errno(e));
         // What was lost before is told in any case.
         self.told.tell(fh, self.fs().lost_writes(ino)).and(done)
     }
 
     fn fsyncdir(&self, _: &Context<'_>, ino: u64, _: u64, _: bool) -> Result<()> {
-        self.fs().fsync(ino).map_err(errno)
+        self.fs().fsync(ino).map_err(|e| self.errno(e))
     }
 
     fn fallocate(&self, ctx: &Context<'_>, ino: u64, f: &Fallocate) -> Result<()> {
@@ -445,13 +449,13 @@ impl Filesystem for Adapter {
         if self.drops_privileges.load(Relaxed) {
             self.drop_privileges(ctx, ino)?;
         }
-        self.fs().fallocate(ino, mode, keep_size, f.offset, f.length).map_err(errno)
+        self.fs().fallocate(ino, mode, keep_size, f.offset, f.length).map_err(|e| self.errno(e))
     }
 
     fn lseek(&self, _: &Context<'_>, ino: u64, _: u64, offset: u64, whence: u32) -> Result<u64> {
         match whence as i32 {
-            libc::SEEK_DATA => self.fs().seek_data(ino, offset).map_err(errno),
-            libc::SEEK_HOLE => self.fs().seek_hole(ino, offset).map_err(errno),
+            libc::SEEK_DATA => self.fs().seek_data(ino, offset).map_err(|e| self.errno(e)),
+            libc::SEEK_HOLE => self.fs().seek_hole(ino, offset).map_err(|e| self.errno(e)),
             _ => Err(Errno::INVAL),
         }
     }
@@ -464,7 +468,7 @@ impl Filesystem for Adapter {
     fn readdir(&self, _: &Context<'_>, ino: u64, _: u64, offset: u64, sink: &mut DirSink<'_>) -> Result<()> {
         self.fs()
             .readdir(ino, offset, &mut |e| sink.add(e.ino, e.next_pos, e.kind.mode(), e.name))
-            .map_err(errno)
+            .map_err(|e| self.errno(e))
     }
 
     fn readdirplus(
@@ -480,11 +484,11 @@ impl Filesystem for Adapter {
                 Some(a) => sink.add(&self.entry(a), e.next_pos, e.name),
                 None => sink.add_plain(e.ino, e.next_pos, e.kind.mode(), e.name),
             })
-            .map_err(errno)
+            .map_err(|e| self.errno(e))
     }
 
     fn statfs(&self, _: &Context<'_>, _: u64) -> Result<Statfs> {
-        let stat = self.fs().statfs().map_err(errno)?;
+        let stat = self.fs().statfs().map_err(|e| self.errno(e))?;
         let meta = |blocks: u64| blocks * scoutfs_format::block::SECTORS_PER_BLOCK;
         let free = stat.free_data + stat.unassigned;
         let spare_meta = stat.free_meta.saturating_sub(stat.reserved_meta);
@@ -503,7 +507,7 @@ impl Filesystem for Adapter {
     }
 
     fn syncfs(&self, _: &Context<'_>, _: u64) -> Result<()> {
-        self.fs().sync().map_err(errno)
+        self.fs().sync().map_err(|e| self.errno(e))
     }
 
     fn setxattr(&self, ctx: &Context<'_>, ino: u64, set: &SetXattr<'_>) -> Result<()> {
@@ -518,11 +522,11 @@ impl Filesystem for Adapter {
             privileged: may_change_tags(ctx, set.name),
             kill_sgid: set.acl_kill_sgid || !self.tells_acl_kill_sgid.load(Relaxed),
         };
-        self.fs().setxattr(ino, set.name, set.value, how).map_err(errno)
+        self.fs().setxattr(ino, set.name, set.value, how).map_err(|e| self.errno(e))
     }
 
     fn getxattr(&self, _: &Context<'_>, ino: u64, name: &[u8], out: &mut [u8]) -> Result<usize> {
-        self.fs().getxattr(ino, name, out).map_err(errno)
+        self.fs().getxattr(ino, name, out).map_err(|e| self.errno(e))
     }
 
     fn listxattr(&self, ctx: &Context<'_>, ino: u64, out: &mut [u8]) -> Result<usize> {
@@ -534,15 +538,15 @@ impl Filesystem for Adapter {
             left_out |= trusted;
             !trusted
         };
-        let len = self.fs().listxattr_if(ino, out, show).map_err(errno)?;
+        let len = self.fs().listxattr_if(ino, out, show).map_err(|e| self.errno(e))?;
         if left_out && Credentials::of(ctx).has(Capability::SysAdmin) {
-            return self.fs().listxattr(ino, out).map_err(errno);
+            return self.fs().listxattr(ino, out).map_err(|e| self.errno(e));
         }
         Ok(len)
     }
 
     fn removexattr(&self, ctx: &Context<'_>, ino: u64, name: &[u8]) -> Result<()> {
-        self.fs().removexattr(ino, name, may_change_tags(ctx, name)).map_err(errno)
+        self.fs().removexattr(ino, name, may_change_tags(ctx, name)).map_err(|e| self.errno(e))
     }
 
     fn ioctl(&self, ctx: &Context<'_>, ino: u64, request: &Ioctl<'_>, out: &mut [u8]) -> Result<IoctlReply> {

@@ -2,14 +2,15 @@
 //! Between the filesystem's types and those of FUSE.
 
 use scoutfs_env::time::Timespec;
-use scoutfs_fs::Error;
 use scoutfs_fs::file_locks::{ByteRange, Found, LockClass, Mode, WantedLock};
 use scoutfs_fs::inode::{Attr as FsAttr, SetAttr as FsSetAttr, SetTime as FsSetTime};
+use scoutfs_fs::{Error, Fs};
 
 use crate::fuse::{Attr, Errno, FileLock, LockRequest, LockType, SetAttr, SetTime, Timestamp};
 
 /// An error as an errno. What a program is told is one number: the rest goes to the log.
-pub fn errno(e: Error) -> Errno {
+pub fn errno(fs: &Fs, e: Error) -> Errno {
+    let e = fs.store().verdict(e);
     if matches!(
         e,
         Error::Io(_) | Error::Tree(_) | Error::Volume(_) | Error::Corrupt { .. } | Error::Server(_)

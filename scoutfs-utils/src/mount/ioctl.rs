@@ -27,7 +27,7 @@ pub fn run(
         can_read: true,
     };
     let request = Request { ino, cmd: ioctl.cmd, arg: ioctl.arg, input: ioctl.data };
-    let done = fs.ioctl(&request, out, &caller).map_err(errno)?;
+    let done = fs.ioctl(&request, out, &caller).map_err(|e| errno(fs, e))?;
     if done.changed
         && let Some(notifier) = notifier
         && let Err(e) = notifier.inval_attr(ino)
