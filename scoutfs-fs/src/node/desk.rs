@@ -91,12 +91,7 @@ impl Desk {
         let Some(inputs) = self.inbox.take_if(MOST_AT_ONCE, at_once) else { return false };
         memory::patiently(MEMORY_LIMIT, || {
             inputs.iter().for_each(|input| engine.handle(input));
-            // What must be durable first is for the server's thread, and so is a server that has failed.
-            if engine.server.dirty() || engine.server.failed().is_some() || !engine.leadership.is_leading() {
-                return false;
-            }
-            engine.send();
-            !engine.is_mute
+            engine.answer_at_once()
         })
     }
 }
@@ -109,6 +104,15 @@ impl Engine {
         {
             self.server.handle(time::mono_now(), incoming.rid, &incoming.header, payload);
         }
+    }
+
+    /// Answers what was handled. False when that is for the server's thread: something must be durable first, or the server is to end.
+    fn answer_at_once(&mut self) -> bool {
+        if self.server.dirty() || self.server.failed().is_some() || !self.leadership.is_leading() {
+            return false;
+        }
+        self.send();
+        !self.is_mute
     }
 
     /// Sends what the server has to say.

@@ -10,8 +10,8 @@ use scoutfs_btree::BlockCache;
 use scoutfs_env::device::{BlockDevice, MemDevice};
 use scoutfs_env::net::{Stream, pipe};
 use scoutfs_env::{Arc, Box, time, try_box};
-use scoutfs_format::le::U64;
-use scoutfs_format::msg::{MSG_INOS, MSG_SEQ, SeqRequest};
+use scoutfs_format::le::{U32, U64};
+use scoutfs_format::msg::{JoinRequest, MSG_INOS, MSG_JOIN, MSG_SEQ, SeqRequest};
 use scoutfs_format::voter::ProcessId;
 use scoutfs_net::connection::Secret;
 use scoutfs_net::frame::Decoder;
@@ -237,6 +237,42 @@ fn a_server_that_could_not_send_handles_nothing_more() {
         bench.engine(|engine| engine.is_mute = true);
         bench.post_seq();
         assert_eq!(kinds(&bench.left(1)), [MSG_SEQ]);
+    });
+}
+
+/// The lease may end, and something may come that must be durable first, while a message is handled.
+#[test]
+fn what_was_handled_is_answered_only_with_a_lease_and_when_nothing_must_be_durable_first() {
+    bench(|bench| {
+        let request = JoinRequest {
+            rid: U64::new(RID),
+            process: ProcessId::default(),
+            read_only: U32::ZERO,
+            pad: U32::ZERO,
+        };
+        bench.client.enqueue(MSG_JOIN, request.as_bytes()).unwrap();
+        bench.client.transmit();
+        let join = bench.left(1);
+        bench.engine(|engine| {
+            engine.handle(&join[0]);
+            assert!(engine.server.dirty() && !engine.answer_at_once());
+            engine.server.commit().unwrap();
+            assert!(engine.answer_at_once());
+            engine.is_mute = true;
+            assert!(
+                !engine.answer_at_once(),
+                "the server's thread does not hear that a message could not be sent"
+            );
+            engine.is_mute = false;
+        });
+        bench.leadership.lose();
+        bench.post_seq();
+        let seq = bench.left(1);
+        bench.engine(|engine| {
+            engine.handle(&seq[0]);
+            assert!(!engine.answer_at_once());
+            assert!(engine.server.poll_message().is_some(), "the answer was sent without a lease");
+        });
     });
 }
 
