@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::inode::INODE_NEED;
 use crate::inode::change::{Change, Touch};
+use crate::inode::passing::Attempts;
 use crate::inode::record::{DATA_BLOCK_BYTES, Inode};
 use crate::store::{LockMode, Locks};
 
@@ -45,6 +46,23 @@ impl Fs {
         }
         let end = offset.checked_add(len).filter(|end| *end <= MAX_FILE_BYTES).ok_or(Error::FileTooBig)?;
         self.count(Counter::Fallocate);
+        let mut attempts = Attempts::of(self);
+        loop {
+            let done = self.try_fallocate(ino, mode, keep_size, offset, end);
+            if !attempts.once_more(&done) {
+                return done;
+            }
+        }
+    }
+
+    fn try_fallocate(
+        &self,
+        ino: u64,
+        mode: AllocateMode,
+        keep_size: bool,
+        offset: u64,
+        end: u64,
+    ) -> Result<()> {
         let pin = self.pin(ino)?;
         let locks = self.store().lock(&[(ino, LockMode::Write)])?;
         let mut state = pin.data.write();

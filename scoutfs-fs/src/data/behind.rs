@@ -103,6 +103,11 @@ impl<'a, 'f> Answer<'a, 'f> {
         }
     }
 
+    /// Whether it was answered.
+    pub fn is_given(&self) -> bool {
+        self.answered.is_some()
+    }
+
     /// The write has failed after that.
     pub fn lost(&self, error: &Error) {
         if let Some(Answered { behind, inode, .. }) = &self.answered {

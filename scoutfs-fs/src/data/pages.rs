@@ -17,6 +17,7 @@ use crate::data::state::DataState;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::inode::change::Touch;
+use crate::inode::passing::Attempts;
 use crate::inode::record::{DATA_BLOCK_BYTES, Inode};
 use crate::store::{DataRun, LockMode, Locks};
 
@@ -34,6 +35,16 @@ impl Fs {
     pub fn prepare_pages(&self, ino: u64, offset: u64, len: u64) -> Result<()> {
         self.writable()?;
         let end = offset.checked_add(len).filter(|end| *end <= MAX_FILE_BYTES).ok_or(Error::FileTooBig)?;
+        let mut attempts = Attempts::of(self);
+        loop {
+            let done = self.try_prepare_pages(ino, offset, end);
+            if !attempts.once_more(&done) {
+                return done;
+            }
+        }
+    }
+
+    fn try_prepare_pages(&self, ino: u64, offset: u64, end: u64) -> Result<()> {
         let end_block = end.div_ceil(DATA_BLOCK_BYTES);
         let pin = self.pin(ino)?;
         let locks = self.store().lock(&[(ino, LockMode::Write)])?;

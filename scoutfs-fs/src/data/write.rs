@@ -10,6 +10,7 @@ use crate::data::state::DataState;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::inode::change::{Change, Touch};
+use crate::inode::passing::Attempts;
 use crate::inode::record::{DATA_BLOCK_BYTES, Inode};
 use crate::inode::table::Pin;
 use crate::inode::{Drops, INODE_NEED};
@@ -99,6 +100,23 @@ impl Fs {
     }
 
     fn write_at<'a>(
+        &'a self,
+        ino: u64,
+        offset: Option<u64>,
+        data: &[u8],
+        How { drops, mut answer, privileged }: How<'a, '_, '_>,
+    ) -> Result<(u64, usize)> {
+        let mut attempts = Attempts::of(self);
+        loop {
+            let how = How { drops, answer: answer.as_deref_mut(), privileged };
+            let done = self.try_write_at(ino, offset, data, how);
+            if answer.as_ref().is_some_and(|answer| answer.is_given()) || !attempts.once_more(&done) {
+                return done;
+            }
+        }
+    }
+
+    fn try_write_at<'a>(
         &'a self,
         ino: u64,
         offset: Option<u64>,

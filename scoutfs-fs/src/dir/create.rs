@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::inode::change::{Change, Touch};
 use crate::inode::kind::{FileType, S_ISGID};
+use crate::inode::passing::Attempts;
 use crate::inode::record::{Attr, FIRST_XATTR_ID, Inode, to_time};
 use crate::inode::table::write_all;
 use crate::store::{LockMode, Need};
@@ -33,6 +34,7 @@ pub struct NewInode {
 }
 
 /// A new inode's name or target.
+#[derive(Clone, Copy)]
 enum Place<'n> {
     Name(&'n [u8]),
     Link {
@@ -88,6 +90,20 @@ impl Fs {
             check_entry_name(name)?;
         }
         self.count(Counter::Create);
+        let mut attempts = Attempts::of(self);
+        loop {
+            let done = self.try_make(dir, kind, new, place);
+            if !attempts.once_more(&done) {
+                return done;
+            }
+        }
+    }
+
+    fn try_make(&self, dir: u64, kind: FileType, new: &NewInode, place: Place<'_>) -> Result<Attr> {
+        let name = match place {
+            Place::Name(name) | Place::Link { name, .. } => Some(name),
+            Place::None { .. } => None,
+        };
         let ino = self.store().new_ino(kind == FileType::Directory)?;
         let dir_pin = self.pin(dir)?;
         let pin = self.pin(ino)?;

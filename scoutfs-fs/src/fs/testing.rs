@@ -154,6 +154,7 @@ pub(crate) struct Pair {
     pub a: std::sync::Arc<Mount>,
     /// The other.
     pub b: std::sync::Arc<Mount>,
+    device: Arc<Box<dyn BlockDevice>>,
 }
 
 impl Pair {
@@ -161,21 +162,32 @@ impl Pair {
         let device: Box<dyn BlockDevice> = Box::new(MemDevice::new(64 << 20));
         let device = Arc::new(device).unwrap();
         crate::mkfs::mkfs(&device, &crate::mkfs::Options { quorum: 1, force: true }).unwrap();
-        let mount = |pid: u64, server_addr| {
-            let process = ProcessId { pid: pid.into(), ..ProcessId::default() };
-            let mut options = MountOptions::new(process);
-            options.server_addr = server_addr;
-            options.timing = FAST;
-            options.block_cache_bytes = 8 << 20;
-            options.item_cache_bytes = 4 << 20;
-            let network: Box<dyn Network> = Box::new(TcpNetwork::default());
-            let oracle: Box<dyn DeathOracle + Send + Sync> = Box::new(NobodyDead);
-            let (network, oracle) = (Arc::new(network).unwrap(), Arc::new(oracle).unwrap());
-            std::sync::Arc::new(Mount::open_in(device.clone(), network, &options, oracle).unwrap())
-        };
         // A port that nobody else has.
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-        Pair { a: mount(1, Some(address)), b: mount(2, None) }
+        let (a, b) = (Self::mount(&device, 1, Some(address)), Self::mount(&device, 2, None));
+        Pair { a, b, device }
+    }
+
+    /// One more, which is to be unmounted before the pair goes.
+    pub fn third(&self) -> std::sync::Arc<Mount> {
+        Self::mount(&self.device, 3, None)
+    }
+
+    fn mount(
+        device: &Arc<Box<dyn BlockDevice>>,
+        pid: u64,
+        server_addr: Option<SocketAddr>,
+    ) -> std::sync::Arc<Mount> {
+        let process = ProcessId { pid: pid.into(), ..ProcessId::default() };
+        let mut options = MountOptions::new(process);
+        options.server_addr = server_addr;
+        options.timing = FAST;
+        options.block_cache_bytes = 8 << 20;
+        options.item_cache_bytes = 4 << 20;
+        let network: Box<dyn Network> = Box::new(TcpNetwork::default());
+        let oracle: Box<dyn DeathOracle + Send + Sync> = Box::new(NobodyDead);
+        let (network, oracle) = (Arc::new(network).unwrap(), Arc::new(oracle).unwrap());
+        std::sync::Arc::new(Mount::open_in(device.clone(), network, &options, oracle).unwrap())
     }
 }
 

@@ -62,8 +62,12 @@ impl Fs {
         let Some(mut inode) = Inode::load(&locks, ino)? else {
             return Ok(());
         };
+        if inode.nlink() != 0 {
+            return Ok(());
+        }
         // Who closes it last there deletes it.
-        if inode.nlink() != 0 || self.store().lock_table.is_open_elsewhere(ino) {
+        if self.store().lock_table.is_open_elsewhere(ino) {
+            self.passing.note_left();
             return Ok(());
         }
         // Often there is nothing else.

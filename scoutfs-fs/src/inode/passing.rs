@@ -7,25 +7,57 @@
 //! inodes that were looked up just before as open, and closes them a moment later: what has lost its last link meanwhile is deleted
 //! then, as after any last close.
 //!
+//! Until then its blocks are not free. So nobody is told meanwhile that there is no space: who has such inodes says so when another mount
+//! lacks some ([`Passing::keeps`]), and an operation that has found none gives its locks back, one of which the deletion may
+//! need, and is done again ([`Attempts`]).
+//!
 //! Locking: one mutex, a leaf.
 
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 
 use scoutfs_env::sync::Mutex;
-use scoutfs_env::time::Mono;
-use scoutfs_env::{AllocError, Vec};
+use scoutfs_env::sync::atomic::AtomicU64;
+use scoutfs_env::time::{self, Mono};
+use scoutfs_env::{AllocError, Vec, thread};
 
 use super::table::MemInode;
+use crate::error::{Error, Result};
 use crate::fs::Fs;
 
 /// What was looked up longer ago was not looked up to be opened.
 const JUST_NOW: Duration = Duration::from_millis(100);
 
+/// What is open in passing is closed, and deleted, sooner than this after its lock has gone.
+const CLOSED: Duration = Duration::from_secs(3);
+/// Between two attempts of an operation that waits for that, and the most that there are.
+const PAUSE: Duration = Duration::from_millis(100);
+const MOST_ATTEMPTS: u32 = 60;
+
 /// Inodes that are open because they were just looked up, each once.
 #[derive(Default)]
 pub(crate) struct Passing {
     lists: Mutex<Lists>,
+    /// When the last of them was opened.
+    opened: Moment,
+    /// When this mount last left it to another to delete an inode that is open there.
+    left: Moment,
+}
+
+/// In nanoseconds of the monotonic clock; 0 is never.
+#[derive(Default)]
+struct Moment(AtomicU64);
+
+impl Moment {
+    fn set(&self) {
+        self.0.store(time::mono_now().as_ns(), Ordering::Relaxed);
+    }
+
+    /// Whether what began then may not be over at `now`.
+    fn lasts(&self, now: Mono) -> bool {
+        let began = self.0.load(Ordering::Relaxed);
+        began != 0 && now.saturating_duration_since(Mono::from_ns(began)) < CLOSED
+    }
 }
 
 #[derive(Default)]
@@ -37,8 +69,48 @@ struct Lists {
 }
 
 impl Passing {
-    fn push(&self, ino: u64) -> Result<(), AllocError> {
-        self.lists.lock().young.push(ino)
+    fn push(&self, ino: u64) -> core::result::Result<(), AllocError> {
+        self.lists.lock().young.push(ino)?;
+        self.opened.set();
+        Ok(())
+    }
+
+    /// Whether inodes that have lost their last link elsewhere may still have their blocks because they are open in passing here.
+    pub fn keeps(&self) -> bool {
+        self.opened.lasts(time::mono_now())
+    }
+
+    /// An unlinked inode is open on another mount, maybe in passing only: that one deletes it.
+    pub fn note_left(&self) {
+        self.left.set();
+    }
+}
+
+/// Attempts of an operation that may find no space while inodes are about to be deleted.
+pub(crate) struct Attempts<'a> {
+    passing: &'a Passing,
+    began: Mono,
+    left: u32,
+}
+
+impl<'a> Attempts<'a> {
+    /// The first one begins.
+    pub fn of(fs: &'a Fs) -> Self {
+        Attempts { passing: &fs.passing, began: time::mono_now(), left: MOST_ATTEMPTS }
+    }
+
+    /// An attempt has ended so, and has no locks any more. True if it is to be made once more, after a moment: there was no space,
+    /// and something was open in passing when it began. Waits for no lock: who is asked here may be what keeps one from going back.
+    pub fn once_more<T>(&mut self, done: &Result<T>) -> bool {
+        let Passing { opened, left, .. } = self.passing;
+        let pending = opened.lasts(self.began) || left.lasts(self.began);
+        if !matches!(done, Err(Error::NoSpace)) || !pending || self.left == 0 || thread::is_killed() {
+            return false;
+        }
+        self.left -= 1;
+        time::sleep(PAUSE);
+        self.began = time::mono_now();
+        true
     }
 }
 
@@ -73,3 +145,6 @@ impl Fs {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

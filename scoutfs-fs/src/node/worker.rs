@@ -221,7 +221,7 @@ fn carry_out(fs: &Fs, order: &Order) -> Result<()> {
         }
         MSG_SPACE_RECALL => match SpaceRecall::read_from_bytes(&order.payload) {
             Ok(recall) => {
-                let answer = store.give_recalled(&recall, || fs.drop_reservations())?;
+                let answer = store.give_recalled(&recall, fs.passing.keeps(), || fs.drop_reservations())?;
                 return store.client.answer(order.kind, id, STATUS_OK, answer.as_bytes());
             }
             Err(_) => return store.client.answer(order.kind, id, STATUS_INVALID, &[]),

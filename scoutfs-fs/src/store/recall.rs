@@ -57,8 +57,14 @@ impl Store {
 
     /// Another mount lacks space: gives the server what is not used, and gives the answer. For the worker.
     ///
-    /// `unset` gives back what is set aside for files that grow.
-    pub(crate) fn give_recalled(&self, recall: &SpaceRecall, unset: impl FnOnce()) -> Result<SpaceRecalled> {
+    /// `unset` gives back what is set aside for files that grow. `deletes`: there will be more in a moment, as inodes may be about to be
+    /// deleted here.
+    pub(crate) fn give_recalled(
+        &self,
+        recall: &SpaceRecall,
+        deletes: bool,
+        unset: impl FnOnce(),
+    ) -> Result<SpaceRecalled> {
         let kind = u8::try_from(recall.kind.get()).ok().and_then(SpaceKind::from_raw);
         let mut kept = false;
         if let Some(kind) = kind {
@@ -81,7 +87,7 @@ impl Store {
                 // Of log trees that were finalized.
                 self.tell_server()?;
             }
-            kept = self.is_waited_for(kind) && self.free_blocks(kind) > self.used_of(kind);
+            kept = deletes || self.is_waited_for(kind) && self.free_blocks(kind) > self.used_of(kind);
         }
         Ok(SpaceRecalled { round: recall.round, kind: recall.kind, kept: u32::from(kept).into() })
     }

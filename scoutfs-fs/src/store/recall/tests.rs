@@ -35,7 +35,7 @@ fn recall(fs: &Fs, kind: SpaceKind, blocks: u64, slot: u32, all: bool) -> bool {
         pad: U32::ZERO,
     };
     let SpaceRecalled { round, kind: of, kept } =
-        fs.store().give_recalled(&recall, || fs.drop_reservations()).unwrap();
+        fs.store().give_recalled(&recall, false, || fs.drop_reservations()).unwrap();
     assert_eq!((round, of), (recall.round, recall.kind));
     assert!(kept.get() <= 1);
     kept.get() == 1
@@ -155,7 +155,7 @@ fn a_recall_of_nothing_that_is_known_is_answered() {
     let pair = Pair::new();
     let store = pair.b.fs().store();
     let recall = SpaceRecall { kind: U32::new(99), round: U64::new(3), ..SpaceRecall::default() };
-    let answer = store.give_recalled(&recall, || ()).unwrap();
+    let answer = store.give_recalled(&recall, false, || ()).unwrap();
     assert_eq!((answer.round.get(), answer.kind.get(), answer.kept.get()), (3, 99, 0));
 }
 
