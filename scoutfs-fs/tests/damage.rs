@@ -74,3 +74,21 @@ fn a_mount_that_was_fenced_while_it_was_reading_speaks_of_no_damage() {
     assert!(matches!(said, Error::Shutdown(_)), "{said}");
     assert_eq!(said.errno(), error.errno());
 }
+
+/// Its locks may go to others before it hears of their end.
+#[test]
+fn a_mount_that_has_failed_speaks_of_no_damage() {
+    let volume = Volume::new(64 << 20);
+    let own = Arc::<Own>::default();
+    let mount = volume.node_with(address(), &own);
+    let store = mount.fs().store();
+    let damage = Error::Corrupt { ino: ROOT_INO, what: "a mistake of a test" };
+    assert!(matches!(store.verdict(damage.clone()), Error::Corrupt { .. }));
+    own.no_records.store(true, Ordering::Relaxed);
+    mount.fs().create(ROOT_INO, b"file", &file()).unwrap();
+    mount.fs().sync().unwrap_err();
+    assert!(matches!(store.verdict(damage), Error::Shutdown(_)));
+    // What is no damage is what it is.
+    assert!(matches!(store.verdict(Error::NoSpace), Error::NoSpace));
+    assert!(mount.unmount().is_err());
+}
