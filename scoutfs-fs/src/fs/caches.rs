@@ -39,6 +39,9 @@ impl Fs {
         }
         let now = time::mono_now();
         self.table.for_each_in(first, last, |inode| {
+            if held == Mode::Write && keep < Mode::Write {
+                self.write_delayed_for_revoke(inode);
+            }
             if let Some(caches) = &caches {
                 self.drop_pages(&***caches, inode, held, keep);
                 if keep == Mode::Null && !caches.forget_attributes(inode.ino) {
