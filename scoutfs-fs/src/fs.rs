@@ -40,7 +40,7 @@ pub struct Fs {
     /// Access control lists are on.
     acls: bool,
     /// What the front end's kernel keeps.
-    caches: Mutex<Option<Arc<Box<dyn KernelCaches>>>>,
+    pub(crate) caches: Mutex<Option<Arc<Box<dyn KernelCaches>>>>,
 }
 
 impl Fs {

@@ -11,7 +11,7 @@
 //!
 //! - before anything else reads or changes the data or the size of the inode, here ([`Fs::write_delayed_of`]) or on another mount: the
 //!   thread that gives the inode's lock back does it first;
-//! - before `fsync`, `sync` and an unmount return;
+//! - before `fsync`, `sync` and an unmount return, and before the file takes another's name;
 //! - when there is much of it, by who adds to it;
 //! - after [`DELAY`], by a thread of its own (`node/flusher`).
 //!
@@ -337,6 +337,10 @@ impl Fs {
     fn lose(&self, state: &mut DataState, inode: &MemInode, error: &Error) {
         if state.gathered.is_some() {
             self.behind.lost(inode, error);
+            let caches = self.caches.lock().clone();
+            if let Some(caches) = caches {
+                caches.note_lost(inode.ino, error.errno());
+            }
             self.end_delay(state, inode);
         }
     }

@@ -299,6 +299,11 @@ pub(crate) struct WriteGuards<'a> {
 }
 
 impl<'a> WriteGuards<'a> {
+    /// What is kept of one of the inodes.
+    pub fn state(&mut self, ino: u64) -> Option<&mut DataState> {
+        self.guards.iter_mut().flatten().find(|(other, _)| *other == ino).map(|(_, state)| &mut **state)
+    }
+
     /// Locks one more inode if that takes no waiting, in which case its place in the order does not matter. False if it is not locked.
     pub fn add(&mut self, inode: &'a MemInode) -> bool {
         if self.guards.iter().flatten().any(|(ino, _)| *ino == inode.ino) {
