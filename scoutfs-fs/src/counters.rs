@@ -47,6 +47,8 @@ counters! {
     Read = "op_read",
     /// Data written, per request.
     Write = "op_write",
+    /// Writes among them that were gathered in memory first.
+    DelayedWrite = "delayed_writes",
     /// Space allocated, punched or zeroed.
     Fallocate = "op_fallocate",
     /// One inode made durable.

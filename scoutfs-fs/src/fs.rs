@@ -9,6 +9,7 @@ use scoutfs_env::{Arc, Box};
 
 use crate::counters::Counter;
 use crate::data::behind::Behind;
+use crate::data::delayed::DelayedWrites;
 use crate::error::{Error, Result};
 use crate::inode::passing::Passing;
 use crate::inode::record::Inode;
@@ -32,12 +33,14 @@ pub struct Fs {
     pub(crate) rename: Mutex<()>,
     /// Writes that were answered before they are done.
     pub(crate) behind: Behind,
+    /// Writes that are gathered in memory.
+    pub(crate) delayed: DelayedWrites,
     /// Inodes that are open because they were just looked up.
     pub(crate) passing: Passing,
     /// Access control lists are on.
     acls: bool,
     /// What the front end's kernel keeps.
-    caches: Mutex<Option<Arc<Box<dyn KernelCaches>>>>,
+    pub(crate) caches: Mutex<Option<Arc<Box<dyn KernelCaches>>>>,
 }
 
 impl Fs {
@@ -48,7 +51,8 @@ impl Fs {
     pub fn new(store: Arc<Store>, acls: bool) -> Fs {
         let (table, behind) = (InodeTable::new(), Behind::new());
         let (passing, caches) = (Passing::default(), Mutex::new(None));
-        Fs { store, table, rename: Mutex::new(()), behind, passing, acls, caches }
+        let delayed = DelayedWrites::new();
+        Fs { store, table, rename: Mutex::new(()), behind, delayed, passing, acls, caches }
     }
 
     /// Whether access control lists are on.
@@ -78,6 +82,7 @@ impl Fs {
     /// [`Error::LostWrite`], once, when a write was lost since it was answered; all else is durable.
     pub fn sync(&self) -> Result<()> {
         self.count(Counter::Sync);
+        self.write_all_delayed()?;
         let lost = self.behind.wait_for_all();
         self.store.sync()?;
         lost
@@ -87,6 +92,7 @@ impl Fs {
     /// was lost before, [`Fs::lost_writes`] tells.
     pub fn fsync(&self, ino: u64) -> Result<()> {
         self.count(Counter::Fsync);
+        self.write_delayed_of(ino)?;
         self.settle(ino);
         // Every change of an inode notes its version there, and that is never below its transaction's seq.
         let seq = {

@@ -23,7 +23,8 @@ impl Fs {
         let acl = Acl::parse(list)?;
         let pin = self.pin(ino)?;
         let locks = self.store().lock(&[(ino, LockMode::Write)])?;
-        let _state = pin.data.write();
+        let mut state = pin.data.write();
+        state.seal();
         let mut inode = self.load(&locks, ino)?;
         inode.check_changeable()?;
         match inode.kind() {

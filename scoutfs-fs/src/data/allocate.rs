@@ -6,6 +6,7 @@ use scoutfs_format::item::{EXTENT_UNWRITTEN, MAX_FILE_BYTES};
 use crate::counters::Counter;
 use crate::data::extent::{Extent, remap_need};
 use crate::data::state::DataState;
+use crate::data::write::Mapping;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::inode::INODE_NEED;
@@ -66,6 +67,7 @@ impl Fs {
         let pin = self.pin(ino)?;
         let locks = self.store().lock(&[(ino, LockMode::Write)])?;
         let mut state = pin.data.write();
+        self.write_gathered(&locks, &mut state, &pin)?;
         let mut inode = self.load_file(&locks, ino)?;
         inode.check_changeable()?;
         self.finish_truncate_locked(&locks, &mut inode)?;
@@ -173,7 +175,8 @@ impl Fs {
             let run = self.reserve_run(locks, state, inode, block, hole_end - block)?;
             let extent = self.extent_of(&run, block, EXTENT_UNWRITTEN);
             let mut new = inode.clone();
-            self.map_run(locks, &mut new, extent, run, Touch::Meta, false)?;
+            let mapping = Mapping { touch: Touch::Meta, replaces: false, privileged: false };
+            self.map_run(locks, &mut new, extent, run, mapping)?;
             *inode = new;
             block = extent.end();
         }

@@ -50,6 +50,12 @@ struct Answered<'a> {
     number: u64,
 }
 
+/// See [`Behind::begin_known`].
+pub(crate) struct Known<'a> {
+    behind: &'a Behind,
+    inode: &'a MemInode,
+}
+
 impl Behind {
     pub fn new() -> Self {
         Behind { state: Mutex::new(State { number: 0, open: Vec::new(), lost: None }), done: Condvar::new() }
@@ -75,6 +81,20 @@ impl Behind {
             state = self.done.wait(state);
         }
         state.lost.take().map_or(Ok(()), |errno| Err(Error::LostWrite { errno }))
+    }
+
+    /// What a program has written, and was told so, cannot be written.
+    pub fn lost(&self, inode: &MemInode, error: &Error) {
+        let errno = error.errno();
+        scoutfs_env::error!("inode {}: data that were to be written are lost: {error}", inode.ino);
+        inode.note_lost_write(errno);
+        self.state.lock().lost = Some(errno);
+    }
+
+    /// Until the answer is dropped, a write is on its way that was answered before and that those who make things durable find otherwise.
+    pub fn begin_known<'a>(&'a self, inode: &'a MemInode) -> Known<'a> {
+        inode.written_behind.fetch_add(1, Ordering::AcqRel);
+        Known { behind: self, inode }
     }
 
     /// None without memory: then the write is not answered early.
@@ -111,11 +131,18 @@ impl<'a, 'f> Answer<'a, 'f> {
     /// The write has failed after that.
     pub fn lost(&self, error: &Error) {
         if let Some(Answered { behind, inode, .. }) = &self.answered {
-            let errno = error.errno();
-            scoutfs_env::error!("inode {}: data that were to be written are lost: {error}", inode.ino);
-            inode.note_lost_write(errno);
-            behind.state.lock().lost = Some(errno);
+            behind.lost(inode, error);
         }
+    }
+}
+
+impl Drop for Known<'_> {
+    fn drop(&mut self) {
+        // Not without the mutex: somebody may be about to wait.
+        let state = self.behind.state.lock();
+        self.inode.written_behind.fetch_sub(1, Ordering::AcqRel);
+        drop(state);
+        self.behind.done.notify_all();
     }
 }
 

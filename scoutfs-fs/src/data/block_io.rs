@@ -9,6 +9,7 @@ use scoutfs_env::device::IO_ALIGN;
 
 use crate::data::extent::Extent;
 use crate::data::state::DataState;
+use crate::data::write::Mapping;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::inode::change::Touch;
@@ -178,7 +179,8 @@ impl Fs {
         }
         self.store().note_data_written();
         let mut new = inode.clone();
-        self.map_run(locks, &mut new, self.extent_of(&run, block, 0), run, Touch::Data, true)?;
+        let mapping = Mapping { touch: Touch::Data, replaces: true, privileged: false };
+        self.map_run(locks, &mut new, self.extent_of(&run, block, 0), run, mapping)?;
         *inode = new;
         Ok(())
     }

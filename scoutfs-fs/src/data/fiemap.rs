@@ -42,6 +42,7 @@ impl Fs {
         if start > MAX_FILE_BYTES {
             return Err(Error::FileTooBig);
         }
+        self.write_delayed_of(ino)?;
         let pin = self.pin(ino)?;
         let locks = self.store().lock(&[(ino, LockMode::Read)])?;
         let _state = pin.data.read();

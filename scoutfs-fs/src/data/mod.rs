@@ -9,6 +9,7 @@
 //! | `read` | read, SEEK_DATA, SEEK_HOLE |
 //! | `write` | write, append |
 //! | `behind` | writes that are answered before they are done |
+//! | `delayed` | small writes that are gathered in memory |
 //! | `pages` | what programs change in a kernel's memory, and is written later |
 //! | `truncate` | setting the size, freeing extents |
 //! | `allocate` | fallocate |
@@ -31,6 +32,7 @@
 mod allocate;
 pub(crate) mod behind;
 mod block_io;
+pub(crate) mod delayed;
 pub(crate) mod extent;
 mod fiemap;
 mod pages;

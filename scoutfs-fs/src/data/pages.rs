@@ -14,6 +14,7 @@ use scoutfs_format::item::{EXTENT_UNWRITTEN, MAX_FILE_BYTES};
 use crate::data::block_io::BLOCK_LEN;
 use crate::data::extent::Extent;
 use crate::data::state::DataState;
+use crate::data::write::Mapping;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::inode::change::Touch;
@@ -49,6 +50,7 @@ impl Fs {
         let pin = self.pin(ino)?;
         let locks = self.store().lock(&[(ino, LockMode::Write)])?;
         let mut state = pin.data.write();
+        self.write_gathered(&locks, &mut state, &pin)?;
         let mut inode = self.load_file(&locks, ino)?;
         inode.check_changeable()?;
         self.finish_truncate_locked(&locks, &mut inode)?;
@@ -103,7 +105,8 @@ impl Fs {
         replaces: bool,
     ) -> Result<()> {
         let mut new = inode.clone();
-        self.map_run(locks, &mut new, extent, run, Touch::Meta, replaces)?;
+        let mapping = Mapping { touch: Touch::Meta, replaces, privileged: false };
+        self.map_run(locks, &mut new, extent, run, mapping)?;
         *inode = new;
         Ok(())
     }

@@ -12,6 +12,7 @@ impl Fs {
     /// Reads up to `buf.len()` bytes at `offset`; fewer only at the end of the file. Memory that is aligned to
     /// 4096 bytes, with an offset that is, too, is read into without a copy.
     pub fn read(&self, ino: u64, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        self.write_delayed_of(ino)?;
         let pin = self.pin(ino)?;
         let locks = self.lock_pages(&pin, offset, offset.saturating_add(buf.len() as u64))?;
         let _state = pin.data.read();
@@ -63,6 +64,7 @@ impl Fs {
     }
 
     fn seek(&self, ino: u64, offset: u64, data: bool) -> Result<u64> {
+        self.write_delayed_of(ino)?;
         let pin = self.pin(ino)?;
         let locks = self.store().lock(&[(ino, LockMode::Read)])?;
         let _state = pin.data.read();

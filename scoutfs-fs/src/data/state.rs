@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What is kept in memory of a file that is being written.
 
-use scoutfs_env::IoBuf;
+use scoutfs_env::{Box, IoBuf};
 
+use crate::data::delayed::Gathered;
 use crate::fs::Fs;
 use crate::store::DataRun;
 
@@ -14,6 +15,10 @@ pub(crate) struct DataState {
     /// Free blocks set aside behind those that were written last, so that files that grow at the same time do not
     /// lie in pieces among each other. Only memory knows them: a crash leaves nothing behind.
     pub reserved: Option<DataRun>,
+    /// Small writes that are gathered. See [`delayed`](crate::data::delayed).
+    pub gathered: Option<Box<Gathered>>,
+    /// The inode is in the queue of those.
+    pub queued: bool,
 }
 
 /// A block's content as it is on the device.

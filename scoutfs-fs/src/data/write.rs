@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Writing.
 
+use scoutfs_env::time::Timespec;
 use scoutfs_format::item::{EXTENT_UNWRITTEN, MAX_FILE_BYTES};
 
 use crate::counters::Counter;
 use crate::data::behind::Answer;
+use crate::data::delayed::Wanted;
 use crate::data::extent::{Extent, remap_need};
 use crate::data::state::DataState;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::inode::change::{Change, Touch};
 use crate::inode::passing::Attempts;
-use crate::inode::record::{DATA_BLOCK_BYTES, Inode};
+use crate::inode::record::{DATA_BLOCK_BYTES, Inode, from_time, to_time};
 use crate::inode::table::Pin;
 use crate::inode::{Drops, INODE_NEED};
 use crate::store::{DataRun, LockMode, Locks, Need};
@@ -23,11 +25,23 @@ const MAX_AHEAD_BLOCKS: u64 = 2048;
 
 /// Data, and where in the file they go.
 #[derive(Clone, Copy)]
-struct Piece<'d> {
-    offset: u64,
-    data: &'d [u8],
+pub(super) struct Piece<'d> {
+    pub offset: u64,
+    pub data: &'d [u8],
     /// They may use the reserve of metadata blocks.
-    privileged: bool,
+    pub privileged: bool,
+    /// When a program has written them, if that was before.
+    pub written: Option<Written>,
+}
+
+/// What an inode shows of writes that are carried out later.
+#[derive(Clone, Copy)]
+pub(super) struct Written {
+    /// Of the last one; none if another time was set since.
+    pub mtime: Option<Timespec>,
+    pub ctime: Timespec,
+    /// How many they are.
+    pub count: u64,
 }
 
 impl<'d> Piece<'d> {
@@ -44,10 +58,19 @@ impl<'d> Piece<'d> {
 }
 
 /// Where data go that get new blocks.
-struct Place {
+pub(super) struct Place {
     /// What they are written over, which others may still write.
-    old: Option<Extent>,
-    run: DataRun,
+    pub old: Option<Extent>,
+    pub run: DataRun,
+}
+
+/// How blocks are mapped.
+pub(crate) struct Mapping {
+    pub touch: Touch,
+    /// Something is mapped there.
+    pub replaces: bool,
+    /// As of a piece.
+    pub privileged: bool,
 }
 
 /// How a write is done.
@@ -56,6 +79,8 @@ struct How<'a, 'f, 'h> {
     drops: Drops,
     answer: Option<&'h mut Answer<'a, 'f>>,
     privileged: bool,
+    /// It may be gathered in memory.
+    delays: bool,
 }
 
 impl Fs {
@@ -94,6 +119,18 @@ impl Fs {
         written.map(|(_, len)| len)
     }
 
+    /// Writes `data` at `offset`, or at the end of the file, for a program that does not wait for the device: what is small may be
+    /// gathered in memory for a moment (see [`delayed`](crate::data::delayed)). Returns where it went and how much was written.
+    pub fn write_later(
+        &self,
+        ino: u64,
+        offset: Option<u64>,
+        data: &[u8],
+        drops: Drops,
+    ) -> Result<(u64, usize)> {
+        self.write_at(ino, offset, data, How { drops, delays: true, ..How::default() })
+    }
+
     /// Writes `data` at the end of the file, wherever that is now. Returns the offset and how much was written.
     pub fn append(&self, ino: u64, data: &[u8]) -> Result<(u64, usize)> {
         self.write_at(ino, None, data, How::default())
@@ -104,11 +141,11 @@ impl Fs {
         ino: u64,
         offset: Option<u64>,
         data: &[u8],
-        How { drops, mut answer, privileged }: How<'a, '_, '_>,
+        How { drops, mut answer, privileged, delays }: How<'a, '_, '_>,
     ) -> Result<(u64, usize)> {
         let mut attempts = Attempts::of(self);
         loop {
-            let how = How { drops, answer: answer.as_deref_mut(), privileged };
+            let how = How { drops, answer: answer.as_deref_mut(), privileged, delays };
             let done = self.try_write_at(ino, offset, data, how);
             if answer.as_ref().is_some_and(|answer| answer.is_given()) || !attempts.once_more(&done) {
                 return done;
@@ -121,7 +158,7 @@ impl Fs {
         ino: u64,
         offset: Option<u64>,
         data: &[u8],
-        How { drops, mut answer, privileged }: How<'a, '_, '_>,
+        How { drops, mut answer, privileged, delays }: How<'a, '_, '_>,
     ) -> Result<(u64, usize)> {
         self.writable()?;
         let pin = self.pin(ino)?;
@@ -137,6 +174,16 @@ impl Fs {
             None => self.store().lock(&[(ino, LockMode::Write)])?,
         };
         let mut state = pin.data.write();
+        let wanted = Wanted { offset, data, drops };
+        if delays && let Some(at) = self.delay(&locks, &mut state, &pin, wanted)? {
+            return Ok((at, data.len()));
+        }
+        if state.gathered.is_some() {
+            self.write_gathered(&locks, &mut state, &pin)?;
+            if delays && let Some(at) = self.delay(&locks, &mut state, &pin, wanted)? {
+                return Ok((at, data.len()));
+            }
+        }
         let mut inode = self.load_file(&locks, ino)?;
         inode.check_changeable()?;
         let offset = offset.unwrap_or(inode.size());
@@ -163,7 +210,7 @@ impl Fs {
                     answer.now(self, pin.shared(), len);
                 }
             };
-            let piece = Piece { offset: at, data: &data[done..len], privileged };
+            let piece = Piece { offset: at, data: &data[done..len], privileged, written: None };
             match self.write_step(&locks, &mut state, &mut inode, piece, &mut ready) {
                 Ok(step) => done += step,
                 Err(error) => {
@@ -234,7 +281,7 @@ impl Fs {
     }
 
     /// Writes to blocks that the file has.
-    fn write_mapped(
+    pub(super) fn write_mapped(
         &self,
         locks: &Locks<'_>,
         state: &mut DataState,
@@ -242,7 +289,7 @@ impl Fs {
         part: Extent,
         piece: Piece<'_>,
     ) -> Result<usize> {
-        let Piece { offset, data, privileged } = piece;
+        let Piece { offset, data, privileged, .. } = piece;
         let tail = self.write_run(state, inode, (&part, &part), offset, data)?;
         let remap = if part.is_written() {
             None
@@ -267,7 +314,7 @@ impl Fs {
     }
 
     /// Writes to new blocks, and maps to them what the data are for.
-    fn write_new(
+    pub(super) fn write_new(
         &self,
         locks: &Locks<'_>,
         state: &mut DataState,
@@ -275,7 +322,7 @@ impl Fs {
         Place { old, run }: Place,
         piece: Piece<'_>,
     ) -> Result<usize> {
-        let Piece { offset, data, .. } = piece;
+        let Piece { offset, data, privileged, .. } = piece;
         let new = self.extent_of(&run, offset / DATA_BLOCK_BYTES, 0);
         // What a hole has beside the data is as in a block that was not written.
         let before = old.unwrap_or(Extent { flags: EXTENT_UNWRITTEN, ..new });
@@ -287,7 +334,8 @@ impl Fs {
             }
         };
         let mut grown = self.grown(inode, piece);
-        self.map_run(locks, &mut grown, new, run, Touch::Data, old.is_some())?;
+        let mapping = Mapping { touch: Touch::Data, replaces: old.is_some(), privileged };
+        self.map_run(locks, &mut grown, new, run, mapping)?;
         *inode = grown;
         self.keep_tail(state, inode, piece.end(), tail);
         Ok(data.len())
@@ -301,8 +349,7 @@ impl Fs {
         inode: &mut Inode,
         extent: Extent,
         run: DataRun,
-        touch: Touch,
-        replaces: bool,
+        Mapping { touch, replaces, privileged }: Mapping,
     ) -> Result<()> {
         let mut map = || {
             let remap = if replaces {
@@ -311,7 +358,7 @@ impl Fs {
             } else {
                 self.remap_hole(locks, inode.ino, extent)?
             };
-            let hold = locks.hold(remap_need(&remap, false))?;
+            let hold = locks.hold(remap_need(&remap, privileged))?;
             let mut change = Change::new(&hold);
             change.inode(inode, touch)?;
             remap.prepare(&mut change, inode)?;
@@ -335,7 +382,10 @@ impl Fs {
     fn grown(&self, inode: &Inode, piece: Piece<'_>) -> Inode {
         let mut new = inode.clone();
         new.item.size.set(inode.size().max(piece.end()));
-        new.touch_mtime(self.store().now());
+        match piece.written {
+            None => new.touch_mtime(self.store().now()),
+            Some(written) => new.note_written(&written),
+        }
         new
     }
 
@@ -389,6 +439,21 @@ impl Fs {
         let _state = pin.data.write();
         let mut inode = self.load(&locks, pin.ino)?;
         self.finish_truncate_locked(&locks, &mut inode)
+    }
+}
+
+impl Inode {
+    /// It was written to before.
+    fn note_written(&mut self, written: &Written) {
+        if let Some(mtime) = written.mtime {
+            self.item.mtime = to_time(mtime);
+        }
+        if from_time(&self.item.ctime) < written.ctime {
+            self.touch_ctime(written.ctime);
+        }
+        // The change itself counts as one.
+        let version = self.item.version.get().wrapping_add(written.count.saturating_sub(1));
+        self.item.version.set(version);
     }
 }
 

@@ -68,8 +68,7 @@ impl Fs {
                 continue;
             }
             child_pin = self.pin(ino)?;
-            self.behind.wait_for(&child_pin);
-            let attr = self.entry_inode(&locks, dir, ino)?.attr();
+            let attr = self.show_delayed(&child_pin, &|| self.entry_inode(&locks, dir, ino))?;
             child_pin.note_looked_up();
             return Ok(attr);
         }

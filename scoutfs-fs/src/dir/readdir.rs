@@ -130,8 +130,7 @@ impl Fs {
                         children.push(None)?;
                     } else if locks.covers(entry.ino, LockMode::Read) {
                         let child = self.pin(entry.ino)?;
-                        self.behind.wait_for(&child);
-                        let attr = self.entry_inode(&locks, dir, entry.ino)?.attr();
+                        let attr = self.show_delayed(&child, &|| self.entry_inode(&locks, dir, entry.ino))?;
                         children.push(Some((child, attr)))?;
                     } else {
                         other = entry.ino;

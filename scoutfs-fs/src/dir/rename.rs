@@ -195,6 +195,14 @@ impl Fs {
             target_pin = Some(&late_target);
         }
 
+        // Who replaces a file has the old one or the new one after a crash, also without a sync.
+        if target.is_some()
+            && let Some(inode) = self.table.get(source.ino)
+            && let Some(state) = guards.state(source.ino)
+        {
+            self.write_gathered(&locks, state, &inode)?;
+        }
+
         match target {
             // Two links of one inode, or one name: nothing happens.
             Some(target) if target.ino == source.ino => {}

@@ -20,6 +20,10 @@ pub trait KernelCaches: Send + Sync {
     /// Writes the changed pages in bytes `first..end` of an inode, and drops all. May wait for reads, writes and truncations of
     /// these bytes, and for nothing else.
     fn forget_pages(&self, ino: u64, first: u64, end: u64);
+
+    /// Data of an inode that a program has written, and was told so, are lost. Called by threads that serve requests, too. For front ends
+    /// that do not look at [`Fs::lost_writes`] themselves.
+    fn note_lost(&self, _ino: u64, _errno: i32) {}
 }
 
 impl Fs {
@@ -39,6 +43,9 @@ impl Fs {
         }
         let now = time::mono_now();
         self.table.for_each_in(first, last, |inode| {
+            if held == Mode::Write && keep < Mode::Write {
+                self.write_delayed_for_revoke(inode);
+            }
             if let Some(caches) = &caches {
                 self.drop_pages(&***caches, inode, held, keep);
                 if keep == Mode::Null && !caches.forget_attributes(inode.ino) {

@@ -105,8 +105,11 @@ impl Fs {
     pub fn getattr(&self, ino: u64) -> Result<Attr> {
         self.count(Counter::Getattr);
         let locks = self.store().lock(&[(ino, LockMode::Read)])?;
-        self.settle(ino);
-        Ok(self.load(&locks, ino)?.attr())
+        let load = || self.load(&locks, ino);
+        match self.table.get(ino) {
+            Some(inode) => self.show_delayed(&inode, &load),
+            None => Ok(load()?.attr()),
+        }
     }
 
     /// The attributes of an inode that a file handle names, with a reference as from a look-up.
@@ -118,17 +121,17 @@ impl Fs {
         self.count(Counter::Lookup);
         let pin = self.pin(ino)?;
         let locks = self.store().lock(&[(ino, LockMode::Read)])?;
-        self.behind.wait_for(&pin);
-        let inode = self.load(&locks, ino)?;
-        if inode.nlink() == 0 {
+        let attr = self.show_delayed(&pin, &|| self.load(&locks, ino))?;
+        if attr.nlink == 0 {
             return Err(Error::StaleHandle);
         }
         pin.add_lookup();
-        Ok(inode.attr())
+        Ok(attr)
     }
 
     /// What the ioctl of this name tells.
     pub fn stat_more(&self, ino: u64) -> Result<StatMore> {
+        self.write_delayed_of(ino)?;
         let attr = self.getattr(ino)?;
         Ok(StatMore {
             meta_seq: U64::new(attr.meta_seq),
@@ -154,6 +157,9 @@ impl Fs {
             None => self.store().lock(&[(ino, LockMode::Write)])?,
         };
         let mut state = pin.data.write();
+        if set.size.is_some() {
+            self.write_gathered(&locks, &mut state, &pin)?;
+        }
         let mut inode = match set.size {
             Some(_) => self.load_file(&locks, ino)?,
             None => self.load(&locks, ino)?,
@@ -176,10 +182,11 @@ impl Fs {
             }
             change.finish(&[&new]);
             inode = new;
+            self.note_set(&mut state, &pin, set);
         }
         if let Some(size) = set.size {
             self.set_size(&locks, &mut state, &mut inode, size, set)?;
         }
-        Ok(inode.attr())
+        Ok(pin.delayed.show(inode.attr()))
     }
 }

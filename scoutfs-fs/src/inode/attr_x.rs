@@ -46,6 +46,7 @@ impl Fs {
             return Ok(0);
         }
         let wants = parse(x)?;
+        self.write_delayed_of(ino)?;
         let item = {
             let locks = self.store().lock(&[(ino, LockMode::Read)])?;
             self.settle(ino);
@@ -97,7 +98,8 @@ impl Fs {
         self.count(Counter::Setattr);
         let pin = self.pin(ino)?;
         let locks = self.store().lock(&[(ino, LockMode::Write)])?;
-        let _state = pin.data.write();
+        let mut state = pin.data.write();
+        self.write_gathered(&locks, &mut state, &pin)?;
         let inode = self.load(&locks, ino)?;
         let retain = x.bits.get() & ATTR_BIT_RETENTION != 0;
         check(&inode, x, &sets)?;

@@ -13,7 +13,7 @@ use crate::inode::kind::FileType;
 use crate::store::Locks;
 
 /// Bytes of the unit in which [`Attr::blocks`] counts.
-const STAT_BLOCK_BYTES: u64 = 512;
+pub(crate) const STAT_BLOCK_BYTES: u64 = 512;
 /// Bytes of a data block.
 pub const DATA_BLOCK_BYTES: u64 = 4096;
 
@@ -76,7 +76,7 @@ pub(crate) fn to_time(t: Timespec) -> Time {
     Time { sec: I64::new(t.sec), nsec: U32::new(t.nsec), pad: U32::ZERO }
 }
 
-fn from_time(t: &Time) -> Timespec {
+pub(crate) fn from_time(t: &Time) -> Timespec {
     Timespec { sec: t.sec.get(), nsec: t.nsec.get() }
 }
 

@@ -26,6 +26,7 @@ use scoutfs_env::sync::{Mutex, RwLock, RwLockWriteGuard};
 use scoutfs_env::{AllocError, Arc, OrdMap, time};
 use scoutfs_lock::LockName;
 
+use crate::data::delayed::Delayed;
 use crate::data::state::DataState;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
@@ -53,6 +54,8 @@ pub(crate) struct MemInode {
     /// Writes that were answered and are not done, see [`Behind`](crate::data::behind::Behind). The next may be answered before the
     /// one before is counted as done.
     pub written_behind: AtomicU64,
+    /// Small writes that are gathered, see [`DelayedWrites`](crate::data::delayed::DelayedWrites).
+    pub delayed: Delayed,
     /// Count of such writes that failed, above the errno of the last.
     lost_writes: AtomicU64,
     /// The kernel did not know the inode when its attributes were to be forgotten.
@@ -176,6 +179,11 @@ impl InodeTable {
         self.shard(ino).lock().contains_key(&ino)
     }
 
+    /// Whether an inode is open on this mount.
+    pub fn is_open(&self, ino: u64) -> bool {
+        self.shard(ino).lock().get(&ino).is_some_and(|entry| entry.opens > 0)
+    }
+
     /// Calls `f` with each inode from `first` to `last` that was in the table before, and may have left it since.
     pub fn for_each_in(&self, first: u64, last: u64, mut f: impl FnMut(&MemInode)) {
         for shard in &self.shards {
@@ -291,6 +299,11 @@ pub(crate) struct WriteGuards<'a> {
 }
 
 impl<'a> WriteGuards<'a> {
+    /// What is kept of one of the inodes.
+    pub fn state(&mut self, ino: u64) -> Option<&mut DataState> {
+        self.guards.iter_mut().flatten().find(|(other, _)| *other == ino).map(|(_, state)| &mut **state)
+    }
+
     /// Locks one more inode if that takes no waiting, in which case its place in the order does not matter. False if it is not locked.
     pub fn add(&mut self, inode: &'a MemInode) -> bool {
         if self.guards.iter().flatten().any(|(ino, _)| *ino == inode.ino) {
@@ -345,6 +358,7 @@ impl Fs {
             pages_end: AtomicU64::new(0),
             unseen_writers: AtomicU64::new(0),
             written_behind: AtomicU64::new(0),
+            delayed: Delayed::default(),
             lost_writes: AtomicU64::new(0),
             attributes_unsure: AtomicBool::new(false),
             opened_at: AtomicU64::new(0),
@@ -362,6 +376,16 @@ impl Fs {
         };
         shard.insert(ino, entry)?;
         Ok(Pin { fs: self, inode })
+    }
+
+    /// Keeps a pinned inode in the table until [`Fs::unpin_delayed`].
+    pub(crate) fn pin_delayed(&self, pin: &Pin<'_>) {
+        self.table.count(pin.ino, |entry| entry.pins = entry.pins.saturating_add(1));
+    }
+
+    /// Lets go of it. No lock may be held.
+    pub(crate) fn unpin_delayed(&self, ino: u64) {
+        self.put(ino, |entry| entry.pins = entry.pins.saturating_sub(1));
     }
 
     /// As [`Fs::pin`], but `None` when the inode is being deleted.

@@ -18,6 +18,7 @@
 //! | `link` | the way to the server, wherever it is |
 //! | `session` | the thread that connects to the server and receives |
 //! | `revoker` | gives locks back |
+//! | `flusher` | writes what small writes have gathered |
 //! | `lease` | keeps the mount's lease while its device works |
 //! | `orphans` | looks for unlinked inodes that nobody has deleted, and closes those that were open in passing |
 //! | `counted` | the device, counting what is asked of it |
@@ -26,7 +27,7 @@
 //!
 //! Threads of a mount: one that receives the server's messages (and never waits for an answer), one that
 //! looks whether the server is heard, one that renews the lease, one worker (which may
-//! commit and ask the server), one that gives locks back, one that looks for orphans, one voter, and those of the server host: the server, the merger, one that accepts streams, and two for
+//! commit and ask the server), one that gives locks back, one that looks for orphans, one that writes what small writes have gathered, one voter, and those of the server host: the server, the merger, one that accepts streams, and two for
 //! each stream, of which the one that receives is the server for messages about locks and seqs.
 //!
 //! What a hand-over of a lock wakes, when the old holder is not the leader's mount: who receives for the server (the request), who receives for the
@@ -36,6 +37,7 @@ mod cancel;
 mod client;
 mod counted;
 mod desk;
+mod flusher;
 mod inbox;
 mod lead;
 mod leadership;

@@ -29,6 +29,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::cancel::Cancel;
 use super::client::Client;
 use super::counted::{CountedDevice, InFlight};
+use super::flusher::start_flusher;
 use super::lead::{Lead, Parts};
 use super::leadership::Leadership;
 use super::lease;
@@ -125,6 +126,7 @@ struct Running {
     worker: Option<JoinHandle>,
     revoker: Option<JoinHandle>,
     orphans: Option<OrphanScan>,
+    flusher: Option<JoinHandle>,
     port: Option<Port>,
     server: Option<ServerHost>,
     lead: Option<Lead>,
@@ -273,6 +275,8 @@ impl Mount {
         if options.read_only {
             return Ok(mount);
         }
+        let flusher = start_flusher(&mount.fs)?;
+        mount.running.lock().flusher = Some(flusher);
         if alone {
             mount.fs.scan_orphans()?;
         } else {
@@ -309,6 +313,7 @@ impl Mount {
         if let Some(voter) = &running.voter {
             voter.begin_unmount();
         }
+        running.stop_flusher(&self.fs);
         self.fs.drop_reservations();
         if let Some(orphans) = running.orphans.take() {
             orphans.stop();
@@ -379,6 +384,14 @@ impl Running {
         }
     }
 
+    /// Writes what was gathered, or gives it up where the mount has failed.
+    fn stop_flusher(&mut self, fs: &Fs) {
+        if let Some(flusher) = self.flusher.take() {
+            fs.stop_delaying();
+            flusher.join();
+        }
+    }
+
     fn stop_worker(&mut self, store: &Store) {
         store.worker.stop();
         store.lock_table.stop();
@@ -411,6 +424,7 @@ impl Drop for Mount {
         }
         // Nobody answers any more.
         self.store.client.close();
+        running.stop_flusher(&self.fs);
         if let Some(orphans) = running.orphans.take() {
             orphans.stop();
         }

@@ -53,6 +53,8 @@ pub(crate) enum Use {
     Granted,
     /// While it goes back, see [`super::flush`].
     Guest,
+    /// By the thread that gives it back.
+    GoesBack,
 }
 
 /// A lock that goes back.
@@ -234,6 +236,9 @@ impl LockTable {
 
     /// Ends a use.
     pub fn release(&self, store: &Store, name: LockName, mode: LockMode, used: Use) {
+        if used == Use::GoesBack {
+            return;
+        }
         let mut state = self.state.lock();
         if used == Use::Guest {
             state.flush.leave();

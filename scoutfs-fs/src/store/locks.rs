@@ -51,6 +51,13 @@ impl<'a> Locks<'a> {
         Ok(locks)
     }
 
+    /// The lock of an inode that goes back, for the thread that sees to that: nobody else uses it.
+    pub(super) fn going_back(store: &'a Store, ino: u64) -> Result<Self> {
+        let mut held = Vec::with_capacity(1)?;
+        held.push((LockName::group_of(ino), LockMode::Write))?;
+        Ok(Locks { store, held, used: Use::GoesBack })
+    }
+
     /// The locks of some inodes. When one has to be waited for, all that come after it are asked for at once, and that
     /// of the inode that the caller guesses to want then, for reading.
     #[inline(never)]
@@ -105,6 +112,11 @@ impl<'a> Locks<'a> {
             self.held.push((name, mode))?;
         }
         Ok(added)
+    }
+
+    /// Whether these are used while they go back.
+    pub(crate) fn go_back(&self) -> bool {
+        self.used != Use::Granted
     }
 
     pub(super) fn store(&self) -> &'a Store {

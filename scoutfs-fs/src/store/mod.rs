@@ -168,6 +168,17 @@ impl Store {
         Locks::acquire(self, false, inos, guess)
     }
 
+    /// The lock of one inode, if that takes no waiting.
+    pub(crate) fn lock_now(&self, ino: u64, mode: LockMode) -> Result<Option<Locks<'_>>> {
+        let mut locks = Locks::acquire(self, false, &[], &|| None)?;
+        Ok(locks.add(ino, mode)?.then_some(locks))
+    }
+
+    /// The lock of one inode that goes back, for the thread that sees to that.
+    pub(crate) fn lock_going_back(&self, ino: u64) -> Result<Locks<'_>> {
+        Locks::going_back(self, ino)
+    }
+
     /// The rename lock, then those of the inodes.
     pub fn lock_rename(&self, inos: &[(u64, LockMode)]) -> Result<Locks<'_>> {
         Locks::acquire(self, true, inos, &|| None)

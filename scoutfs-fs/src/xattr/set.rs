@@ -67,7 +67,8 @@ impl Fs {
         let bytes = encode(name, value)?;
         let pin = self.pin(ino)?;
         let locks = self.store().lock(&[(ino, LockMode::Write)])?;
-        let _state = pin.data.write();
+        let mut state = pin.data.write();
+        state.seal();
         let mut inode = self.load(&locks, ino)?;
         check_retention(&inode, name)?;
         let old = Xattr::find(&locks, ino, name)?;
@@ -96,7 +97,8 @@ impl Fs {
         self.count(Counter::Setxattr);
         let pin = self.pin(ino)?;
         let locks = self.store().lock(&[(ino, LockMode::Write)])?;
-        let _state = pin.data.write();
+        let mut state = pin.data.write();
+        state.seal();
         let mut inode = self.load(&locks, ino)?;
         check_retention(&inode, name)?;
         let old = match Xattr::find(&locks, ino, name)? {

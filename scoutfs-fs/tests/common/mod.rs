@@ -68,7 +68,7 @@ pub struct Own {
     pub no_supers: AtomicBool,
     /// Writes of commit records fail.
     pub no_records: AtomicBool,
-    /// Writes of threads that are named [`WRITER`] fail.
+    /// Writes of threads that are named [`WRITER`] fail, and those of what a mount gathered.
     pub no_data: AtomicBool,
     /// Writes of threads that are named [`WRITER`] are on their way while this is held for writing.
     pub late_data: RwLock<()>,
@@ -97,7 +97,7 @@ impl Own {
         if is_super {
             self.leads.store(true, Ordering::Relaxed);
         }
-        let is_writer = std::thread::current().name() == Some(WRITER);
+        let is_writer = matches!(std::thread::current().name(), Some(WRITER | "scoutfs-write"));
         if is_super && self.no_supers.load(Ordering::Relaxed)
             || is_writer && self.no_data.load(Ordering::Relaxed)
             || is_record && self.no_records.load(Ordering::Relaxed)

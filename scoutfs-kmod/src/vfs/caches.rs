@@ -112,6 +112,22 @@ unsafe extern "C" fn in_use(inode: *mut bindings::inode, ino: u64, _: *mut c_voi
     }
 }
 
+/// Found: notes an error for who syncs, and ends the search.
+///
+/// # Safety
+///
+/// As the VFS calls, with the error.
+unsafe extern "C" fn note_error(inode: *mut bindings::inode, ino: u64, error: *mut c_void) -> c_int {
+    // SAFETY: an inode in the VFS's table, which is locked. To note an error does not sleep.
+    unsafe {
+        if (*inode).i_ino != ino {
+            return 0;
+        }
+        ffi::scoutfs_mapping_set_error((*inode).i_mapping, error.cast::<c_int>().read());
+    }
+    -1
+}
+
 /// What the core calls.
 pub(super) struct Dropper(pub(super) Arc<Caches>);
 
@@ -128,6 +144,14 @@ impl KernelCaches for Dropper {
         }
         // Who makes an inode of attributes that were read before looks at the epoch afterwards.
         found
+    }
+
+    fn note_lost(&self, ino: u64, errno: i32) {
+        let mut error = -errno.abs();
+        // SAFETY: the super block is alive.
+        unsafe {
+            bindings::find_inode_nowait(self.0.sb, ino, Some(note_error), (&raw mut error).cast());
+        }
     }
 
     fn forget_pages(&self, ino: u64, first: u64, end: u64) {

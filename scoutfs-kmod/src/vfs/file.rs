@@ -3,8 +3,8 @@
 //!
 //! # Writing
 //!
-//! A write goes through: bytes are copied from the program into memory of ours, the core writes them to the device, and the pages
-//! that the cache has are brought up to date. Those of a stream, which the cache does not have, are copied into new pages at once,
+//! A write goes through: bytes are copied from the program into memory of ours, the core writes them to the device or gathers them (small
+//! ones at the end of a file, see `scoutfs_fs::data::delayed`), and the pages that the cache has are brought up to date. Those of a stream, which the cache does not have, are copied into new pages at once,
 //! which the core then writes. They are locked before the core is called: so when its cluster lock goes back right
 //! afterwards, who drops pages waits for them. All of it is under [`Invalidation`], so that meanwhile no page comes into the cache and
 //! none becomes dirty; those that were dirty in the range are written before. `fsync` then has the core commit.
@@ -21,6 +21,7 @@ use kernel::bindings;
 use kernel::ffi::{c_int, c_long};
 use scoutfs_env::{IoBuf, Vec};
 use scoutfs_fs::data::AllocateMode;
+use scoutfs_fs::inode::Drops;
 
 use super::{inode, ioctl, locks, pages, with, Table};
 use crate::ffi;
@@ -97,6 +98,8 @@ unsafe extern "C" fn fsync(file: *mut bindings::file, first: i64, last: i64, _da
     code(unsafe {
         check(bindings::file_write_and_wait_range(file, first, last))
             .and_then(|_| with((*file).f_inode, |fs, ino| fs.fsync(ino)))
+            // What the core had gathered and could not write.
+            .and_then(|()| check(bindings::file_check_and_advance_wb_err(file)).map(drop))
     })
 }
 
@@ -423,7 +426,8 @@ unsafe fn write_through(inode: *mut bindings::inode, pos: u64, bytes: &[u8]) -> 
         let invalidation = Invalidation::enter(mapping);
         prepare(inode, &invalidation, pos, bytes.len())?;
         let folios = lock_folios(mapping, pos, pos + bytes.len() as u64)?;
-        let written = with(inode, |fs, ino| fs.write(ino, pos, bytes))?;
+        let written =
+            with(inode, |fs, ino| fs.write_later(ino, Some(pos), bytes, Drops::Nothing))?.1;
         let end = pos + written as u64;
         for folio in &folios {
             let first = pos.max(folio.pos());
@@ -496,7 +500,7 @@ unsafe fn write_past(inode: *mut bindings::inode, pos: Option<u64>, bytes: &[u8]
                 // The last page may be dirty. Should another node have moved the end, there is none of it.
                 let size = inode::size(inode);
                 prepare(inode, &invalidation, size, bytes.len())?;
-                with(inode, |fs, ino| fs.append(ino, bytes))?
+                with(inode, |fs, ino| fs.write_later(ino, None, bytes, Drops::Nothing))?
             }
         };
         let end = pos + written as u64;

@@ -422,8 +422,12 @@ impl Filesystem for Adapter {
             _ if !self.drops_privileges.load(Relaxed) => Drops::Nothing,
             _ => Drops::Capability,
         };
-        let is_behind = data.len() >= MIN_BEHIND && !waits_for_device(write);
-        let answer = is_behind.then_some(answer);
+        let waits = waits_for_device(write);
+        if data.len() < MIN_BEHIND && !waits {
+            let written = self.fs().write_later(ino, offset, data, drops);
+            return written.map(|(_, len)| len).map_err(|e| self.errno(e));
+        }
+        let answer = (!waits).then_some(answer);
         self.fs().write_for_kernel(ino, offset, data, drops, answer).map_err(|e| self.errno(e))
     }
 

@@ -7,7 +7,7 @@ use scoutfs_env::sim;
 use scoutfs_format::item::ROOT_INO;
 use scoutfs_fs::Error;
 use scoutfs_fs::dir::RenameFlags;
-use scoutfs_fs::inode::SetAttr;
+use scoutfs_fs::inode::{Drops, SetAttr};
 
 use super::super::history::{Register, Seen};
 use super::super::work::{End, file};
@@ -32,7 +32,7 @@ impl Program<'_> {
         let bytes = filled(value, WORDS[n]);
         let written = self.content(n).and_then(|ino| {
             lock(&self.world.history).goes_to(write, ino);
-            self.fs.write(ino, 0, &bytes)
+            self.fs.write_later(ino, Some(0), &bytes, Drops::Nothing).map(|(_, written)| written)
         });
         let written = match written {
             Ok(written) => written,
@@ -92,7 +92,7 @@ impl Program<'_> {
         }
         let ino = self.fs.create(ROOT_INO, &name, &file())?.ino;
         let bytes = filled(value, WORDS[n]);
-        let written = self.fs.write(ino, 0, &bytes);
+        let written = self.fs.write_later(ino, Some(0), &bytes, Drops::Nothing).map(|(_, written)| written);
         let synced = sim::below(2) == 0;
         let done = match written {
             Ok(len) if len == bytes.len() => {

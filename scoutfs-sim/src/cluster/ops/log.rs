@@ -3,6 +3,7 @@
 
 use scoutfs_env::sim;
 use scoutfs_fs::Error;
+use scoutfs_fs::inode::Drops;
 
 use super::super::work::End;
 use super::{LOG, Program, filled, lock, new_value, words};
@@ -20,7 +21,7 @@ impl Program<'_> {
         }
         let value = new_value();
         lock(&self.world.history).appends(self.node, value);
-        match self.fs.append(ino, &filled(value, RECORD)) {
+        match self.fs.write_later(ino, None, &filled(value, RECORD), Drops::Nothing) {
             Ok((offset, len)) if len == 8 * RECORD && offset % (8 * RECORD as u64) == 0 => {
                 let at = offset as usize / (8 * RECORD);
                 sim::note(format_args!("appended {value:x} at {at}"));

@@ -1,0 +1,702 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Small writes at the end of a file, which are gathered in memory and written together a moment later: a program that writes a file
+//! piece by piece does not wait for the device at each.
+//!
+//! What is gathered has its blocks, in memory, and room for its items, so that writing it does not fail for want of space. The inode's
+//! item knows nothing of it until it is written: size, times and extents change in one transaction then, after the data, as with any
+//! write. Attributes that are asked for meanwhile are shown with it. A crash loses what nobody synced; what was done later may be
+//! there without it, as with any page cache.
+//!
+//! It is written
+//!
+//! - before anything else reads or changes the data or the size of the inode, here ([`Fs::write_delayed_of`]) or on another mount: the
+//!   thread that gives the inode's lock back does it first;
+//! - before `fsync`, `sync` and an unmount return, and before the file takes another's name;
+//! - when there is much of it, by who adds to it;
+//! - after [`DELAY`], by a thread of its own (`node/flusher`).
+//!
+//! What cannot be written is lost, and the next `fsync` of each open file tells, as for writes [`behind`](super::behind).
+//!
+//! # Locking
+//!
+//! What is gathered is in the inode's [`DataState`], under its local lock for changing, and exists only while this mount has the inode's
+//! cluster lock for writing. What attributes are shown with is in [`MemInode::delayed`], since who asks for them may not wait for the
+//! local lock: a mutex, and a leaf, as that of the queue. Each inode in the queue is pinned; only the thread that takes it out gives
+//! that up, since the last one to let go of an inode may have to delete it.
+
+use core::time::Duration;
+
+use scoutfs_env::sync::atomic::{AtomicU64, Ordering};
+use scoutfs_env::sync::{Condvar, Mutex};
+use scoutfs_env::time::{self, Mono, Timespec};
+use scoutfs_env::{Box, IoBuf, Vec, try_box};
+use scoutfs_format::item::MAX_FILE_BYTES;
+
+use crate::counters::Counter;
+use crate::data::block_io::{BLOCK_LEN, in_block};
+use crate::data::state::DataState;
+use crate::data::write::{Piece, Place, Written};
+use crate::error::{Error, Result};
+use crate::fs::Fs;
+use crate::inode::record::{Attr, DATA_BLOCK_BYTES, Inode, STAT_BLOCK_BYTES};
+use crate::inode::table::{MemInode, Pin};
+use crate::inode::{Drops, SetAttr};
+use crate::store::{DataRun, LockMode, Locks};
+
+/// What is written after so long anyway.
+const DELAY: Duration = Duration::from_millis(50);
+/// Larger writes gain little by waiting.
+const MAX_WRITE: usize = 32 << 10;
+/// Most bytes of one file that are gathered, its last block's beginning included.
+const MAX_BYTES: usize = 512 << 10;
+/// Most files, and bytes of all, with which another one may begin.
+const MAX_FILES: usize = 1024;
+const MAX_ALL_BYTES: usize = 16 << 20;
+
+/// Where something cannot be written, it is tried again after this.
+const RETRY: Duration = Duration::from_millis(5);
+
+/// A write that may be gathered.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'d> {
+    /// None: at the end of the file.
+    pub offset: Option<u64>,
+    pub data: &'d [u8],
+    pub drops: Drops,
+}
+
+/// The inodes of which something is gathered.
+pub(crate) struct DelayedWrites {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+struct Queue {
+    /// [`DELAY`], but for tests.
+    delay: Duration,
+    /// Somebody writes what waits long enough. Without that nothing is gathered.
+    runs: bool,
+    /// Inodes and when they came, the oldest first. Each once, and pinned.
+    waiting: Vec<(u64, Mono)>,
+    /// Of all inodes.
+    bytes: usize,
+}
+
+/// What is gathered of a file.
+pub(crate) struct Gathered {
+    /// Where in the file the buffer begins: a block.
+    base: u64,
+    buf: IoBuf,
+    /// Where what is gathered begins: the file's end as its item has it.
+    at: u64,
+    /// Blocks for what goes beyond the block of `at`, in which the first bytes may go. More than are needed so far, perhaps.
+    run: Option<DataRun>,
+    /// The block on the device behind the file's last one.
+    near: Option<u64>,
+    /// Nothing may be added: what a write takes away was given since.
+    sealed: bool,
+}
+
+impl Gathered {
+    fn bytes(&self, end: u64) -> &[u8] {
+        &self.buf[(self.at - self.base) as usize..(end - self.base) as usize]
+    }
+}
+
+/// What the attributes of a file are shown with.
+#[derive(Clone, Copy)]
+pub(crate) struct Shown {
+    /// The end of the file.
+    end: u64,
+    /// The first block that it does not have yet.
+    first_new: u64,
+    /// Of the last write, unless somebody has set another time since.
+    mtime: Option<Timespec>,
+    ctime: Timespec,
+    /// Writes.
+    count: u64,
+}
+
+impl Shown {
+    /// New blocks up to `end`.
+    fn new_blocks(&self, end: u64) -> u64 {
+        end.div_ceil(DATA_BLOCK_BYTES).saturating_sub(self.first_new)
+    }
+
+    fn show(&self, attr: &mut Attr) {
+        attr.size = attr.size.max(self.end);
+        let blocks = self.new_blocks(self.end);
+        attr.blocks = attr.blocks.saturating_add(blocks * (DATA_BLOCK_BYTES / STAT_BLOCK_BYTES));
+        attr.online_blocks = attr.online_blocks.saturating_add(blocks);
+        attr.mtime = self.mtime.unwrap_or(attr.mtime);
+        attr.ctime = attr.ctime.max(self.ctime);
+        attr.version = attr.version.wrapping_add(self.count);
+    }
+}
+
+/// Of an inode: what is gathered, as others see it.
+#[derive(Default)]
+pub(crate) struct Delayed {
+    /// How often something was written, times two, and one more while something is gathered.
+    turns: AtomicU64,
+    shown: Mutex<Option<Box<Shown>>>,
+}
+
+impl Delayed {
+    /// Whether something is gathered.
+    fn is_some(&self) -> bool {
+        self.turns.load(Ordering::Acquire) % 2 == 1
+    }
+
+    /// Attributes with what is gathered. The caller has the inode's local lock.
+    pub(crate) fn show(&self, mut attr: Attr) -> Attr {
+        if let Some(shown) = self.shown() {
+            shown.show(&mut attr);
+        }
+        attr
+    }
+
+    fn shown(&self) -> Option<Shown> {
+        self.shown.lock().as_deref().copied()
+    }
+}
+
+impl DelayedWrites {
+    pub fn new() -> Self {
+        let queue = Queue { delay: DELAY, runs: false, waiting: Vec::new(), bytes: 0 };
+        DelayedWrites { queue: Mutex::new(queue), changed: Condvar::new() }
+    }
+
+    /// From now on writes may be gathered: somebody calls [`Fs::write_next_delayed`] again and again.
+    pub fn start(&self) {
+        self.queue.lock().runs = true;
+    }
+
+    /// Nothing more is gathered, and nobody waits for it.
+    pub fn stop(&self) {
+        self.queue.lock().runs = false;
+        self.changed.notify_all();
+    }
+
+    /// Whether another file may begin.
+    fn has_room(&self) -> bool {
+        let queue = self.queue.lock();
+        queue.runs && queue.waiting.len() < MAX_FILES && queue.bytes < MAX_ALL_BYTES
+    }
+
+    fn add_bytes(&self, bytes: usize) {
+        let mut queue = self.queue.lock();
+        queue.bytes = queue.bytes.saturating_add(bytes);
+    }
+
+    fn remove_bytes(&self, bytes: usize) {
+        let mut queue = self.queue.lock();
+        queue.bytes = queue.bytes.saturating_sub(bytes);
+    }
+
+    /// The inode that waits longest, when it has waited for long enough or there is much. It stays in the queue. None when it is to end.
+    fn wait_for_next(&self) -> Option<u64> {
+        let mut queue = self.queue.lock();
+        loop {
+            if !queue.runs {
+                return None;
+            }
+            let Some(&(ino, since)) = queue.waiting.first() else {
+                queue = self.changed.wait(queue);
+                continue;
+            };
+            let waited = time::mono_now().saturating_duration_since(since);
+            let much = queue.waiting.len() > MAX_FILES / 2 || queue.bytes > MAX_ALL_BYTES / 2;
+            let delay = queue.delay;
+            if much || waited >= delay {
+                return Some(ino);
+            }
+            (queue, _) = self.changed.wait_timeout(queue, delay - waited);
+        }
+    }
+
+    /// Takes an inode out.
+    fn remove(&self, ino: u64) {
+        let mut queue = self.queue.lock();
+        if let Some(at) = queue.waiting.iter().position(|(other, _)| *other == ino) {
+            queue.waiting.remove(at);
+        }
+    }
+
+    /// Has the first inode wait anew, behind all others.
+    fn put_off(&self) {
+        let mut queue = self.queue.lock();
+        if let Some(first) = queue.waiting.first_mut() {
+            first.1 = time::mono_now();
+            queue.waiting.rotate_left(1);
+        }
+    }
+
+    /// Some inodes that wait, from a number on, in the order of numbers.
+    fn some_from(&self, from: u64, inos: &mut [u64]) -> usize {
+        let queue = self.queue.lock();
+        let mut len = 0;
+        for &(ino, _) in queue.waiting.iter().filter(|(ino, _)| *ino >= from) {
+            let at = inos[..len].partition_point(|other| *other < ino);
+            if at == inos.len() {
+                continue;
+            }
+            len = (len + 1).min(inos.len());
+            inos[at..len].rotate_right(1);
+            inos[at] = ino;
+        }
+        len
+    }
+}
+
+impl Fs {
+    /// Writes of programs may be gathered from now on, see [`delayed`](crate::data::delayed).
+    pub(crate) fn start_delaying(&self) {
+        self.delayed.start();
+    }
+
+    /// Ends that, and writes all that was gathered.
+    pub(crate) fn stop_delaying(&self) {
+        self.delayed.stop();
+        loop {
+            let first = self.delayed.queue.lock().waiting.first().copied();
+            let Some((ino, _)) = first else { return };
+            self.write_waiting(ino);
+        }
+    }
+
+    /// Waits until something has been gathered for long enough, and writes it. False when that has ended.
+    pub(crate) fn write_next_delayed(&self) -> bool {
+        let Some(ino) = self.delayed.wait_for_next() else { return false };
+        self.write_waiting(ino);
+        true
+    }
+
+    /// Writes what was gathered of the first inode of the queue, takes it out and lets go of it. Where that cannot be done now, it
+    /// waits behind the others.
+    fn write_waiting(&self, ino: u64) {
+        if self.write_delayed_now(ino, true).is_ok_and(|done| done) {
+            self.unpin_delayed(ino);
+        } else {
+            self.delayed.put_off();
+            time::sleep(RETRY);
+        }
+    }
+
+    /// Writes what was gathered of an inode before the call. For those who are about to take its locks to read it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoMemory`] or [`Error::Interrupted`]: it is still there. What is lost is no error of whoever comes here.
+    pub(crate) fn write_delayed_of(&self, ino: u64) -> Result<()> {
+        match self.table.get(ino) {
+            Some(inode) if inode.delayed.is_some() => self.write_delayed_now(ino, false).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    /// As [`Fs::write_delayed_of`], for all inodes.
+    pub(crate) fn write_all_delayed(&self) -> Result<()> {
+        let mut from = 0;
+        loop {
+            let mut inos = [0; 64];
+            let len = self.delayed.some_from(from, &mut inos);
+            for ino in &inos[..len] {
+                self.write_delayed_of(*ino)?;
+            }
+            match inos[..len].last().and_then(|last| last.checked_add(1)) {
+                Some(next) => from = next,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Whether nothing is gathered any more; then, if it `leaves`, the inode is not in the queue any more.
+    fn write_delayed_now(&self, ino: u64, leaves: bool) -> Result<bool> {
+        let pin = self.pin(ino)?;
+        // None when it is on its way back: whoever gives it back writes first.
+        let locks = self.store().lock_now(ino, LockMode::Write);
+        let mut state = pin.data.write();
+        match &locks {
+            Ok(Some(locks)) => self.write_gathered(locks, &mut state, &pin)?,
+            Err(error) if self.store().trans.check().is_err() => self.lose(&mut state, &pin, error),
+            _ => {}
+        }
+        let done = state.gathered.is_none();
+        if leaves && done {
+            self.delayed.remove(ino);
+            state.queued = false;
+            if !self.table.is_open(ino) {
+                self.drop_reservation(&mut state);
+            }
+        }
+        if done { Ok(true) } else { locks.map(|_| false) }
+    }
+
+    /// What is gathered cannot be written.
+    fn lose(&self, state: &mut DataState, inode: &MemInode, error: &Error) {
+        if state.gathered.is_some() {
+            let error = self.store().verdict(error.clone());
+            self.behind.lost(inode, &error);
+            let caches = self.caches.lock().clone();
+            if let Some(caches) = caches {
+                caches.note_lost(inode.ino, error.errno());
+            }
+            self.end_delay(state, inode);
+        }
+    }
+
+    /// Whoever gives a lock back, which nobody else uses, writes what was gathered under it.
+    pub(crate) fn write_delayed_for_revoke(&self, inode: &MemInode) {
+        if !inode.delayed.is_some() {
+            return;
+        }
+        let write = || {
+            let locks = self.store().lock_going_back(inode.ino)?;
+            self.write_gathered(&locks, &mut inode.data.write(), inode)
+        };
+        while write().is_err() {
+            time::sleep(RETRY);
+        }
+    }
+
+    /// An inode's attributes, with what was gathered. The caller has its cluster lock, and perhaps other inodes' local ones.
+    pub(crate) fn show_delayed(&self, inode: &MemInode, load: &dyn Fn() -> Result<Inode>) -> Result<Attr> {
+        loop {
+            self.behind.wait_for(inode);
+            let turns = inode.delayed.turns.load(Ordering::Acquire);
+            let shown = if inode.delayed.is_some() { inode.delayed.shown() } else { None };
+            let mut attr = load()?.attr();
+            let Some(shown) = shown else {
+                // Nothing, or it was written just now.
+                if turns % 2 == 0 {
+                    return Ok(attr);
+                }
+                continue;
+            };
+            let is_written = inode.written_behind.load(Ordering::Acquire) > 0;
+            if !is_written && inode.delayed.turns.load(Ordering::Acquire) == turns {
+                shown.show(&mut attr);
+                return Ok(attr);
+            }
+        }
+    }
+
+    /// Gathers a small write to the end of a file. Returns where it goes; none if it is to be written as others are, when all that was
+    /// gathered before is. The caller holds the inode's locks for changing it.
+    #[inline(never)]
+    pub(crate) fn delay(
+        &self,
+        locks: &Locks<'_>,
+        state: &mut DataState,
+        pin: &Pin<'_>,
+        Wanted { offset, data, drops }: Wanted<'_>,
+    ) -> Result<Option<u64>> {
+        if data.is_empty() || data.len() > MAX_WRITE || locks.go_back() {
+            return Ok(None);
+        }
+        if state.gathered.is_none() && !self.begin_delay(locks, state, pin, Wanted { offset, data, drops })? {
+            return Ok(None);
+        }
+        let Some(mut shown) = pin.delayed.shown() else { return Ok(None) };
+        let at = offset.unwrap_or(shown.end);
+        if at != shown.end || !self.add_delayed(state, shown, data) {
+            return Ok(None);
+        }
+        shown.end += data.len() as u64;
+        shown.ctime = self.store().now();
+        shown.mtime = Some(shown.ctime);
+        shown.count += 1;
+        if let Some(place) = pin.delayed.shown.lock().as_deref_mut() {
+            *place = shown;
+        }
+        self.count(Counter::Write);
+        self.count(Counter::DelayedWrite);
+        self.count_n(Counter::WriteBytes, data.len() as u64);
+        Ok(Some(at))
+    }
+
+    /// Looks whether writes may be gathered at the end of a file, and begins with nothing.
+    fn begin_delay(
+        &self,
+        locks: &Locks<'_>,
+        state: &mut DataState,
+        pin: &Pin<'_>,
+        Wanted { offset, data, drops }: Wanted<'_>,
+    ) -> Result<bool> {
+        if !self.delayed.has_room() || !self.store().has_room() {
+            return Ok(false);
+        }
+        let mut inode = self.load_file(locks, pin.ino)?;
+        let size = inode.size();
+        if inode.is_retained()
+            || inode.truncate_pending()
+            || offset.is_some_and(|offset| offset != size)
+            || size >= MAX_FILE_BYTES - 2 * MAX_BYTES as u64
+        {
+            return Ok(false);
+        }
+        // Nothing may be behind the end, and what is before it in its block is to be there.
+        let block = size / DATA_BLOCK_BYTES;
+        let last = self.extent_from(locks, inode.ino, block)?;
+        let fits = match last {
+            None => in_block(size) == 0,
+            Some(last) => {
+                in_block(size) != 0
+                    && last.first <= block
+                    && last.end() == block + 1
+                    && last.is_written()
+                    && !self.store().may_be_written(inode.ino, last.fences)
+            }
+        };
+        if !fits {
+            return Ok(false);
+        }
+        let near = last.map(|last| last.blkno + last.len);
+        let first_new = size.div_ceil(DATA_BLOCK_BYTES);
+        let need = (size + data.len() as u64).div_ceil(DATA_BLOCK_BYTES) - first_new;
+        let now = self.store().now();
+        let boxes = (
+            IoBuf::zeroed((in_block(size) + data.len()).next_multiple_of(BLOCK_LEN)),
+            try_box(Shown { end: size, first_new, mtime: None, ctime: now, count: 0 }),
+            try_box(Gathered {
+                base: 0,
+                buf: IoBuf::zeroed(0)?,
+                at: 0,
+                run: None,
+                near: None,
+                sealed: false,
+            }),
+        );
+        let (Ok(buf), Ok(shown), Ok(mut gathered)) = boxes else { return Ok(false) };
+        self.drop_privileges(locks, &mut inode, drops)?;
+        let run = match need {
+            0 => None,
+            _ => match self.reserve_run(locks, state, &inode, first_new, need) {
+                Ok(run) => Some(run),
+                Err(Error::NoSpace | Error::NoMemory) => return Ok(false),
+                Err(e) => return Err(e),
+            },
+        };
+        if run.as_ref().is_some_and(|run| run.len < need) || !self.enqueue(state, pin) {
+            if let Some(run) = run {
+                self.store().unreserve_data(run);
+            }
+            return Ok(false);
+        }
+        self.delayed.add_bytes(buf.len());
+        *gathered = Gathered { base: block * DATA_BLOCK_BYTES, buf, at: size, run, near, sealed: false };
+        state.gathered = Some(gathered);
+        *pin.delayed.shown.lock() = Some(shown);
+        pin.delayed.turns.fetch_or(1, Ordering::AcqRel);
+        Ok(true)
+    }
+
+    /// Puts an inode into the queue, if it is not there.
+    fn enqueue(&self, state: &mut DataState, pin: &Pin<'_>) -> bool {
+        if !state.queued {
+            let mut queue = self.delayed.queue.lock();
+            if queue.waiting.push((pin.ino, time::mono_now())).is_err() {
+                return false;
+            }
+            let wakes = queue.waiting.len() == 1;
+            drop(queue);
+            self.pin_delayed(pin);
+            state.queued = true;
+            if wakes {
+                self.delayed.changed.notify_all();
+            }
+        }
+        true
+    }
+
+    /// Adds to what is gathered. False where it does not go.
+    fn add_delayed(&self, state: &mut DataState, shown: Shown, data: &[u8]) -> bool {
+        // Taken, because its growth needs the rest of the state.
+        let Some(mut gathered) = state.gathered.take() else { return false };
+        let from = (shown.end - gathered.base) as usize;
+        let to = from + data.len();
+        let need = shown.new_blocks(shown.end + data.len() as u64);
+        let fits = !gathered.sealed
+            && to <= MAX_BYTES
+            && self.extend_run(state, &mut gathered, need)
+            && self.extend_buf(&mut gathered.buf, from, to);
+        if fits {
+            gathered.buf[from..to].copy_from_slice(data);
+        }
+        state.gathered = Some(gathered);
+        fits
+    }
+
+    /// Sees to it that the buffer, of which so much is `used`, has room for `len` bytes.
+    fn extend_buf(&self, buf: &mut IoBuf, used: usize, len: usize) -> bool {
+        if len <= buf.len() {
+            return true;
+        }
+        let room = len.next_multiple_of(BLOCK_LEN).max(2 * buf.len()).min(MAX_BYTES);
+        let Ok(mut larger) = IoBuf::zeroed(room) else { return false };
+        larger[..used].copy_from_slice(&buf[..used]);
+        self.delayed.add_bytes(room - buf.len());
+        *buf = larger;
+        true
+    }
+
+    /// Sees to it that there are `need` blocks in a row.
+    fn extend_run(&self, state: &mut DataState, gathered: &mut Gathered, need: u64) -> bool {
+        let have = gathered.run.as_ref().map_or(0, |run| run.len);
+        if need <= have {
+            return true;
+        }
+        let end = gathered.run.as_ref().map_or(gathered.near, |run| Some(run.start + run.len));
+        // What was set aside behind it, or more.
+        let mut more = match state.reserved.take() {
+            Some(reserved) if Some(reserved.start) == end => reserved,
+            other => {
+                state.reserved = other;
+                let want = (need - have).max(have.min(MAX_BYTES as u64 / DATA_BLOCK_BYTES));
+                match self.store().reserve_data(want, end, &|| self.drop_reservations()) {
+                    Ok(more) => more,
+                    Err(_) => return false,
+                }
+            }
+        };
+        if gathered.run.is_some() && Some(more.start) != end {
+            self.store().unreserve_data(more);
+            return false;
+        }
+        let front = more.split_off_front(need - have);
+        let len = have + front.len;
+        gathered.run =
+            Some(DataRun { start: gathered.run.as_ref().map_or(front.start, |run| run.start), len });
+        if more.len > 0 {
+            self.set_aside(state, more);
+        }
+        len >= need
+    }
+
+    /// Keeps blocks for what follows, or gives them back.
+    fn set_aside(&self, state: &mut DataState, run: DataRun) {
+        match &state.reserved {
+            Some(_) => self.store().unreserve_data(run),
+            None => state.reserved = Some(run),
+        }
+    }
+
+    /// Writes what is gathered of an inode, whose locks for changing it the caller holds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoMemory`] or [`Error::Interrupted`]: it is still there. Otherwise it is gone, and if it is lost, that is noted.
+    pub(crate) fn write_gathered(
+        &self,
+        locks: &Locks<'_>,
+        state: &mut DataState,
+        inode: &MemInode,
+    ) -> Result<()> {
+        let (Some(mut gathered), Some(shown)) = (state.gathered.take(), inode.delayed.shown()) else {
+            return Ok(());
+        };
+        // Who wants to know the attributes waits until it is done.
+        let answered = self.behind.begin_known(inode);
+        let written = self.write_out(locks, state, inode.ino, &mut gathered, &shown);
+        state.gathered = Some(gathered);
+        match written {
+            Err(e @ (Error::NoMemory | Error::Interrupted)) if self.store().trans.check().is_ok() => {
+                return Err(e);
+            }
+            Err(error) => self.lose(state, inode, &error),
+            Ok(()) => self.end_delay(state, inode),
+        }
+        drop(answered);
+        Ok(())
+    }
+
+    /// Nothing is gathered any more.
+    fn end_delay(&self, state: &mut DataState, inode: &MemInode) {
+        let Some(gathered) = state.gathered.take() else { return };
+        self.delayed.remove_bytes(gathered.buf.len());
+        if let Some(run) = gathered.run {
+            self.set_aside(state, run);
+        }
+        // From odd to even.
+        inode.delayed.turns.fetch_add(1, Ordering::AcqRel);
+        *inode.delayed.shown.lock() = None;
+    }
+
+    /// Can be called again after an error for want of memory.
+    fn write_out(
+        &self,
+        locks: &Locks<'_>,
+        state: &mut DataState,
+        ino: u64,
+        gathered: &mut Gathered,
+        shown: &Shown,
+    ) -> Result<()> {
+        let mut inode = self.load_file(locks, ino)?;
+        let start = gathered.at;
+        if inode.size() != start {
+            return Err(inode.corrupt("the size has changed under writes that were gathered"));
+        }
+        let written = |count| Some(Written { mtime: shown.mtime, ctime: shown.ctime, count });
+        let new_at = (shown.first_new * DATA_BLOCK_BYTES).min(shown.end);
+        let mut run = gathered.run.take();
+        let result = (|| {
+            let (old, new) = gathered.bytes(shown.end).split_at(new_at.saturating_sub(start) as usize);
+            if !old.is_empty() {
+                let block = start / DATA_BLOCK_BYTES;
+                let part = self.extent_from(locks, ino, block)?.filter(|extent| extent.first <= block);
+                let Some(part) = part.map(|extent| extent.part(block, block + 1)) else {
+                    return Err(inode.corrupt("its last block is gone"));
+                };
+                let count = if new.is_empty() { shown.count } else { 0 };
+                let piece = Piece { offset: start, data: old, privileged: true, written: written(count) };
+                self.write_mapped(locks, state, &mut inode, part, piece)?;
+            }
+            if !new.is_empty() {
+                let blocks = (new.len() as u64).div_ceil(DATA_BLOCK_BYTES);
+                let now = match &mut run {
+                    Some(run) if run.len > blocks => run.split_off_front(blocks),
+                    // One that was used up by an attempt without memory is replaced.
+                    run => match run.take() {
+                        Some(run) => run,
+                        None => self.reserve_run(locks, state, &inode, new_at / DATA_BLOCK_BYTES, blocks)?,
+                    },
+                };
+                let piece =
+                    Piece { offset: new_at, data: new, privileged: true, written: written(shown.count) };
+                self.write_new(locks, state, &mut inode, Place { old: None, run: now }, piece)?;
+            }
+            Ok(())
+        })();
+        gathered.run = run;
+        gathered.at = inode.size();
+        result
+    }
+}
+
+impl Fs {
+    /// Attributes of an inode were set, whose local lock the caller has: a time of the contents stays as it was set, and what a write
+    /// takes away may be there again.
+    pub(crate) fn note_set(&self, state: &mut DataState, inode: &MemInode, set: &SetAttr) {
+        if let Some(shown) = inode.delayed.shown.lock().as_deref_mut()
+            && set.mtime.is_some()
+        {
+            shown.mtime = None;
+        }
+        if set.mode.is_some() {
+            state.seal();
+        }
+    }
+}
+
+impl DataState {
+    /// What a write takes away may be there again: the next one is to look.
+    pub(crate) fn seal(&mut self) {
+        if let Some(gathered) = &mut self.gathered {
+            gathered.sealed = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
