@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use common::{Own, READER, Volume, file};
 use scoutfs_format::item::ROOT_INO;
 use scoutfs_fs::Error;
+use scoutfs_lock::LockName;
 
 /// Files of more than one node of a tree and of more than one lock.
 const FILES: usize = 5000;
@@ -38,6 +39,10 @@ fn read_what_is_not_there_any_more(is_fenced_meanwhile: bool) -> (Error, Error) 
     let first = volume.node(address(), true);
     let own = Arc::<Own>::default();
     let second = volume.try_client_with(&own).unwrap();
+    // The lock is there, and what was committed under it is known: what is read from here on is the file's own node.
+    let group = LockName::group_of(ino);
+    let near = *inos.iter().find(|ino| LockName::group_of(**ino) == group).unwrap();
+    second.fs().getattr(near).unwrap();
     let error = thread::scope(|scope| {
         let late = own.late_reads.write().unwrap();
         let look = || second.fs().getattr(ino);
@@ -84,8 +89,8 @@ fn a_mount_that_has_failed_speaks_of_no_damage() {
     let store = mount.fs().store();
     let damage = Error::Corrupt { ino: ROOT_INO, what: "a mistake of a test" };
     assert!(matches!(store.verdict(damage.clone()), Error::Corrupt { .. }));
-    own.no_records.store(true, Ordering::Relaxed);
     mount.fs().create(ROOT_INO, b"file", &file()).unwrap();
+    own.no_records.store(true, Ordering::Relaxed);
     mount.fs().sync().unwrap_err();
     assert!(matches!(store.verdict(damage), Error::Shutdown(_)));
     // What is no damage is what it is.
