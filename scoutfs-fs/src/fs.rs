@@ -82,7 +82,7 @@ impl Fs {
     /// [`Error::LostWrite`], once, when a write was lost since it was answered; all else is durable.
     pub fn sync(&self) -> Result<()> {
         self.count(Counter::Sync);
-        self.write_all_delayed()?;
+        let _held_off = self.write_all_delayed()?;
         let lost = self.behind.wait_for_all();
         self.store.sync()?;
         lost
@@ -100,7 +100,11 @@ impl Fs {
             Inode::load(&locks, ino)?.map(|inode| inode.item.meta_seq.get())
         };
         match seq {
-            Some(seq) => self.store.sync_seq(seq),
+            Some(seq) if self.store.trans.is_durable(seq) => self.store.sync_seq(seq),
+            Some(seq) => {
+                let _held_off = self.write_all_delayed()?;
+                self.store.sync_seq(seq)
+            }
             None => Err(Error::StaleHandle),
         }
     }

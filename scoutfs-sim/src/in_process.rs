@@ -18,8 +18,8 @@ use scoutfs_fs::{Error, Fs, Mount};
 
 use crate::disk::Disk;
 use crate::reference::{
-    Allocate, Answer, BLOCK, Call, Content, Existing, Found, Name, NewTime, Outcome, Reference, Rules, Seen,
-    Stat, Subject, Target, Time, Times,
+    Allocate, Answer, BLOCK, Call, Content, Data, Existing, Found, Name, NewTime, Outcome, Reference, Rules,
+    Seen, Stat, Subject, Target, Time, Times,
 };
 use crate::volume::{Pace, issues, mount, new_volume};
 
@@ -214,7 +214,7 @@ impl Subject for InProcess {
         }
         let fs = self.fs();
         // As programs do that do not wait for the device.
-        let later = |ino, offset, data: &Data| {
+        let later = |ino: u64, offset: Option<u64>, data: &Data| {
             let written = fs.write_later(ino, offset, &data.bytes(), Drops::Nothing)?;
             Ok(Answer::Number(written.1 as u64))
         };

@@ -4,8 +4,11 @@
 //!
 //! What is gathered has its blocks, in memory, and room for its items, so that writing it does not fail for want of space. The inode's
 //! item knows nothing of it until it is written: size, times and extents change in one transaction then, after the data, as with any
-//! write. Attributes that are asked for meanwhile are shown with it. A crash loses what nobody synced; what was done later may be
-//! there without it, as with any page cache.
+//! write. Attributes that are asked for meanwhile are shown with it.
+//!
+//! A crash loses what nobody synced, and leaves what was done up to some moment. That holds for what is gathered, too, where somebody
+//! asked for a commit, or the time did: all is written before. A commit that comes because a lock goes to another mount, or because a
+//! transaction is full, may have later calls, of the last moment, without it.
 //!
 //! It is written
 //!
@@ -21,8 +24,8 @@
 //!
 //! What is gathered is in the inode's [`DataState`], under its local lock for changing, and exists only while this mount has the inode's
 //! cluster lock for writing. What attributes are shown with is in [`MemInode::delayed`], since who asks for them may not wait for the
-//! local lock: a mutex, and a leaf, as that of the queue. Each inode in the queue is pinned; only the thread that takes it out gives
-//! that up, since the last one to let go of an inode may have to delete it.
+//! local lock: a mutex, and a leaf, as that of the queue. Each inode in the queue is kept in the table, unless it is to be
+//! deleted; only the thread that takes it out gives that up, since the last one to let go of an inode may have to delete it.
 
 use core::time::Duration;
 
@@ -69,6 +72,17 @@ pub(crate) struct Wanted<'d> {
 pub(crate) struct DelayedWrites {
     queue: Mutex<Queue>,
     changed: Condvar,
+    /// Commits before which all is written: nothing is gathered meanwhile.
+    commits: AtomicU64,
+}
+
+/// While this lives nothing is gathered.
+pub(crate) struct HeldOff<'a>(&'a DelayedWrites);
+
+impl Drop for HeldOff<'_> {
+    fn drop(&mut self) {
+        self.0.commits.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 struct Queue {
@@ -76,7 +90,7 @@ struct Queue {
     delay: Duration,
     /// Somebody writes what waits long enough. Without that nothing is gathered.
     runs: bool,
-    /// Inodes and when they came, the oldest first. Each once, and pinned.
+    /// Inodes and when they came, the oldest first. Each once, and kept.
     waiting: Vec<(u64, Mono)>,
     /// Of all inodes.
     bytes: usize,
@@ -164,7 +178,7 @@ impl Delayed {
 impl DelayedWrites {
     pub fn new() -> Self {
         let queue = Queue { delay: DELAY, runs: false, waiting: Vec::new(), bytes: 0 };
-        DelayedWrites { queue: Mutex::new(queue), changed: Condvar::new() }
+        DelayedWrites { queue: Mutex::new(queue), changed: Condvar::new(), commits: AtomicU64::new(0) }
     }
 
     /// From now on writes may be gathered: somebody calls [`Fs::write_next_delayed`] again and again.
@@ -176,6 +190,11 @@ impl DelayedWrites {
     pub fn stop(&self) {
         self.queue.lock().runs = false;
         self.changed.notify_all();
+    }
+
+    /// Whether somebody makes all durable that was done before.
+    fn is_held_off(&self) -> bool {
+        self.commits.load(Ordering::Acquire) > 0
     }
 
     /// Whether another file may begin.
@@ -276,7 +295,7 @@ impl Fs {
     /// waits behind the others.
     fn write_waiting(&self, ino: u64) {
         if self.write_delayed_now(ino, true).is_ok_and(|done| done) {
-            self.unpin_delayed(ino);
+            self.end_keeping(ino);
         } else {
             self.delayed.put_off();
             time::sleep(RETRY);
@@ -295,8 +314,16 @@ impl Fs {
         }
     }
 
-    /// As [`Fs::write_delayed_of`], for all inodes.
-    pub(crate) fn write_all_delayed(&self) -> Result<()> {
+    /// As [`Fs::write_delayed_of`], for all inodes. Nothing more is gathered while what it returns lives: so a commit meanwhile has
+    /// nothing of later calls without what was written before them.
+    pub(crate) fn write_all_delayed(&self) -> Result<HeldOff<'_>> {
+        self.delayed.commits.fetch_add(1, Ordering::AcqRel);
+        let held_off = HeldOff(&self.delayed);
+        self.write_each_delayed()?;
+        Ok(held_off)
+    }
+
+    fn write_each_delayed(&self) -> Result<()> {
         let mut from = 0;
         loop {
             let mut inos = [0; 64];
@@ -392,7 +419,7 @@ impl Fs {
         pin: &Pin<'_>,
         Wanted { offset, data, drops }: Wanted<'_>,
     ) -> Result<Option<u64>> {
-        if data.is_empty() || data.len() > MAX_WRITE || locks.go_back() {
+        if data.is_empty() || data.len() > MAX_WRITE || locks.go_back() || self.delayed.is_held_off() {
             return Ok(None);
         }
         if state.gathered.is_none() && !self.begin_delay(locks, state, pin, Wanted { offset, data, drops })? {
@@ -409,6 +436,10 @@ impl Fs {
         shown.count += 1;
         if let Some(place) = pin.delayed.shown.lock().as_deref_mut() {
             *place = shown;
+        }
+        if self.delayed.is_held_off() {
+            // Somebody has begun to write all, and may have been here already. What fails stays.
+            let _ = self.write_gathered(locks, state, pin);
         }
         self.count(Counter::Write);
         self.count(Counter::DelayedWrite);
@@ -447,6 +478,7 @@ impl Fs {
                     && last.end() == block + 1
                     && last.is_written()
                     && !self.store().may_be_written(inode.ino, last.fences)
+                    && self.extent_from(locks, inode.ino, block + 1)?.is_none()
             }
         };
         if !fits {
@@ -501,7 +533,7 @@ impl Fs {
             }
             let wakes = queue.waiting.len() == 1;
             drop(queue);
-            self.pin_delayed(pin);
+            self.keep_delayed(pin);
             state.queued = true;
             if wakes {
                 self.delayed.changed.notify_all();
@@ -609,6 +641,29 @@ impl Fs {
         }
         drop(answered);
         Ok(())
+    }
+
+    /// The inode is about to be deleted, and nobody here has it. It stays where it is open on another mount, with all that was written.
+    pub(crate) fn drop_delayed(&self, inode: &MemInode) {
+        while inode.delayed.is_some() {
+            let locks = self.store().lock_now(inode.ino, LockMode::Write);
+            let mut state = inode.data.write();
+            match &locks {
+                Ok(Some(locks)) if self.store().lock_table.is_open_elsewhere(inode.ino) => {
+                    let _ = self.write_gathered(locks, &mut state, inode);
+                }
+                Ok(Some(_)) => self.end_delay(&mut state, inode),
+                Err(_) if self.store().trans.check().is_err() => self.end_delay(&mut state, inode),
+                // Whoever gives the lock back writes.
+                Ok(None) | Err(_) => {}
+            }
+            if state.gathered.is_some() {
+                drop((state, locks));
+                time::sleep(RETRY);
+            }
+        }
+        self.delayed.remove(inode.ino);
+        inode.data.write().queued = false;
     }
 
     /// Nothing is gathered any more.

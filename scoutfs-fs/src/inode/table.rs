@@ -132,6 +132,8 @@ struct Entry {
     /// See [`Passing`](super::passing::Passing).
     passing: bool,
     pins: u64,
+    /// Something is gathered, which is to be written, unless the inode is deleted.
+    delayed: bool,
     /// Another mount has unlinked it: look-ups do not keep it.
     unlinked_elsewhere: bool,
     /// The last reference is gone and the inode is being deleted.
@@ -143,7 +145,8 @@ impl Entry {
         let unlinked_here = !self.unlinked_elsewhere && self.inode.unlinked.load(Ordering::Relaxed);
         // What this mount unlinks is kept by look-ups, as long as there is one.
         let opens = self.opens.saturating_sub(u64::from(self.passing && unlinked_here));
-        (self.lookups != 0 && !self.unlinked_elsewhere) || opens != 0 || self.pins != 0
+        let delayed = self.delayed && !self.inode.unlinked.load(Ordering::Relaxed);
+        (self.lookups != 0 && !self.unlinked_elsewhere) || opens != 0 || self.pins != 0 || delayed
     }
 }
 
@@ -371,6 +374,7 @@ impl Fs {
             opens: 0,
             passing: false,
             pins: 1,
+            delayed: false,
             unlinked_elsewhere: false,
             dying: false,
         };
@@ -378,14 +382,14 @@ impl Fs {
         Ok(Pin { fs: self, inode })
     }
 
-    /// Keeps a pinned inode in the table until [`Fs::unpin_delayed`].
-    pub(crate) fn pin_delayed(&self, pin: &Pin<'_>) {
-        self.table.count(pin.ino, |entry| entry.pins = entry.pins.saturating_add(1));
+    /// Keeps a pinned inode in the table until [`Fs::end_keeping`], or until it is to be deleted.
+    pub(crate) fn keep_delayed(&self, pin: &Pin<'_>) {
+        self.table.count(pin.ino, |entry| entry.delayed = true);
     }
 
     /// Lets go of it. No lock may be held.
-    pub(crate) fn unpin_delayed(&self, ino: u64) {
-        self.put(ino, |entry| entry.pins = entry.pins.saturating_sub(1));
+    pub(crate) fn end_keeping(&self, ino: u64) {
+        self.put(ino, |entry| entry.delayed = false);
     }
 
     /// As [`Fs::pin`], but `None` when the inode is being deleted.
@@ -409,7 +413,11 @@ impl Fs {
         }
         if entry.inode.unlinked.load(Ordering::Relaxed) && !self.store().read_only() {
             entry.dying = true;
+            let delayed = entry.delayed.then(|| entry.inode.clone());
             drop(shard);
+            if let Some(inode) = delayed {
+                self.drop_delayed(&inode);
+            }
             if let Err(error) = self.delete_unlinked(ino) {
                 // The orphan item is still there: the next scan tries again.
                 let error = self.store().verdict(error);

@@ -200,9 +200,15 @@ fn round(
         }
     }
     if store.worker.early.swap(false, Ordering::AcqRel) {
-        store.commit(Wish::default())?;
+        commit(fs, Wish::default())?;
     }
-    clock.round(store, intervals)
+    clock.round(fs, intervals)
+}
+
+/// Commits, and what was written before is in it.
+fn commit(fs: &Fs, wish: Wish) -> Result<u64> {
+    let _held_off = fs.write_all_delayed()?;
+    fs.store().commit(wish)
 }
 
 /// Carries out what the server asked for.
@@ -211,10 +217,13 @@ fn carry_out(fs: &Fs, order: &Order) -> Result<()> {
     let OrderOf::Request(id) = order.of else { return Ok(()) };
     let commit_nr = match order.kind {
         MSG_COMMIT_BELOW => match CommitBelow::read_from_bytes(&order.payload) {
-            Ok(below) => store.commit_below(below.seq.get())?,
+            Ok(below) => {
+                let _held_off = fs.write_all_delayed()?;
+                store.commit_below(below.seq.get())?
+            }
             Err(_) => return store.client.answer(order.kind, id, STATUS_INVALID, &[]),
         },
-        MSG_FINALIZE => store.commit(Wish { finalize: true, ..Wish::default() })?,
+        MSG_FINALIZE => commit(fs, Wish { finalize: true, ..Wish::default() })?,
         MSG_MERGED => {
             store.logs_merged()?;
             return store.client.answer(order.kind, id, STATUS_OK, &[]);
@@ -247,7 +256,8 @@ struct Clock {
 }
 
 impl Clock {
-    fn round(&mut self, store: &Store, intervals: &Intervals) -> Result<()> {
+    fn round(&mut self, fs: &Fs, intervals: &Intervals) -> Result<()> {
+        let store = fs.store();
         let now = time::mono_now();
         store.retry_commit()?;
         store.release_withheld()?;
@@ -266,7 +276,7 @@ impl Clock {
             self.changed = now;
             let opened = *self.opened.get_or_insert(now);
             if now.saturating_duration_since(opened) >= intervals.commit {
-                store.commit(Wish::default())?;
+                commit(fs, Wish::default())?;
             } else {
                 store.prefetch_seq()?;
             }

@@ -114,9 +114,8 @@ fn it_is_written_a_moment_later_by_itself_and_then_nothing_is_kept() {
     assert_eq!(fs.delayed.queue.lock().bytes, 0);
 }
 
-/// Its last user is the thread that writes.
 #[test]
-fn an_inode_that_is_forgotten_or_unlinked_meanwhile_is_written_or_deleted() {
+fn an_inode_that_is_forgotten_is_written_and_one_that_is_unlinked_is_gone_at_once() {
     let fs = quiet();
     let (kept, gone) = (fs.touch(ROOT_INO, "kept"), fs.touch(ROOT_INO, "gone"));
     let before = fs.used_data();
@@ -124,7 +123,10 @@ fn an_inode_that_is_forgotten_or_unlinked_meanwhile_is_written_or_deleted() {
         append(&fs, ino, &bytes(1, 5000));
     }
     fs.unlink(ROOT_INO, b"gone").unwrap();
+    assert!(!fs.table.contains(gone) && fs.table.contains(kept));
+    assert_eq!(fs.delayed.queue.lock().waiting.len(), 1);
     fs.stop_delaying();
+    assert_eq!(fs.delayed.queue.lock().bytes, 0);
     assert_eq!(fs.read_all(kept), bytes(1, 5000));
     assert!(matches!(fs.getattr(gone), Err(Error::StaleHandle)));
     fs.drop_reservations();
@@ -249,10 +251,13 @@ fn truncating_allocating_and_retaining_see_what_is_gathered() {
         want.extend(b"on");
         assert_eq!(fs.read_all(ino), want, "{mode:?}");
     }
-    let ino = start("blocks ahead");
-    fs.fallocate(ino, Allocate, true, 0, 100_000).unwrap();
-    append(&fs, ino, b"on");
-    assert_eq!(fs.read_all(ino).len(), 6002);
+    // Blocks that the file has behind its end, at once and after a hole.
+    for at in [0, 6000, 8192, 20_000] {
+        let ino = start(&format!("blocks ahead at {at}"));
+        fs.fallocate(ino, Allocate, true, at, 100_000).unwrap();
+        append(&fs, ino, &bytes(2, 20_000));
+        assert_eq!(fs.read_all(ino)[6000..], bytes(2, 20_000));
+    }
     fs.verify();
 }
 
@@ -287,6 +292,25 @@ fn a_lock_that_goes_back_takes_what_is_gathered_along() {
     for fs in [a, b] {
         fs.forget(ino, 1);
     }
+}
+
+/// It is deleted by the other one, after its last close there.
+#[test]
+fn what_was_written_to_an_unlinked_file_is_there_for_a_mount_that_has_it_open() {
+    let pair = Pair::new();
+    let (a, b) = (pair.a.fs(), pair.b.fs());
+    a.delayed.queue.lock().delay = Duration::from_secs(3600);
+    let ino = a.create(ROOT_INO, b"file", &FILE).unwrap().ino;
+    b.lookup(ROOT_INO, b"file").unwrap();
+    b.open(ino, false).unwrap();
+    append(a, ino, b"for whoever has it open");
+    a.unlink(ROOT_INO, b"file").unwrap();
+    assert!(is_gathered(a, ino));
+    a.forget(ino, 1);
+    assert!(!a.table.contains(ino));
+    assert_eq!(b.read_all(ino), b"for whoever has it open");
+    b.release(ino, false);
+    b.forget(ino, 1);
 }
 
 /// Any operations on two files, against a vector of bytes for each; what was synced last survives crashes.
