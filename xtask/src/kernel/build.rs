@@ -21,13 +21,16 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// The program that is a User-Mode Linux.
+    /// What runs: a program that is a User-Mode Linux, or what QEMU loads.
     pub fn program(&self) -> PathBuf {
-        self.tree.join("linux")
+        self.tree.join(match self.arch {
+            Arch::Um => "linux",
+            Arch::X86 => "arch/x86/boot/bzImage",
+        })
     }
 
-    /// Tells its modules from others'.
-    fn name(&self) -> String {
+    /// Tells its modules and tests from others'.
+    pub fn name(&self) -> String {
         name(self.arch, self.debug)
     }
 }
