@@ -68,7 +68,8 @@ impl Caches {
     }
 }
 
-/// The mark of an inode whose attributes and size are not to be believed: its private pointer, which points to nothing.
+/// The mark of an inode whose attributes and size are not to be believed: its private pointer, which points to nothing. No two marks are
+/// equal, and 0 is none: who has read attributes again takes away the mark that he saw before, and no later one.
 ///
 /// # Safety
 ///
@@ -76,6 +77,18 @@ impl Caches {
 pub(super) unsafe fn mark<'a>(inode: *mut bindings::inode) -> &'a AtomicUsize {
     // SAFETY: by the contract; nobody else uses the pointer.
     unsafe { AtomicUsize::from_ptr((&raw mut (*inode).i_private).cast()) }
+}
+
+/// Has attributes and size of an inode read again before they are believed.
+///
+/// # Safety
+///
+/// As [`mark`].
+pub(super) unsafe fn set_mark(inode: *mut bindings::inode) {
+    static LAST: AtomicUsize = AtomicUsize::new(0);
+    let next = LAST.fetch_add(1, Ordering::SeqCst) + 1;
+    // SAFETY: by the contract.
+    unsafe { mark(inode) }.store(next, Ordering::SeqCst);
 }
 
 /// Found: marks it, and ends the search.
@@ -89,7 +102,7 @@ unsafe extern "C" fn mark_found(inode: *mut bindings::inode, ino: u64, found: *m
         if (*inode).i_ino != ino {
             return 0;
         }
-        mark(inode).store(1, Ordering::SeqCst);
+        set_mark(inode);
         ffi::forget_all_cached_acls(inode);
         found.cast::<bool>().write(true);
     }

@@ -479,7 +479,9 @@ fn attributes_that_are_set_together_are_seen_together() {
         });
         (1..2000).for_each(set);
         done.store(true, SeqCst);
-        readers.map(|reader| reader.join().unwrap().unwrap());
+        for reader in readers {
+            reader.join().unwrap().unwrap();
+        }
     });
     mounted.unmount();
 }
