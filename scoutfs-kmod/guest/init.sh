@@ -30,8 +30,10 @@ done
 for disk in /sys/block/ubd? /sys/block/vd?; do
     [ -e "$disk" ] || continue
     name=${disk##*/}
-    letter=${name#ubd}
-    [ ! -e "$disk/serial" ] || letter=$(cat "$disk/serial")
+    case $name in
+        ubd*) letter=${name#ubd} ;;
+        *) letter=$(cat "$disk/serial") ;;
+    esac
     export "DISK_$(echo "$letter" | tr a-z A-Z)=/dev/$name"
 done
 for card in vec0 eth0; do
