@@ -233,7 +233,11 @@ pub fn module(machine: &Machine, kernel: &Kernel) -> Result<PathBuf, String> {
     finish("the module", make.arg("-s"))?;
     if !kernel.debug {
         // There functions are larger by what looks after them, and so are stacks.
-        frames::check(&[&out.join("kcore.o"), &out.join("src/main.o")])?;
+        let limit = match kernel.arch {
+            Arch::Um => frames::LIMIT,
+            Arch::X86 => frames::LIMIT_WITH_NOTES,
+        };
+        frames::check(&[&out.join("kcore.o"), &out.join("src/main.o")], limit)?;
     }
     Ok(out.join("scoutfs.ko"))
 }

@@ -9,7 +9,7 @@ mod qemu;
 mod uml;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -133,8 +133,8 @@ impl<'a> Guest<'a> {
         } else {
             command.stdin(Stdio::null());
         }
-        let log = self.follow(&mut command).map_err(|e| format!("the guest: {e}"))?;
-        write(&self.dir.join(format!("{name}.log")), &log)?;
+        let log = self.dir.join(format!("{name}.log"));
+        let log = self.follow(&mut command, &log).map_err(|e| format!("the guest: {e}"))?;
         let code = fs::read_to_string(&result).ok().and_then(|code| code.trim().parse().ok());
         Ok(Ended { code, log })
     }
@@ -151,8 +151,9 @@ impl Guest<'_> {
         ]
     }
 
-    /// Runs it to its end, and returns what it printed.
-    fn follow(&self, command: &mut Command) -> std::io::Result<String> {
+    /// Runs it to its end, and returns what it printed, which is in a file as soon as it is printed.
+    fn follow(&self, command: &mut Command, file: &Path) -> std::io::Result<String> {
+        let mut file = fs::File::create(file)?;
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let out = child.stdout.take().ok_or(std::io::ErrorKind::BrokenPipe)?;
         std::thread::scope(|scope| {
@@ -166,6 +167,7 @@ impl Guest<'_> {
                         // Nobody listens the second time.
                         let _ = said_last_words.send(());
                     }
+                    writeln!(file, "{line}")?;
                     log.push_str(&line);
                     log.push('\n');
                 }
