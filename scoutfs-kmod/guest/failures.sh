@@ -52,7 +52,8 @@ else
     start=$(awk '$1 == "scoutfs" { print $6 }' /proc/modules)
     size=$(awk '$1 == "scoutfs" { print $2 }' /proc/modules)
     set_to require-start "$start"
-    set_to require-end "$(printf '0x%x' $((start + size)))"
+    # Numbers of all 64 bits, which not every shell adds.
+    set_to require-end "$(bash -c 'printf 0x%x $(($1 + $2))' - "$start" "$size")"
     if [ $kind = page ]; then
         set_to min-order 0
         set_to ignore-gfp-highmem N

@@ -424,10 +424,12 @@ fn a_mode_counts_at_once_whoever_asks_for_attributes_meanwhile() {
                     fs::metadata(&file).unwrap();
                 }
             });
+            // They lose the processor at any place of what they do.
+            scope.spawn(|| while !done.load(SeqCst) {});
         }
         let changer = scope.spawn(|| {
             ask_as(4711);
-            for n in 0..1000 {
+            for n in 0..3000 {
                 let readable = n % 2 == 1;
                 let mode = if readable { 0o644 } else { 0o600 };
                 fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
