@@ -24,6 +24,7 @@ use scoutfs_env::sync::{Condvar, Mutex};
 use scoutfs_env::Arc;
 use scoutfs_fs::fs::KernelCaches;
 
+use super::inode::forget_version;
 use crate::ffi;
 use crate::kobj::folio::{offset, PAGE};
 
@@ -125,7 +126,7 @@ unsafe extern "C" fn in_use(inode: *mut bindings::inode, ino: u64, _: *mut c_voi
     }
 }
 
-/// Found: notes an error for who syncs, and ends the search.
+/// Found: notes an error for who syncs, and that changes were lost, and ends the search.
 ///
 /// # Safety
 ///
@@ -137,6 +138,7 @@ unsafe extern "C" fn note_error(inode: *mut bindings::inode, ino: u64, error: *m
             return 0;
         }
         ffi::scoutfs_mapping_set_error((*inode).i_mapping, error.cast::<c_int>().read());
+        forget_version(inode);
     }
     -1
 }

@@ -133,6 +133,19 @@ unsafe fn copy(inode: *mut bindings::inode, attr: &Attr) {
     }
 }
 
+/// Changes of an inode were lost, and its version may go back: what is copied next is believed to be newer.
+///
+/// # Safety
+///
+/// The inode is one of ours, and lives as long as this takes.
+pub(super) unsafe fn forget_version(inode: *mut bindings::inode) {
+    // SAFETY: by the contract.
+    unsafe {
+        let _lock = FieldLock::enter(inode);
+        (*inode).i_version.counter = 0;
+    }
+}
+
 /// The inode with these attributes, which came with a reference of the core's: the inode has it from now on, or has one already.
 /// `epoch` is the caches' from before the attributes were read.
 ///
