@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 # Works on a volume while the debug kernel lets the module's allocations or requests fail, in a guest: failures.sh SCOUTFS TREE KIND
-# RATE..., where KIND is slab, page or io, and RATE says how many of a thousand fail. The module is loaded, the volume is on /dev/ubda. What
+# RATE..., where KIND is slab, page or io, and RATE says how many of a thousand fail. The module is loaded, the volume is on DISK_A. What
 # a program is told of failures is its own matter; nothing may hang, and afterwards all is well.
 set -eu
 scoutfs=$1
@@ -45,14 +45,15 @@ set_to verbose 0
 set_to times $MANY
 set_to space 0
 if [ $kind = io ]; then
-    echo 1 > /sys/block/ubda/make-it-fail
+    echo 1 > "/sys/block/${DISK_A#/dev/}/make-it-fail"
 else
     # Also of those that may wait; all that are made in calls of the module's, by whichever thread.
     set_to ignore-gfp-wait N
     start=$(awk '$1 == "scoutfs" { print $6 }' /proc/modules)
     size=$(awk '$1 == "scoutfs" { print $2 }' /proc/modules)
     set_to require-start "$start"
-    set_to require-end "$(printf '0x%x' $((start + size)))"
+    # Numbers of all 64 bits, which not every shell adds.
+    set_to require-end "$(bash -c 'printf 0x%x $(($1 + $2))' - "$start" "$size")"
     if [ $kind = page ]; then
         set_to min-order 0
         set_to ignore-gfp-highmem N
@@ -60,7 +61,7 @@ else
 fi
 
 mounts() {
-    "$scoutfs" mount -o server_addr=127.0.0.1 /dev/ubda $m
+    "$scoutfs" mount -o server_addr=127.0.0.1 "$DISK_A" $m
 }
 # One program after the other, whose failure does not matter.
 work() {
@@ -140,7 +141,7 @@ for rate in "$@"; do
     n=0
     while [ $n -lt 4 ]; do
         # A mount that was made may wait for what it had no memory for.
-        if timeout -s KILL 30 "$scoutfs" mount -o server_addr=127.0.0.1 /dev/ubda $m 2> /dev/null; then
+        if timeout -s KILL 30 "$scoutfs" mount -o server_addr=127.0.0.1 "$DISK_A" $m 2> /dev/null; then
             echo "mounted" > $m/file 2> /dev/null || true
             umount $m
         fi

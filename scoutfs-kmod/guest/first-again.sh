@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # The first guest after it was killed: the same machine, booted since, so its former mount is known to be dead.
 m=/mnt/first
-join /dev/ubda $m "server_addr=10.7.0.$NODE"
+join "$DISK_A" $m "server_addr=10.7.0.$NODE"
 while read -r n; do
     same "$(cat $m/synced-$n)" "$n" "what it had synced before it died"
 done < "$MEET/synced"

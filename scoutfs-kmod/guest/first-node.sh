@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # The first of two guests: one mount by the kernel. It is killed in the end. TREE is a folder to copy.
 m=/mnt/first
-join /dev/ubda $m "server_addr=10.7.0.$NODE"
+join "$DISK_A" $m "server_addr=10.7.0.$NODE"
 mounted_as $m scoutfs
 
 echo "first: what one makes the others see"

@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
-# The first process of a guest, whose root is the host's (hostfs): runs the script that run= names on the kernel's command line, puts
-# its exit code into the file that result= names, lets a debug kernel say what it has found, and powers off.
+# The first process of a guest, whose root is the host's (hostfs or 9p): runs the script that run= names on the kernel's command line, puts
+# its exit code into the file that result= names, lets a debug kernel say what it has found, and powers off. folder= names the folder
+# that can be written to, where the root can not; end=reboot is for a machine that ends when it starts again.
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
 mount -t proc proc /proc
@@ -12,12 +13,31 @@ mkdir -p /mnt/scoutfs
 busybox ifconfig lo up
 run=
 result=
+folder=
+end=poweroff
 read -r line < /proc/cmdline
 for word in $line; do
     case $word in
         run=*) run=${word#run=} ;;
         result=*) result=${word#result=} ;;
+        folder=*) folder=${word#folder=} ;;
+        end=*) end=${word#end=} ;;
+        patience=*) export PATIENCE="${word#patience=}" ;;
     esac
+done
+[ -z "$folder" ] || mount -t 9p -o trans=virtio,version=9p2000.L,cache=none,msize=512000 folder "$folder"
+# What scripts have: DISK_A, DISK_B, and so on; WIRE; PATIENCE, how much slower than others this machine is.
+for disk in /sys/block/ubd? /sys/block/vd?; do
+    [ -e "$disk" ] || continue
+    name=${disk##*/}
+    case $name in
+        ubd*) letter=${name#ubd} ;;
+        *) letter=$(cat "$disk/serial") ;;
+    esac
+    export "DISK_$(echo "$letter" | tr a-z A-Z)=/dev/$name"
+done
+for card in vec0 eth0; do
+    [ ! -e /sys/class/net/$card ] || export WIRE=$card
 done
 sh "$run"
 code=$?
@@ -35,4 +55,4 @@ if mount -t debugfs debug /sys/kernel/debug 2> /dev/null && [ -e $leaks ]; then
     cat $leaks
 fi
 echo $code > "$result"
-busybox poweroff -f
+busybox $end -f

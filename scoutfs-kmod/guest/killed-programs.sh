@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
-# Programs that wait for a server that is gone are killed, in a guest: killed-programs.sh SCOUTFS. The module is loaded; /dev/ubda and
-# /dev/ubdb are one disk. One mount runs the server, the other can not.
+# Programs that wait for a server that is gone are killed, in a guest: killed-programs.sh SCOUTFS. The module is loaded; DISK_A and
+# DISK_B are one disk. One mount runs the server, the other can not.
 set -eu
 . "$(dirname "$0")/words.sh"
 scoutfs=$1
@@ -19,8 +19,8 @@ waits() {
 }
 
 mkdir -p $server $client
-"$scoutfs" mount -o server_addr=127.0.0.1 /dev/ubda $server
-"$scoutfs" mount /dev/ubdb $client
+"$scoutfs" mount -o server_addr=127.0.0.1 "$DISK_A" $server
+"$scoutfs" mount "$DISK_B" $client
 mkdir $server/dir
 for name in read written locked removed mapped renamed; do
     echo $name > $server/dir/$name
@@ -76,7 +76,7 @@ done
 wait
 echo "all are gone"
 
-"$scoutfs" mount -o server_addr=127.0.0.1 /dev/ubda $server
+"$scoutfs" mount -o server_addr=127.0.0.1 "$DISK_A" $server
 for d in $server $client; do
     same "$(cat $d/dir/read)" read "what was there on $d"
     same "$(cat $d/dir/locked)" locked "what was there on $d"

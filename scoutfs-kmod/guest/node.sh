@@ -20,7 +20,7 @@ absent() {
 
 # A machine of its own, for the volume too.
 hostname "node$NODE"
-busybox ifconfig vec0 "10.7.0.$NODE" netmask 255.255.255.0 up
+busybox ifconfig "$WIRE" "10.7.0.$NODE" netmask 255.255.255.0 up
 insmod "$MODULE"
 
 # join DEVICE DIRECTORY OPTIONS

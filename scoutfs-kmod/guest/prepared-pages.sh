@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 # Programs change pages of files by mappings to memory; a node is fenced whose death nobody can confirm; the volume gets full; then
-# the pages are written: prepared-pages.sh SCOUTFS. The module is loaded; /dev/ubda and /dev/ubdb are one disk.
+# the pages are written: prepared-pages.sh SCOUTFS. The module is loaded; DISK_A and DISK_B are one disk.
 set -eu
 . "$(dirname "$0")/words.sh"
 scoutfs=$1
@@ -17,8 +17,8 @@ holds() {
 }
 
 mkdir -p $kernel $fuse
-"$scoutfs" mount -o server_addr=127.0.0.1 /dev/ubda $kernel
-"$scoutfs" mount -f -o fuse /dev/ubdb $fuse &
+"$scoutfs" mount -o server_addr=127.0.0.1 "$DISK_A" $kernel
+"$scoutfs" mount -f -o fuse "$DISK_B" $fuse &
 daemon=$!
 until_true grep -q " $fuse fuse" /proc/mounts
 mkdir $kernel/ours $fuse/theirs
@@ -75,7 +75,7 @@ cat /tmp/kept.out /tmp/taken.out
 umount -l $fuse
 umount $kernel
 
-"$scoutfs" mount -o server_addr=127.0.0.1 /dev/ubda $kernel
+"$scoutfs" mount -o server_addr=127.0.0.1 "$DISK_A" $kernel
 holds $kernel/ours/kept 262144 a || fail "what was changed before the fence is lost"
 holds $kernel/ours/pieces 262144 c || fail "what was written together is lost"
 holds $kernel/theirs/taken 262144 b || fail "what was changed after the fence is lost"

@@ -2,8 +2,8 @@
 # The second of two guests, with two nodes: one by the kernel, and one by FUSE over another disk of the same image.
 m=/mnt/second
 f=/mnt/fuse
-join /dev/ubda $m "server_addr=10.7.0.$NODE:7001"
-join /dev/ubdb $f "server_addr=10.7.0.$NODE:7002,fuse"
+join "$DISK_A" $m "server_addr=10.7.0.$NODE:7001"
+join "$DISK_B" $f "server_addr=10.7.0.$NODE:7002,fuse"
 mounted_as $m scoutfs
 mounted_as $f fuseblk.scoutfs
 say others-mounted

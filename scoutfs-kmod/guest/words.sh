@@ -14,12 +14,12 @@ ended() {
     state=$(awk '$1 == "State:" { print $2 }' "/proc/$1/status" 2> /dev/null) || return 0
     [ "$state" = Z ] || [ -z "$state" ]
 }
-# Waits for a thing to be true, and fails after two minutes.
+# Waits for a thing to be true, and fails after two minutes, or more on a slow machine.
 until_true() {
     tries=0
     until "$@"; do
         tries=$((tries + 1))
-        [ $tries -lt 1200 ] || fail "waited too long: $*"
+        [ $tries -lt $((1200 * ${PATIENCE:-1})) ] || fail "waited too long: $*"
         sleep 0.1
     done
 }

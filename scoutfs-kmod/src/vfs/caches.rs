@@ -24,6 +24,7 @@ use scoutfs_env::sync::{Condvar, Mutex};
 use scoutfs_env::Arc;
 use scoutfs_fs::fs::KernelCaches;
 
+use super::inode::forget_version;
 use crate::ffi;
 use crate::kobj::folio::{offset, PAGE};
 
@@ -68,7 +69,8 @@ impl Caches {
     }
 }
 
-/// The mark of an inode whose attributes and size are not to be believed: its private pointer, which points to nothing.
+/// The mark of an inode whose attributes and size are not to be believed: its private pointer, which points to nothing. No two marks are
+/// equal, and 0 is none: who has read attributes again takes away the mark that he saw before, and no later one.
 ///
 /// # Safety
 ///
@@ -76,6 +78,18 @@ impl Caches {
 pub(super) unsafe fn mark<'a>(inode: *mut bindings::inode) -> &'a AtomicUsize {
     // SAFETY: by the contract; nobody else uses the pointer.
     unsafe { AtomicUsize::from_ptr((&raw mut (*inode).i_private).cast()) }
+}
+
+/// Has attributes and size of an inode read again before they are believed.
+///
+/// # Safety
+///
+/// As [`mark`].
+pub(super) unsafe fn set_mark(inode: *mut bindings::inode) {
+    static LAST: AtomicUsize = AtomicUsize::new(0);
+    let next = LAST.fetch_add(1, Ordering::SeqCst) + 1;
+    // SAFETY: by the contract.
+    unsafe { mark(inode) }.store(next, Ordering::SeqCst);
 }
 
 /// Found: marks it, and ends the search.
@@ -89,7 +103,7 @@ unsafe extern "C" fn mark_found(inode: *mut bindings::inode, ino: u64, found: *m
         if (*inode).i_ino != ino {
             return 0;
         }
-        mark(inode).store(1, Ordering::SeqCst);
+        set_mark(inode);
         ffi::forget_all_cached_acls(inode);
         found.cast::<bool>().write(true);
     }
@@ -112,7 +126,7 @@ unsafe extern "C" fn in_use(inode: *mut bindings::inode, ino: u64, _: *mut c_voi
     }
 }
 
-/// Found: notes an error for who syncs, and ends the search.
+/// Found: notes an error for who syncs, and that changes were lost, and ends the search.
 ///
 /// # Safety
 ///
@@ -124,6 +138,7 @@ unsafe extern "C" fn note_error(inode: *mut bindings::inode, ino: u64, error: *m
             return 0;
         }
         ffi::scoutfs_mapping_set_error((*inode).i_mapping, error.cast::<c_int>().read());
+        forget_version(inode);
     }
     -1
 }

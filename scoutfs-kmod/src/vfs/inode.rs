@@ -13,7 +13,7 @@ use kernel::prelude::GFP_KERNEL;
 use scoutfs_env::time::Timespec;
 use scoutfs_fs::inode::{Attr, SetAttr, SetTime};
 
-use super::caches::mark;
+use super::caches::{mark, set_mark};
 use super::{dir, fiemap, file, pages, volume, with, xattr};
 use crate::ffi;
 use crate::kobj::error::{check, code, Errno, Result};
@@ -84,14 +84,42 @@ pub(super) unsafe fn set_size(inode: *mut bindings::inode, bytes: u64) {
     size.store(offset(bytes), Ordering::Release);
 }
 
-/// Copies attributes, all but the size, into the inode.
+/// The short lock of an inode's fields.
+struct FieldLock(*mut bindings::inode);
+
+impl FieldLock {
+    /// # Safety
+    ///
+    /// The inode lives longer than this, and nobody sleeps while this lives.
+    unsafe fn enter(inode: *mut bindings::inode) -> Self {
+        // SAFETY: by the contract.
+        unsafe { ffi::scoutfs_inode_spin_lock(inode) };
+        FieldLock(inode)
+    }
+}
+
+impl Drop for FieldLock {
+    fn drop(&mut self) {
+        // SAFETY: entered by this task.
+        unsafe { ffi::scoutfs_inode_spin_unlock(self.0) };
+    }
+}
+
+/// Copies attributes, all but the size, into the inode, unless it has newer ones already: who asks for attributes on one processor and
+/// comes late must not bring back what was changed on another since. Which are newer their version says.
 ///
 /// # Safety
 ///
 /// The inode is one of ours, with a reference.
 unsafe fn copy(inode: *mut bindings::inode, attr: &Attr) {
-    // SAFETY: by the contract. Readers of these fields take them as they come.
+    // SAFETY: by the contract. Readers of these fields take them as they come. The version is what the VFS has for one; it does not use it.
     unsafe {
+        let _lock = FieldLock::enter(inode);
+        let newest = &raw mut (*inode).i_version.counter;
+        if attr.version < (*newest).cast_unsigned() {
+            return;
+        }
+        *newest = attr.version.cast_signed();
         (*inode).i_mode = attr.mode as bindings::umode_t;
         (*inode).i_uid.val = attr.uid;
         (*inode).i_gid.val = attr.gid;
@@ -102,6 +130,19 @@ unsafe fn copy(inode: *mut bindings::inode, attr: &Attr) {
         (*inode).i_mtime_sec = attr.mtime.sec;
         (*inode).i_mtime_nsec = attr.mtime.nsec;
         bindings::inode_set_ctime_to_ts(inode, timespec(attr.ctime));
+    }
+}
+
+/// Changes of an inode were lost, and its version may go back: what is copied next is believed to be newer.
+///
+/// # Safety
+///
+/// The inode is one of ours, and lives as long as this takes.
+pub(super) unsafe fn forget_version(inode: *mut bindings::inode) {
+    // SAFETY: by the contract.
+    unsafe {
+        let _lock = FieldLock::enter(inode);
+        (*inode).i_version.counter = 0;
     }
 }
 
@@ -133,6 +174,8 @@ pub(super) unsafe fn get(
             give_back();
             return Ok(inode);
         }
+        // Another inode may have had this memory.
+        (*inode).i_version.counter = 0;
         copy(inode, attr);
         set_size(inode, attr.size);
         // Times are the core's.
@@ -156,7 +199,7 @@ pub(super) unsafe fn get(
         }
         if volume(sb).caches.epoch() != epoch {
             // It could not be found when its attributes were to be forgotten.
-            mark(inode).store(1, Ordering::SeqCst);
+            set_mark(inode);
         }
         bindings::unlock_new_inode(inode);
     }
@@ -212,23 +255,18 @@ unsafe fn is_sure(inode: *mut bindings::inode) -> bool {
 /// As [`renew`].
 #[inline(never)]
 unsafe fn renew_now(inode: *mut bindings::inode) -> Result<()> {
-    // SAFETY: by the contract. What comes to the mark after it was taken away is not lost.
+    // SAFETY: by the contract. Until attributes and size are in the inode it is marked, so that nobody else believes what is there; and a
+    // mark that comes meanwhile stays.
     unsafe {
         let _invalidation = Invalidation::enter((*inode).i_mapping);
-        let marked = mark(inode).swap(0, Ordering::SeqCst) != 0;
-        match with(inode, |fs, ino| fs.getattr(ino)) {
-            Ok(attr) => {
-                copy(inode, &attr);
-                if marked {
-                    set_size(inode, attr.size);
-                }
-                Ok(())
-            }
-            Err(e) => {
-                mark(inode).store(1, Ordering::SeqCst);
-                Err(e)
-            }
+        let seen = mark(inode).load(Ordering::SeqCst);
+        let attr = with(inode, |fs, ino| fs.getattr(ino))?;
+        copy(inode, &attr);
+        if seen != 0 {
+            set_size(inode, attr.size);
+            let _ = mark(inode).compare_exchange(seen, 0, Ordering::SeqCst, Ordering::SeqCst);
         }
+        Ok(())
     }
 }
 
@@ -303,7 +341,16 @@ unsafe fn getattr_of(
         let attr = with(inode, |fs, ino| fs.getattr(ino))?;
         copy(inode, &attr);
         bindings::generic_fillattr(idmap, mask, inode, stat);
+        // What belongs together: another processor may be copying other attributes into the inode now.
+        (*stat).mode = attr.mode as bindings::umode_t;
+        (*stat).nlink = attr.nlink;
+        (*stat).uid.val = attr.uid;
+        (*stat).gid.val = attr.gid;
         (*stat).size = offset(attr.size);
+        (*stat).blocks = attr.blocks;
+        (*stat).atime = timespec(attr.atime);
+        (*stat).mtime = timespec(attr.mtime);
+        (*stat).ctime = timespec(attr.ctime);
         (*stat).btime = timespec(attr.crtime);
         // For the kernel itself, which does not show it to programs. It may go back when a crash takes changes with it.
         (*stat).change_cookie = attr.version;

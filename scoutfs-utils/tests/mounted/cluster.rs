@@ -12,12 +12,15 @@ use std::sync::{Barrier, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
-use rustix::fs::{CWD, Mode, OFlags, RenameFlags, XattrFlags, fallocate, renameat_with, setxattr};
+use rustix::fs::{
+    Access, AtFlags, CWD, Mode, OFlags, RenameFlags, XattrFlags, accessat, fallocate, renameat_with, setxattr,
+};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use crate::pattern::{Random, content};
 use crate::quick_start::parse;
 use crate::run::{SOON, open_at, program, run, scoutfs, wait_until};
+use crate::user::ask_as;
 use crate::volume::{Mounted, Volume};
 
 const SERVER: &str = "server_addr=127.0.0.1";
@@ -196,6 +199,42 @@ impl Turns {
         *self.next.lock().unwrap() += 1;
         self.changed.notify_all();
     }
+}
+
+/// Many at once find that the attributes that their kernel keeps are old, one of them reads them again, and none goes on with the old ones.
+#[test]
+fn a_mode_set_on_one_node_counts_for_all_who_ask_on_another() {
+    const ASKING: usize = 4;
+    let volume = Volume::new(128);
+    let nodes = nodes(&volume, 2);
+    let dir = |node: usize| nodes[node].join("dir");
+    fs::create_dir(dir(0)).unwrap();
+    fs::write(dir(0).join("file"), "x").unwrap();
+    let (begin, end) = (Barrier::new(ASKING + 1), Barrier::new(ASKING + 1));
+    let wrong = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..ASKING {
+            scope.spawn(|| {
+                ask_as(4711);
+                // By an open directory, whose name nobody has to look up.
+                let open = File::open(dir(1)).unwrap();
+                for round in 0..100 {
+                    begin.wait();
+                    let may = accessat(&open, "file", Access::EXISTS, AtFlags::empty()).is_ok();
+                    wrong.fetch_add(usize::from(may != (round % 2 == 1)), SeqCst);
+                    end.wait();
+                }
+            });
+        }
+        for round in 0..100 {
+            let mode = if round % 2 == 1 { 0o755 } else { 0o700 };
+            fs::set_permissions(dir(0), Permissions::from_mode(mode)).unwrap();
+            begin.wait();
+            end.wait();
+        }
+    });
+    assert_eq!(wrong.load(SeqCst), 0, "answers by an old mode");
+    leave(&volume, nodes);
 }
 
 /// A byte goes back and forth, through reads and writes, and nobody ever sees an old one.

@@ -6,18 +6,20 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps, XattrFlags, getxattr, listxattr,
-    mkdirat, mknodat, removexattr, renameat_with, setxattr, statx, utimensat,
+    Access, AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps, XattrFlags, accessat,
+    getxattr, listxattr, mkdirat, mknodat, removexattr, renameat_with, setxattr, statx, utimensat,
 };
 use rustix::io::Errno;
 use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::pattern::content;
 use crate::run::{SOON, open_at, wait_until};
-use crate::volume::{Mounted, Volume};
+use crate::user::ask_as;
+use crate::volume::{Mounted, Volume, by_kernel};
 
 fn names(dir: &Path) -> BTreeSet<String> {
     fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
@@ -404,5 +406,84 @@ fn names_have_limits_and_any_bytes() {
     let mounted = volume.mount();
     let listed: BTreeSet<_> = fs::read_dir(mounted.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(listed, [longest.into(), odd.to_owned()].into());
+    mounted.unmount();
+}
+
+/// What a thread may do counts, whatever copies of attributes others are making: who asks for them must not bring old ones back.
+#[test]
+fn a_mode_counts_at_once_whoever_asks_for_attributes_meanwhile() {
+    let volume = Volume::new(64);
+    let mounted = volume.mount();
+    let file = mounted.join("file");
+    fs::write(&file, "x").unwrap();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(SeqCst) {
+                    fs::metadata(&file).unwrap();
+                }
+            });
+            // They lose the processor at any place of what they do.
+            scope.spawn(|| while !done.load(SeqCst) {});
+        }
+        let changer = scope.spawn(|| {
+            ask_as(4711);
+            for n in 0..3000 {
+                let readable = n % 2 == 1;
+                let mode = if readable { 0o644 } else { 0o600 };
+                fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+                let may = accessat(CWD, &file, Access::READ_OK, AtFlags::empty());
+                let wanted = if readable { Ok(()) } else { Err(Errno::ACCESS) };
+                if may != wanted {
+                    return Err(format!("round {n}: {may:?}"));
+                }
+            }
+            Ok(())
+        });
+        let changed = changer.join();
+        done.store(true, SeqCst);
+        changed.unwrap().unwrap();
+    });
+    mounted.unmount();
+}
+
+/// One call sets two times, and nobody sees only one of them.
+#[test]
+fn attributes_that_are_set_together_are_seen_together() {
+    if !by_kernel() {
+        // FUSE's part of the kernel answers from what it keeps, which it changes piece by piece.
+        return;
+    }
+    let volume = Volume::new(64);
+    let mounted = volume.mount();
+    let file = mounted.join("file");
+    fs::write(&file, "x").unwrap();
+    let set = |n: i64| {
+        let time = Timespec { tv_sec: n, tv_nsec: n };
+        utimensat(CWD, &file, &Timestamps { last_access: time, last_modification: time }, AtFlags::empty())
+            .unwrap();
+    };
+    set(0);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let readers = [(), ()].map(|()| {
+            scope.spawn(|| {
+                while !done.load(SeqCst) {
+                    let m = fs::metadata(&file).unwrap();
+                    let times = [m.atime(), m.atime_nsec(), m.mtime(), m.mtime_nsec()];
+                    if times.iter().any(|time| *time != times[0]) {
+                        return Err(format!("{times:?}"));
+                    }
+                }
+                Ok(())
+            })
+        });
+        (1..2000).for_each(set);
+        done.store(true, SeqCst);
+        for reader in readers {
+            reader.join().unwrap().unwrap();
+        }
+    });
     mounted.unmount();
 }

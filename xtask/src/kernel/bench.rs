@@ -51,8 +51,8 @@ fn measure(kernel: &Kernel, module: &Path, dir: &Path, rounds: u32, works: &[Str
     let script = format!(
         "set -e\ncd {tree}\nfor m in lib/crc/crc16 fs/mbcache fs/jbd2/jbd2 fs/ext4/ext4 fs/xfs/xfs; do\n\
          [ ! -e $m.ko ] || insmod $m.ko\ndone\ninsmod {module}\nmkdir /mnt/ext4 /mnt/xfs\n\
-         mount -t ext4 /dev/ubda /mnt/ext4\nmount -t xfs /dev/ubdb /mnt/xfs\n\
-         {scoutfs} mount -o server_addr=127.0.0.1 /dev/ubdc /mnt/scoutfs\ngrep -q ' /mnt/scoutfs scoutfs ' /proc/mounts\n\
+         mount -t ext4 $DISK_A /mnt/ext4\nmount -t xfs $DISK_B /mnt/xfs\n\
+         {scoutfs} mount -o server_addr=127.0.0.1 $DISK_C /mnt/scoutfs\ngrep -q ' /mnt/scoutfs scoutfs ' /proc/mounts\n\
          {folders} ext4=/mnt/ext4 xfs=/mnt/xfs scoutfs=/mnt/scoutfs rounds={rounds} {works}\n\
          umount /mnt/ext4 /mnt/xfs /mnt/scoutfs\n",
         tree = kernel.tree.display(),

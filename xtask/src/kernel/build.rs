@@ -21,13 +21,16 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// The program that is a User-Mode Linux.
+    /// What runs: a program that is a User-Mode Linux, or what QEMU loads.
     pub fn program(&self) -> PathBuf {
-        self.tree.join("linux")
+        self.tree.join(match self.arch {
+            Arch::Um => "linux",
+            Arch::X86 => "arch/x86/boot/bzImage",
+        })
     }
 
-    /// Tells its modules from others'.
-    fn name(&self) -> String {
+    /// Tells its modules and tests from others'.
+    pub fn name(&self) -> String {
         name(self.arch, self.debug)
     }
 }
@@ -230,7 +233,11 @@ pub fn module(machine: &Machine, kernel: &Kernel) -> Result<PathBuf, String> {
     finish("the module", make.arg("-s"))?;
     if !kernel.debug {
         // There functions are larger by what looks after them, and so are stacks.
-        frames::check(&[&out.join("kcore.o"), &out.join("src/main.o")])?;
+        let limit = match kernel.arch {
+            Arch::Um => frames::LIMIT,
+            Arch::X86 => frames::LIMIT_WITH_NOTES,
+        };
+        frames::check(&[&out.join("kcore.o"), &out.join("src/main.o")], limit)?;
     }
     Ok(out.join("scoutfs.ko"))
 }

@@ -9,7 +9,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Bytes that a function may reserve. The registers that it saves and the return address come on top: 64 at most.
-const LIMIT: u64 = 2048;
+pub const LIMIT: u64 = 2048;
+
+/// The same where a kernel has lockdep: each lock has its notes with it, and so has what is made with locks in it.
+pub const LIMIT_WITH_NOTES: u64 = 2560;
 
 /// Functions of the core that the module has and does not call, by what is in their names, which may be mangled.
 const NOT_CALLED: &[&str] = &[
@@ -25,8 +28,8 @@ struct Frame {
     function: String,
 }
 
-/// Fails when a function of these object files takes more than [`LIMIT`].
-pub fn check(objects: &[&Path]) -> Result<(), String> {
+/// Fails when a function of these object files takes more than `limit`.
+pub fn check(objects: &[&Path], limit: u64) -> Result<(), String> {
     let mut large = Vec::new();
     let mut functions = 0;
     for object in objects {
@@ -39,7 +42,7 @@ pub fn check(objects: &[&Path]) -> Result<(), String> {
             .map_err(|e| format!("llvm-objdump-19: {e}"))?;
         let lines = child.stdout.take().map(BufReader::new).into_iter().flat_map(|out| out.split(b'\n'));
         let texts = lines.map_while(Result::ok).map(|line| String::from_utf8_lossy(&line).into_owned());
-        functions += frames(texts, &mut large);
+        functions += frames(texts, limit, &mut large);
         if !child.wait().is_ok_and(|status| status.success()) {
             return Err(format!("{} cannot be disassembled", object.display()));
         }
@@ -52,19 +55,19 @@ pub fn check(objects: &[&Path]) -> Result<(), String> {
         large.iter().map(|frame| format!("{:6} bytes in {}", frame.bytes, frame.function)).collect();
     match lines.is_empty() {
         true => Ok(()),
-        false => Err(format!("frames of more than {LIMIT} bytes:\n{}", lines.join("\n"))),
+        false => Err(format!("frames of more than {limit} bytes:\n{}", lines.join("\n"))),
     }
 }
 
 /// Adds the large frames of a disassembly, and counts its functions.
-fn frames(lines: impl Iterator<Item = String>, large: &mut Vec<Frame>) -> usize {
+fn frames(lines: impl Iterator<Item = String>, limit: u64, large: &mut Vec<Frame>) -> usize {
     let mut function = String::new();
     let mut functions = 0;
     for line in lines {
         if let Some(name) = line.strip_prefix('<').and_then(|rest| rest.strip_suffix(">:")) {
             function = without_hashes(name);
             functions += 1;
-        } else if let Some(bytes) = reserved(&line).filter(|bytes| *bytes > LIMIT)
+        } else if let Some(bytes) = reserved(&line).filter(|bytes| *bytes > limit)
             && !NOT_CALLED.iter().any(|part| function.contains(part))
         {
             large.push(Frame { bytes, function: function.clone() });
@@ -114,7 +117,7 @@ mod tests {
             <<[u8]>::small>:\n      \tsubq\t$0x800, %rsp\n      \tsubq\t$0x10000, %rax\n      \taddq\t$0x1958, %rsp\n\
             <of_a_size_that_varies>:\n      \tsubq\t%rax, %rsp\n";
         let mut large = Vec::new();
-        assert_eq!(frames(text.lines().map(str::to_owned), &mut large), 4);
+        assert_eq!(frames(text.lines().map(str::to_owned), LIMIT, &mut large), 4);
         let frame = |bytes, function: &str| Frame { bytes, function: function.into() };
         assert_eq!(
             large,

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Running a script in a guest: User-Mode Linux with the machine's own root over hostfs.
+//! Running a script in a guest, whose root is the machine's own: User-Mode Linux, or x86-64 in QEMU.
 //!
-//! The guest is a process that is ended after a time, whatever happens in it. Its root is the machine's, with all rights: scripts
-//! write to nothing but their own folder, the disks that they were given, and the guest's own `/tmp`, `/dev` and `/mnt`.
+//! The guest is a process that is ended after a time, whatever happens in it. Scripts write to nothing but their own folder, the
+//! disks that they were given, and the guest's own `/tmp`, `/dev` and `/mnt`; User-Mode Linux would let them. What differs between the two
+//! they find in variables that `guest/init.sh` sets: `DISK_A` and the next are their disks, `WIRE` is their network card.
+
+mod qemu;
+mod uml;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -14,7 +18,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use super::build::Kernel;
-use super::sources;
+use super::{Arch, sources};
 use crate::setup;
 
 /// What a guest runs with.
@@ -26,9 +30,9 @@ pub struct Guest<'a> {
     /// It is killed after this.
     longest: Duration,
     memory: &'static str,
-    /// Which of the machine's processors it runs on.
-    processor: u32,
-    /// Its network card, vec0: a socket of datagrams, one for each frame.
+    /// Which of several it is.
+    number: u32,
+    /// Its network card: a socket of datagrams, one for each frame. It becomes the process's standard input.
     wire: Option<UnixDatagram>,
     /// It is killed when it prints a line that ends in this.
     last_words: Option<&'static str>,
@@ -42,8 +46,21 @@ pub struct Ended {
     pub log: String,
 }
 
-fn longest(kernel: &Kernel, seconds: u64) -> Duration {
-    Duration::from_secs(seconds * if kernel.debug { 6 } else { 1 })
+/// What a run of a script has besides.
+struct Files<'a> {
+    script: &'a Path,
+    /// Where the exit code is put.
+    result: &'a Path,
+}
+
+/// How much longer something takes than in User-Mode Linux that looks for no mistakes.
+pub fn slowness(kernel: &Kernel) -> u32 {
+    let machine = match kernel.arch {
+        Arch::Um => 1,
+        // Programs are emulated.
+        Arch::X86 => 8,
+    };
+    machine * if kernel.debug { 6 } else { 1 }
 }
 
 impl<'a> Guest<'a> {
@@ -54,23 +71,23 @@ impl<'a> Guest<'a> {
             kernel,
             dir: dir.into(),
             disks: Vec::new(),
-            longest: longest(kernel, 300),
+            longest: Duration::from_secs(300) * slowness(kernel),
             memory: if kernel.debug { "1536M" } else { "768M" },
-            processor: 0,
+            number: 0,
             wire: None,
             last_words: None,
         })
     }
 
-    /// Gives it a disk: /dev/ubda, then /dev/ubdb. Others may have the same.
+    /// Gives it a disk: `DISK_A`, then `DISK_B`. Others may have the same.
     pub fn disk(mut self, image: &Path) -> Self {
         self.disks.push(image.into());
         self
     }
 
-    /// Lets it live so long at most, and longer in a debug kernel.
+    /// Lets it live so long at most, and longer where it is slow.
     pub fn seconds(mut self, seconds: u64) -> Self {
-        self.longest = longest(self.kernel, seconds);
+        self.longest = Duration::from_secs(seconds) * slowness(self.kernel);
         self
     }
 
@@ -80,10 +97,9 @@ impl<'a> Guest<'a> {
         self
     }
 
-    /// Runs it on this one of the machine's processors, if there are so many.
-    pub fn processor(mut self, processor: u32) -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        self.processor = processor % u32::try_from(processors).unwrap_or(1);
+    /// Tells it from others that run beside it, by its processor and its network card.
+    pub fn number(mut self, number: u32) -> Self {
+        self.number = number;
         self
     }
 
@@ -106,44 +122,38 @@ impl<'a> Guest<'a> {
         let (file, result) = (self.dir.join(format!("{name}.sh")), self.dir.join(format!("{name}.result")));
         write(&file, script)?;
         write(&result, "")?;
-        // Each runs the next in its place. It ends when the thread that waits for it does.
-        let mut command = Command::new("setpriv");
-        // On one processor: it has one, and is slower when it wanders.
-        command.args(["--pdeathsig", "KILL", "taskset", "-c", &self.processor.to_string()]);
-        command.arg(self.kernel.program());
-        command.arg(format!("mem={}", self.memory));
-        if self.kernel.debug {
-            // KASAN looks into the code that runs in programs for the kernel, where seccomp needs it, and which cannot. Traces are dear: KASAN
-            // and the leak detector take theirs of each object, and slab debugging does not.
-            command.args(["seccomp=off", "slab_debug=FPZ"]);
-        } else {
-            command.arg("seccomp=on");
-        }
-        command.args(["rootfstype=hostfs", "rootflags=/", "rw", "panic=-1"]);
-        // `mount -o loop` has the loop device open for writing while it is mounted.
-        command.args(["con=null", "con0=null,fd:1", "bdev_allow_write_mounted=1"]);
+        let files = Files { script: &file, result: &result };
+        let mut command = match self.kernel.arch {
+            Arch::Um => uml::command(self, &files),
+            Arch::X86 => qemu::command(self, &files),
+        };
         if let Some(wire) = &self.wire {
             let wire = wire.try_clone().map_err(|e| format!("the guest's wire: {e}"))?;
-            command.arg("vec0:transport=fd,fd=0").stdin(Stdio::from(OwnedFd::from(wire)));
+            command.stdin(Stdio::from(OwnedFd::from(wire)));
         } else {
             command.stdin(Stdio::null());
         }
-        command.arg(format!("init={}", sources().join("guest/init.sh").display()));
-        command.arg(format!("run={}", file.display())).arg(format!("result={}", result.display()));
-        for (letter, disk) in ('a'..='z').zip(&self.disks) {
-            // Without a lock: nodes share it.
-            command.arg(format!("ubd{letter}c={}", disk.display()));
-        }
-        let log = self.follow(&mut command).map_err(|e| format!("the guest: {e}"))?;
-        write(&self.dir.join(format!("{name}.log")), &log)?;
+        let log = self.dir.join(format!("{name}.log"));
+        let log = self.follow(&mut command, &log).map_err(|e| format!("the guest: {e}"))?;
         let code = fs::read_to_string(&result).ok().and_then(|code| code.trim().parse().ok());
         Ok(Ended { code, log })
     }
 }
 
 impl Guest<'_> {
-    /// Runs it to its end, and returns what it printed.
-    fn follow(&self, command: &mut Command) -> std::io::Result<String> {
+    /// Words on the kernel's command line that `guest/init.sh` reads.
+    fn words(&self, files: &Files<'_>) -> Vec<String> {
+        vec![
+            format!("init={}", sources().join("guest/init.sh").display()),
+            format!("run={}", files.script.display()),
+            format!("result={}", files.result.display()),
+            format!("patience={}", slowness(self.kernel)),
+        ]
+    }
+
+    /// Runs it to its end, and returns what it printed, which is in a file as soon as it is printed.
+    fn follow(&self, command: &mut Command, file: &Path) -> std::io::Result<String> {
+        let mut file = fs::File::create(file)?;
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let out = child.stdout.take().ok_or(std::io::ErrorKind::BrokenPipe)?;
         std::thread::scope(|scope| {
@@ -151,11 +161,13 @@ impl Guest<'_> {
             let reader = scope.spawn(move || {
                 let mut log = String::new();
                 for line in BufReader::new(out).split(b'\n') {
-                    let line = String::from_utf8_lossy(&line?).into_owned();
+                    // A serial line has ends of its own.
+                    let line = String::from_utf8_lossy(&line?).trim_end_matches('\r').to_string();
                     if self.last_words.is_some_and(|words| line.trim_end().ends_with(words)) {
                         // Nobody listens the second time.
                         let _ = said_last_words.send(());
                     }
+                    writeln!(file, "{line}")?;
                     log.push_str(&line);
                     log.push('\n');
                 }

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::cache;
+use super::{Arch, cache};
 use crate::setup;
 
 /// What must be there, and the Debian packages that hold it.
@@ -34,6 +34,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("/bin/busybox", "busybox-static"),
 ];
 
+/// Besides, where a kernel runs in QEMU.
+const QEMU: (&str, &str) = ("/usr/bin/qemu-system-x86_64", "qemu-system-x86");
+
 const BINDGEN_VERSION: &str = "0.72.1";
 
 /// The suite that has the newest kernels.
@@ -52,18 +55,19 @@ pub struct Machine {
     pub bindgen: PathBuf,
 }
 
-/// Makes the machine ready; quick when it is.
-pub fn set_up() -> Result<Machine, String> {
-    install_packages()?;
+/// Makes the machine ready for kernels of this sort; quick when it is.
+pub fn set_up(arch: Arch) -> Result<Machine, String> {
+    install_packages(arch)?;
     let cache = cache()?;
     let bindgen = bindgen(&cache)?;
     let (version, source) = source(&cache)?;
     Ok(Machine { source, version, bindgen })
 }
 
-fn install_packages() -> Result<(), String> {
+fn install_packages(arch: Arch) -> Result<(), String> {
+    let wanted = PACKAGES.iter().chain(Some(&QEMU).filter(|_| arch == Arch::X86));
     let missing: Vec<_> =
-        PACKAGES.iter().filter(|(path, _)| !Path::new(path).exists()).map(|(_, package)| *package).collect();
+        wanted.filter(|(path, _)| !Path::new(path).exists()).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }

@@ -7,7 +7,7 @@
 //! | `machine` | packages, bindgen, the kernel's source, from the package sources that the machine uses |
 //! | `build` | the kernel, from the configurations in `scoutfs-kmod/config`, and the module |
 //! | `frames` | how much stack each function of the module takes |
-//! | `guest` | running a script in a guest |
+//! | `guest` | running a script in a guest, in either machine |
 //! | `bench` | the module beside other filesystems in a guest |
 //! | `test` | what is done in guests, and with the volume before and after |
 //!
@@ -30,9 +30,9 @@ use crate::setup;
 /// Which kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Arch {
-    /// User-Mode Linux: a kernel that is a process.
+    /// User-Mode Linux: a kernel that is a process, with one processor.
     Um,
-    /// x86-64, for QEMU. Built only.
+    /// x86-64 in QEMU, emulated: two processors at one time, full preemption, lockdep; slow.
     X86,
 }
 
@@ -40,7 +40,11 @@ pub enum Arch {
 #[derive(Subcommand)]
 pub enum Action {
     /// Install packages and bindgen, get the kernel's source. Needs root where packages are missing.
-    Setup,
+    Setup {
+        /// For which kernel.
+        #[arg(long, value_enum, default_value = "um")]
+        arch: Arch,
+    },
     /// Build the kernel, if it was not, and the module.
     Build {
         /// Which kernel.
@@ -52,6 +56,9 @@ pub enum Action {
     },
     /// Build, and test the module in guests. Needs root.
     Test {
+        /// In which kernel.
+        #[arg(long, value_enum, default_value = "um")]
+        arch: Arch,
         /// On the debug kernel, which takes several times as long.
         #[arg(long)]
         debug: bool,
@@ -71,7 +78,10 @@ pub enum Action {
     },
     /// Build, and run a command in a guest with the module loaded, as root, with the machine's own files.
     Run {
-        /// A block device of the guest, /dev/ubda: an image file.
+        /// In which kernel.
+        #[arg(long, value_enum, default_value = "um")]
+        arch: Arch,
+        /// A block device of the guest, $DISK_A: an image file.
         #[arg(long)]
         disk: Option<PathBuf>,
         /// In the debug kernel.
@@ -86,10 +96,10 @@ pub enum Action {
 /// Runs one.
 pub fn run(action: &Action) -> Result<(), String> {
     match action {
-        Action::Setup => machine::set_up().map(drop),
+        Action::Setup { arch } => machine::set_up(*arch).map(drop),
         Action::Build { arch, debug } => built(*arch, *debug).map(drop),
-        Action::Test { debug, rounds, names } => {
-            let (machine, kernel, module) = built(Arch::Um, *debug)?;
+        Action::Test { arch, debug, rounds, names } => {
+            let (machine, kernel, module) = built(*arch, *debug)?;
             let cookie = build::test_module(&machine, &kernel, "cookie")?;
             let faults = build::test_module(&machine, &kernel, "faults")?;
             test::run(&kernel, &test::Modules { scoutfs: module, cookie, faults }, *rounds, names)
@@ -98,15 +108,15 @@ pub fn run(action: &Action) -> Result<(), String> {
             let (_, kernel, module) = built(Arch::Um, false)?;
             bench::run(&kernel, &module, *rounds, works)
         }
-        Action::Run { disk, debug, command } => {
-            let (_, kernel, module) = built(Arch::Um, *debug)?;
+        Action::Run { arch, disk, debug, command } => {
+            let (_, kernel, module) = built(*arch, *debug)?;
             guest::run_command(&kernel, &module, disk.as_deref(), &command.join(" "))
         }
     }
 }
 
 fn built(arch: Arch, debug: bool) -> Result<(machine::Machine, build::Kernel, PathBuf), String> {
-    let machine = machine::set_up()?;
+    let machine = machine::set_up(arch)?;
     let kernel = build::kernel(&machine, arch, debug)?;
     let module = build::module(&machine, &kernel)?;
     Ok((machine, kernel, module))
