@@ -159,7 +159,7 @@ pub(crate) struct Delayed {
 impl Delayed {
     /// Whether something is gathered.
     fn is_some(&self) -> bool {
-        self.turns.load(Ordering::Acquire) % 2 == 1
+        !self.turns.load(Ordering::Acquire).is_multiple_of(2)
     }
 
     /// Attributes with what is gathered. The caller has the inode's local lock.
@@ -396,7 +396,7 @@ impl Fs {
             let mut attr = load()?.attr();
             let Some(shown) = shown else {
                 // Nothing, or it was written just now.
-                if turns % 2 == 0 {
+                if turns.is_multiple_of(2) {
                     return Ok(attr);
                 }
                 continue;

@@ -425,7 +425,11 @@ fn a_mode_counts_at_once_whoever_asks_for_attributes_meanwhile() {
                 }
             });
             // They lose the processor at any place of what they do.
-            scope.spawn(|| while !done.load(SeqCst) {});
+            scope.spawn(|| {
+                while !done.load(SeqCst) {
+                    std::hint::spin_loop();
+                }
+            });
         }
         let changer = scope.spawn(|| {
             ask_as(4711);

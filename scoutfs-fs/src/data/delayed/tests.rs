@@ -201,7 +201,7 @@ fn what_a_write_takes_away_goes_again_when_it_was_given_meanwhile() {
     let ino = fs.touch(ROOT_INO, "file");
     let capability = b"security.capability";
     let give = |n: u32| {
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             fs.setattr(ino, &SetAttr { mode: Some(0o6755), ..SetAttr::default() }).unwrap();
         } else {
             fs.setxattr(ino, capability, b"cap", SetXattrMode::Any).unwrap();
@@ -272,8 +272,8 @@ fn a_lock_that_goes_back_takes_what_is_gathered_along() {
     let ino = a.create(ROOT_INO, b"file", &FILE).unwrap().ino;
     b.lookup(ROOT_INO, b"file").unwrap();
     let mut want = Vec::new();
-    for turn in 0..50 {
-        let (here, there) = if turn % 2 == 0 { (a, b) } else { (b, a) };
+    for turn in 0..50_u64 {
+        let (here, there) = if turn.is_multiple_of(2) { (a, b) } else { (b, a) };
         for n in 0..3 {
             let data = bytes(turn * 3 + n, 700);
             assert_eq!(append(here, ino, &data), want.len() as u64);
@@ -316,12 +316,12 @@ fn what_was_written_to_an_unlinked_file_is_there_for_a_mount_that_has_it_open() 
 /// Any operations on two files, against a vector of bytes for each; what was synced last survives crashes.
 #[test]
 fn files_are_as_if_nothing_were_gathered() {
-    for seed in 0..30 {
+    for seed in 0..30_u64 {
         let mut fs = TestFs::new();
-        if seed % 2 == 0 {
+        if seed.is_multiple_of(2) {
             stop_the_clock(&fs);
         }
-        let mut random: u64 = seed + 1;
+        let mut random = seed + 1;
         let mut next = |below: u64| {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (random >> 33) % below
