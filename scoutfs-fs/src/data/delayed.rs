@@ -308,10 +308,15 @@ impl Fs {
     ///
     /// [`Error::NoMemory`] or [`Error::Interrupted`]: it is still there. What is lost is no error of whoever comes here.
     pub(crate) fn write_delayed_of(&self, ino: u64) -> Result<()> {
-        match self.table.get(ino) {
-            Some(inode) if inode.delayed.is_some() => self.write_delayed_now(ino, false).map(drop),
-            _ => Ok(()),
+        let Some(inode) = self.table.get(ino) else { return Ok(()) };
+        while inode.delayed.is_some() {
+            match self.write_delayed_now(ino, false) {
+                // It is being deleted, which takes care of that.
+                Err(Error::StaleHandle) => time::sleep(RETRY),
+                done => return done.map(drop),
+            }
         }
+        Ok(())
     }
 
     /// As [`Fs::write_delayed_of`], for all inodes. Nothing more is gathered while what it returns lives: so a commit meanwhile has
@@ -693,10 +698,10 @@ impl Fs {
             return Err(inode.corrupt("the size has changed under writes that were gathered"));
         }
         let written = |count| Some(Written { mtime: shown.mtime, ctime: shown.ctime, count });
-        let new_at = (shown.first_new * DATA_BLOCK_BYTES).min(shown.end);
+        let new_at = (shown.first_new * DATA_BLOCK_BYTES).clamp(start, shown.end);
         let mut run = gathered.run.take();
         let result = (|| {
-            let (old, new) = gathered.bytes(shown.end).split_at(new_at.saturating_sub(start) as usize);
+            let (old, new) = gathered.bytes(shown.end).split_at((new_at - start) as usize);
             if !old.is_empty() {
                 let block = start / DATA_BLOCK_BYTES;
                 let part = self.extent_from(locks, ino, block)?.filter(|extent| extent.first <= block);
@@ -707,19 +712,23 @@ impl Fs {
                 let piece = Piece { offset: start, data: old, privileged: true, written: written(count) };
                 self.write_mapped(locks, state, &mut inode, part, piece)?;
             }
-            if !new.is_empty() {
-                let blocks = (new.len() as u64).div_ceil(DATA_BLOCK_BYTES);
+            let (mut at, mut left) = (new_at, new);
+            while !left.is_empty() {
+                let blocks = (left.len() as u64).div_ceil(DATA_BLOCK_BYTES);
                 let now = match &mut run {
                     Some(run) if run.len > blocks => run.split_off_front(blocks),
-                    // One that was used up by an attempt without memory is replaced.
+                    // What an attempt without memory has used up is replaced.
                     run => match run.take() {
                         Some(run) => run,
-                        None => self.reserve_run(locks, state, &inode, new_at / DATA_BLOCK_BYTES, blocks)?,
+                        None => self.reserve_run(locks, state, &inode, at / DATA_BLOCK_BYTES, blocks)?,
                     },
                 };
-                let piece =
-                    Piece { offset: new_at, data: new, privileged: true, written: written(shown.count) };
+                let len = usize::try_from(now.len * DATA_BLOCK_BYTES).unwrap_or(usize::MAX).min(left.len());
+                let (data, rest) = left.split_at(len);
+                let count = if rest.is_empty() { shown.count } else { 0 };
+                let piece = Piece { offset: at, data, privileged: true, written: written(count) };
                 self.write_new(locks, state, &mut inode, Place { old: None, run: now }, piece)?;
+                (at, left) = (at + len as u64, rest);
             }
             Ok(())
         })();
