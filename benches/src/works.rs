@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 const FILES: usize = 4_000;
 const STREAM_MIB: usize = 256;
+/// Writes of 4 KiB that follow each other.
+const PIECES: usize = 4096;
 const FSYNCS: usize = 200;
 /// Of a file that is mapped to memory.
 const MAPPED_MIB: usize = 32;
@@ -83,6 +85,16 @@ fn write_stream(dir: &Path, thread: usize) -> usize {
     STREAM_MIB
 }
 
+/// As programs do that know of no larger buffer.
+fn write_pieces(dir: &Path, thread: usize) -> usize {
+    let mut file = File::create(dir.join(format!("pieces-{thread}"))).expect("create");
+    for _ in 0..PIECES {
+        file.write_all(&[5; 4096]).expect("write");
+    }
+    file.sync_all().expect("fsync");
+    PIECES
+}
+
 fn read_stream(dir: &Path, thread: usize) -> usize {
     let mut file = File::open(dir.join(format!("stream-{thread}"))).expect("open");
     let mut buf = vec![0u8; 1 << 20];
@@ -143,6 +155,7 @@ const NEEDED: &[&str] = &["create", "rename", "write MiB + fsync", "mmap: change
 pub const SINGLE: &Works = &[
     ("write MiB + fsync", write_stream, Caches::Warm),
     ("read MiB, cold", read_stream, Caches::Cold),
+    ("write 4 KiB, one fsync", write_pieces, Caches::Warm),
     ("append 4 KiB + fsync", append, Caches::Warm),
     ("overwrite 4 KiB + fsync", overwrite, Caches::Warm),
 ];
