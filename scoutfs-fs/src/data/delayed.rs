@@ -16,7 +16,7 @@
 //!   thread that gives the inode's lock back does it first;
 //! - before `fsync`, `sync` and an unmount return, and before the file takes another's name;
 //! - when there is much of it, by who adds to it;
-//! - after [`DELAY`], by a thread of its own (`node/flusher`).
+//! - after 50 ms, by a thread of its own (`node/flusher`).
 //!
 //! What cannot be written is lost, and the next `fsync` of each open file tells, as for writes [`behind`](super::behind).
 //!
@@ -29,10 +29,10 @@
 
 use core::time::Duration;
 
+use scoutfs_env::sync::Mutex;
 use scoutfs_env::sync::atomic::{AtomicU64, Ordering};
-use scoutfs_env::sync::{Condvar, Mutex};
-use scoutfs_env::time::{self, Mono, Timespec};
-use scoutfs_env::{Box, IoBuf, Vec, try_box};
+use scoutfs_env::time::{self, Timespec};
+use scoutfs_env::{Box, IoBuf, try_box};
 use scoutfs_format::item::MAX_FILE_BYTES;
 
 use crate::counters::Counter;
@@ -46,15 +46,14 @@ use crate::inode::table::{MemInode, Pin};
 use crate::inode::{Drops, SetAttr};
 use crate::store::{DataRun, LockMode, Locks};
 
-/// What is written after so long anyway.
-const DELAY: Duration = Duration::from_millis(50);
+mod queue;
+
+pub(crate) use queue::{DelayedWrites, HeldOff};
+
 /// Larger writes gain little by waiting.
 const MAX_WRITE: usize = 32 << 10;
 /// Most bytes of one file that are gathered, its last block's beginning included.
 const MAX_BYTES: usize = 512 << 10;
-/// Most files, and bytes of all, with which another one may begin.
-const MAX_FILES: usize = 1024;
-const MAX_ALL_BYTES: usize = 16 << 20;
 
 /// Where something cannot be written, it is tried again after this.
 const RETRY: Duration = Duration::from_millis(5);
@@ -66,34 +65,6 @@ pub(crate) struct Wanted<'d> {
     pub offset: Option<u64>,
     pub data: &'d [u8],
     pub drops: Drops,
-}
-
-/// The inodes of which something is gathered.
-pub(crate) struct DelayedWrites {
-    queue: Mutex<Queue>,
-    changed: Condvar,
-    /// Commits before which all is written: nothing is gathered meanwhile.
-    commits: AtomicU64,
-}
-
-/// While this lives nothing is gathered.
-pub(crate) struct HeldOff<'a>(&'a DelayedWrites);
-
-impl Drop for HeldOff<'_> {
-    fn drop(&mut self) {
-        self.0.commits.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-struct Queue {
-    /// [`DELAY`], but for tests.
-    delay: Duration,
-    /// Somebody writes what waits long enough. Without that nothing is gathered.
-    runs: bool,
-    /// Inodes and when they came, the oldest first. Each once, and kept.
-    waiting: Vec<(u64, Mono)>,
-    /// Of all inodes.
-    bytes: usize,
 }
 
 /// What is gathered of a file.
@@ -175,99 +146,6 @@ impl Delayed {
     }
 }
 
-impl DelayedWrites {
-    pub fn new() -> Self {
-        let queue = Queue { delay: DELAY, runs: false, waiting: Vec::new(), bytes: 0 };
-        DelayedWrites { queue: Mutex::new(queue), changed: Condvar::new(), commits: AtomicU64::new(0) }
-    }
-
-    /// From now on writes may be gathered: somebody calls [`Fs::write_next_delayed`] again and again.
-    pub fn start(&self) {
-        self.queue.lock().runs = true;
-    }
-
-    /// Nothing more is gathered, and nobody waits for it.
-    pub fn stop(&self) {
-        self.queue.lock().runs = false;
-        self.changed.notify_all();
-    }
-
-    /// Whether somebody makes all durable that was done before.
-    fn is_held_off(&self) -> bool {
-        self.commits.load(Ordering::Acquire) > 0
-    }
-
-    /// Whether another file may begin.
-    fn has_room(&self) -> bool {
-        let queue = self.queue.lock();
-        queue.runs && queue.waiting.len() < MAX_FILES && queue.bytes < MAX_ALL_BYTES
-    }
-
-    fn add_bytes(&self, bytes: usize) {
-        let mut queue = self.queue.lock();
-        queue.bytes = queue.bytes.saturating_add(bytes);
-    }
-
-    fn remove_bytes(&self, bytes: usize) {
-        let mut queue = self.queue.lock();
-        queue.bytes = queue.bytes.saturating_sub(bytes);
-    }
-
-    /// The inode that waits longest, when it has waited for long enough or there is much. It stays in the queue. None when it is to end.
-    fn wait_for_next(&self) -> Option<u64> {
-        let mut queue = self.queue.lock();
-        loop {
-            if !queue.runs {
-                return None;
-            }
-            let Some(&(ino, since)) = queue.waiting.first() else {
-                queue = self.changed.wait(queue);
-                continue;
-            };
-            let waited = time::mono_now().saturating_duration_since(since);
-            let much = queue.waiting.len() > MAX_FILES / 2 || queue.bytes > MAX_ALL_BYTES / 2;
-            let delay = queue.delay;
-            if much || waited >= delay {
-                return Some(ino);
-            }
-            (queue, _) = self.changed.wait_timeout(queue, delay - waited);
-        }
-    }
-
-    /// Takes an inode out.
-    fn remove(&self, ino: u64) {
-        let mut queue = self.queue.lock();
-        if let Some(at) = queue.waiting.iter().position(|(other, _)| *other == ino) {
-            queue.waiting.remove(at);
-        }
-    }
-
-    /// Has the first inode wait anew, behind all others.
-    fn put_off(&self) {
-        let mut queue = self.queue.lock();
-        if let Some(first) = queue.waiting.first_mut() {
-            first.1 = time::mono_now();
-            queue.waiting.rotate_left(1);
-        }
-    }
-
-    /// Some inodes that wait, from a number on, in the order of numbers.
-    fn some_from(&self, from: u64, inos: &mut [u64]) -> usize {
-        let queue = self.queue.lock();
-        let mut len = 0;
-        for &(ino, _) in queue.waiting.iter().filter(|(ino, _)| *ino >= from) {
-            let at = inos[..len].partition_point(|other| *other < ino);
-            if at == inos.len() {
-                continue;
-            }
-            len = (len + 1).min(inos.len());
-            inos[at..len].rotate_right(1);
-            inos[at] = ino;
-        }
-        len
-    }
-}
-
 impl Fs {
     /// Writes of programs may be gathered from now on, see [`delayed`](crate::data::delayed).
     pub(crate) fn start_delaying(&self) {
@@ -278,8 +156,7 @@ impl Fs {
     pub(crate) fn stop_delaying(&self) {
         self.delayed.stop();
         loop {
-            let first = self.delayed.queue.lock().waiting.first().copied();
-            let Some((ino, _)) = first else { return };
+            let Some(ino) = self.delayed.first() else { return };
             self.write_waiting(ino);
         }
     }
@@ -322,8 +199,7 @@ impl Fs {
     /// As [`Fs::write_delayed_of`], for all inodes. Nothing more is gathered while what it returns lives: so a commit meanwhile has
     /// nothing of later calls without what was written before them.
     pub(crate) fn write_all_delayed(&self) -> Result<HeldOff<'_>> {
-        self.delayed.commits.fetch_add(1, Ordering::AcqRel);
-        let held_off = HeldOff(&self.delayed);
+        let held_off = self.delayed.hold_off();
         self.write_each_delayed()?;
         Ok(held_off)
     }
@@ -532,17 +408,11 @@ impl Fs {
     /// Puts an inode into the queue, if it is not there.
     fn enqueue(&self, state: &mut DataState, pin: &Pin<'_>) -> bool {
         if !state.queued {
-            let mut queue = self.delayed.queue.lock();
-            if queue.waiting.push((pin.ino, time::mono_now())).is_err() {
+            if self.delayed.add(pin.ino).is_err() {
                 return false;
             }
-            let wakes = queue.waiting.len() == 1;
-            drop(queue);
             self.keep_delayed(pin);
             state.queued = true;
-            if wakes {
-                self.delayed.changed.notify_all();
-            }
         }
         true
     }
