@@ -42,6 +42,16 @@ bool scoutfs_inode_is_new(struct inode *inode)
 	return inode_state_read_once(inode) & I_NEW;
 }
 
+void scoutfs_inode_fields_lock(struct inode *inode)
+{
+	spin_lock(&inode->i_lock);
+}
+
+void scoutfs_inode_fields_unlock(struct inode *inode)
+{
+	spin_unlock(&inode->i_lock);
+}
+
 bool scoutfs_dentry_in_lookup(struct dentry *dentry)
 {
 	return d_in_lookup(dentry);

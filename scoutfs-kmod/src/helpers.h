@@ -61,6 +61,8 @@ bool scoutfs_signal_pending(void);
 bool scoutfs_fatal_signal_pending(void);
 unsigned long scoutfs_totalram_pages(void);
 bool scoutfs_inode_is_new(struct inode *inode);
+void scoutfs_inode_fields_lock(struct inode *inode);
+void scoutfs_inode_fields_unlock(struct inode *inode);
 bool scoutfs_dentry_in_lookup(struct dentry *dentry);
 void scoutfs_mapping_set_large_folios(struct address_space *mapping);
 void scoutfs_mapping_set_error(struct address_space *mapping, int error);

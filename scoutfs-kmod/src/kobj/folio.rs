@@ -295,3 +295,24 @@ impl Drop for InodeLock {
         unsafe { bindings::up_write(&mut (*self.0).i_rwsem) };
     }
 }
+
+/// The lock of an inode's fields, which spins.
+pub(crate) struct FieldsLock(*mut bindings::inode);
+
+impl FieldsLock {
+    /// # Safety
+    ///
+    /// The inode lives longer than this.
+    pub(crate) unsafe fn enter(inode: *mut bindings::inode) -> Self {
+        // SAFETY: by the contract.
+        unsafe { ffi::scoutfs_inode_fields_lock(inode) };
+        FieldsLock(inode)
+    }
+}
+
+impl Drop for FieldsLock {
+    fn drop(&mut self) {
+        // SAFETY: entered by this task, which has not slept since.
+        unsafe { ffi::scoutfs_inode_fields_unlock(self.0) };
+    }
+}

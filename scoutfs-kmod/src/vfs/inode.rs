@@ -17,7 +17,7 @@ use super::caches::mark;
 use super::{dir, fiemap, file, pages, volume, with, xattr};
 use crate::ffi;
 use crate::kobj::error::{check, code, Errno, Result};
-use crate::kobj::folio::{offset, position, InodeLock, Invalidation, LockedFolio, PAGE};
+use crate::kobj::folio::{offset, position, FieldsLock, InodeLock, Invalidation, LockedFolio, PAGE};
 use crate::kobj::nofs::NoFs;
 
 static REGULAR_OPS: bindings::inode_operations =
@@ -84,13 +84,31 @@ pub(super) unsafe fn set_size(inode: *mut bindings::inode, bytes: u64) {
     size.store(offset(bytes), Ordering::Release);
 }
 
-/// Copies attributes, all but the size, into the inode.
+/// Copies attributes, all but the size, into the inode, unless it has newer ones: who has read them may have waited since.
 ///
 /// # Safety
 ///
 /// The inode is one of ours, with a reference.
 unsafe fn copy(inode: *mut bindings::inode, attr: &Attr) {
-    // SAFETY: by the contract. Readers of these fields take them as they come.
+    // SAFETY: by the contract.
+    let lock = unsafe { FieldsLock::enter(inode) };
+    // SAFETY: as above; only who has the lock writes these fields, and the version is ours. Readers take them as they come.
+    unsafe {
+        let version = &raw mut (*inode).i_version.counter;
+        if (attr.version as i64).wrapping_sub(*version) >= 0 {
+            *version = attr.version as i64;
+            put(inode, attr);
+        }
+    }
+    drop(lock);
+}
+
+/// # Safety
+///
+/// As [`copy`], with the lock of the inode's fields, or nobody else has the inode. The VFS counts inodes without links, so two may not set
+/// their number at once.
+unsafe fn put(inode: *mut bindings::inode, attr: &Attr) {
+    // SAFETY: by the contract.
     unsafe {
         (*inode).i_mode = attr.mode as bindings::umode_t;
         (*inode).i_uid.val = attr.uid;
@@ -133,7 +151,8 @@ pub(super) unsafe fn get(
             give_back();
             return Ok(inode);
         }
-        copy(inode, attr);
+        (*inode).i_version.counter = attr.version as i64;
+        put(inode, attr);
         set_size(inode, attr.size);
         // Times are the core's.
         (*inode).i_flags |= bindings::S_NOATIME | bindings::S_NOCMTIME;
@@ -303,7 +322,16 @@ unsafe fn getattr_of(
         let attr = with(inode, |fs, ino| fs.getattr(ino))?;
         copy(inode, &attr);
         bindings::generic_fillattr(idmap, mask, inode, stat);
+        // All of one moment, whatever others have copied into the inode meanwhile.
+        (*stat).mode = attr.mode as bindings::umode_t;
+        (*stat).nlink = attr.nlink;
+        (*stat).uid.val = attr.uid;
+        (*stat).gid.val = attr.gid;
         (*stat).size = offset(attr.size);
+        (*stat).blocks = attr.blocks;
+        (*stat).atime = timespec(attr.atime);
+        (*stat).mtime = timespec(attr.mtime);
+        (*stat).ctime = timespec(attr.ctime);
         (*stat).btime = timespec(attr.crtime);
         // For the kernel itself, which does not show it to programs. It may go back when a crash takes changes with it.
         (*stat).change_cookie = attr.version;
