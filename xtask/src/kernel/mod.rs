@@ -86,7 +86,7 @@ pub enum Action {
 /// Runs one.
 pub fn run(action: &Action) -> Result<(), String> {
     match action {
-        Action::Setup => machine::set_up().map(drop),
+        Action::Setup => machine::set_up().and_then(|_| machine::nfs()).map(drop),
         Action::Build { arch, debug } => built(*arch, *debug).map(drop),
         Action::Test { debug, rounds, names } => {
             let (machine, kernel, module) = built(Arch::Um, *debug)?;
