@@ -19,7 +19,7 @@ private /var/lib
 printf '_rpc:x:31:31::/:/bin/false\nstatd:x:32:32::/var/lib/nfs:/bin/false\n' >> /etc/passwd
 printf '_rpc:x:31:\nstatd:x:32:\n' >> /etc/group
 mkdir -p /var/lib/nfs/sm /var/lib/nfs/sm.bak /var/lib/nfs/rpc_pipefs /var/lib/nfs/nfsdcld $client
-touch /var/lib/nfs/etab /var/lib/nfs/rmtab
+touch /var/lib/nfs/etab /var/lib/nfs/rmtab /etc/exports
 mount -t nfsd nfsd /proc/fs/nfsd
 mount -t rpc_pipefs rpc_pipefs /var/lib/nfs/rpc_pipefs
 rpcbind

@@ -24,6 +24,10 @@ holds() {
 absent() {
     [ ! -e "$1" ]
 }
+# is WHAT FORMAT FILE: what stat tells.
+is() {
+    [ "$(stat -c "$2" "$3")" = "$1" ]
+}
 # has COUNT DIRECTORY
 has() {
     [ "$(ls "$2" | wc -l)" = "$1" ]
@@ -46,7 +50,8 @@ fcntl_lock() {
     perl -e '
         my ($file, @program) = @ARGV;
         open(my $f, "+<", $file) or die "$file: $!";
-        fcntl($f, 6, pack("s s x4 q q l x4", 1, 0, 0, 0, 0)) or exit 3;
+        my $lock = pack("s s x4 q q l x4", 1, 0, 0, 0, 0);
+        fcntl($f, 6, $lock) or exit 3;
         system(@program);
     ' "$@"
 }
@@ -242,7 +247,7 @@ another_node() {
     until_true holds $client/dir/file other
     differs "a write" file ''
     echo more >> $other/dir/file
-    until_true [ "$(stat -c %s $served/dir/file)" = 11 ]
+    is 11 %s $served/dir/file || fail "the size on the server"
     until_true holds $client/dir/file "other
 more"
     differs "an append" file ''
@@ -251,7 +256,7 @@ more"
     until_true holds $client/dir/file oth
     differs "a truncation" file ''
     chmod 640 $other/dir/file
-    until_true [ "$(stat -c %a $client/dir/file)" = 640 ]
+    until_true is 640 %a $client/dir/file
     differs "a mode" file ''
     setfattr -n user.name -v value $other/dir/file
     differs "an attribute" file ''

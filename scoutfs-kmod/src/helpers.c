@@ -126,6 +126,11 @@ void scoutfs_set_file_lock(struct file_lock *lock, const struct scoutfs_file_loc
 	lock->c.flc_type = to->type;
 }
 
+void scoutfs_file_lock_wait_not(struct file_lock *lock)
+{
+	lock->c.flc_flags &= ~FL_SLEEP;
+}
+
 struct net *scoutfs_get_net(struct net *net)
 {
 	return get_net(net);
