@@ -89,12 +89,16 @@ int scoutfs_encode_fh(struct inode *inode, __u32 *fh, int *max_len, struct inode
 struct dentry *scoutfs_fh_to_dentry(struct super_block *sb, struct fid *fid, int fh_len, int fh_type);
 struct dentry *scoutfs_fh_to_parent(struct super_block *sb, struct fid *fid, int fh_len, int fh_type);
 struct dentry *scoutfs_get_parent(struct dentry *child);
+int scoutfs_commit_metadata(struct inode *inode);
 
 static const struct export_operations scoutfs_export_operations = {
 	.encode_fh = scoutfs_encode_fh,
 	.fh_to_dentry = scoutfs_fh_to_dentry,
 	.fh_to_parent = scoutfs_fh_to_parent,
 	.get_parent = scoutfs_get_parent,
+	.commit_metadata = scoutfs_commit_metadata,
+	/* Between attributes before and after an operation other nodes may change them. */
+	.flags = EXPORT_OP_NOWCC | EXPORT_OP_NOATOMIC_ATTR,
 };
 
 void scoutfs_set_export_operations(struct super_block *sb)
@@ -120,6 +124,11 @@ void scoutfs_set_file_lock(struct file_lock *lock, const struct scoutfs_file_loc
 	lock->fl_end = to->end;
 	lock->c.flc_pid = to->pid;
 	lock->c.flc_type = to->type;
+}
+
+void scoutfs_file_lock_wait_not(struct file_lock *lock)
+{
+	lock->c.flc_flags &= ~FL_SLEEP;
 }
 
 struct net *scoutfs_get_net(struct net *net)

@@ -84,6 +84,7 @@ struct scoutfs_file_lock {
 };
 struct scoutfs_file_lock scoutfs_file_lock(const struct file_lock *lock);
 void scoutfs_set_file_lock(struct file_lock *lock, const struct scoutfs_file_lock *to);
+void scoutfs_file_lock_wait_not(struct file_lock *lock);
 
 struct net *scoutfs_get_net(struct net *net);
 void scoutfs_put_net(struct net *net);

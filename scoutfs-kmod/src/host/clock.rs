@@ -18,7 +18,7 @@ pub(super) fn mono_ns() -> u64 {
 }
 
 /// Sleeps for at least so long.
-pub(super) fn sleep_ns(ns: u64) {
+pub(crate) fn sleep_ns(ns: u64) {
     let us = usize::try_from(ns.div_ceil(1000)).unwrap_or(usize::MAX);
     // A tenth more lets the kernel wake several sleepers at once.
     let slack = (us / 10).min(1000);

@@ -16,7 +16,7 @@
 //!
 //! The hooks are declared in `scoutfs-env/src/backend/host/hooks.rs`; what each must do is said there.
 
-mod clock;
+pub(crate) mod clock;
 mod crypto;
 pub(crate) mod device;
 #[cfg(CONFIG_LOCKDEP)]

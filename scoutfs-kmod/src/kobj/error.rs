@@ -15,6 +15,7 @@ impl Errno {
     pub(crate) const INTR: Errno = Errno(4);
     pub(crate) const NXIO: Errno = Errno(6);
     pub(crate) const CHILD: Errno = Errno(10);
+    pub(crate) const AGAIN: Errno = Errno(11);
     pub(crate) const NOMEM: Errno = Errno(12);
     pub(crate) const FAULT: Errno = Errno(14);
     pub(crate) const INVAL: Errno = Errno(22);

@@ -18,7 +18,7 @@
 use core::mem::zeroed;
 
 use kernel::bindings;
-use kernel::ffi::{c_int, c_long};
+use kernel::ffi::{c_int, c_long, c_uint};
 use scoutfs_env::{IoBuf, Vec};
 use scoutfs_fs::data::AllocateMode;
 use scoutfs_fs::inode::Drops;
@@ -45,7 +45,7 @@ pub(super) static OPS: Table<bindings::file_operations> = Table(bindings::file_o
     lock: Some(locks::lock),
     flock: Some(locks::flock),
     flush: Some(locks::flush),
-    splice_read: Some(bindings::filemap_splice_read),
+    splice_read: Some(splice_read),
     splice_write: Some(bindings::iter_file_splice_write),
     unlocked_ioctl: Some(ioctl::ioctl),
     compat_ioctl: bindings::compat_ptr_ioctl,
@@ -156,6 +156,23 @@ unsafe extern "C" fn read_iter(iocb: *mut bindings::kiocb, to: *mut bindings::io
             return bindings::generic_file_read_iter(iocb, to);
         }
         count(read_direct(inode, iocb, to)) as isize
+    }
+}
+
+/// Gives pages of the cache to a pipe.
+unsafe extern "C" fn splice_read(
+    file: *mut bindings::file,
+    pos: *mut i64,
+    pipe: *mut bindings::pipe_inode_info,
+    len: usize,
+    flags: c_uint,
+) -> isize {
+    // SAFETY: the VFS gives a file of ours.
+    unsafe {
+        match inode::renew((*file).f_inode) {
+            Ok(()) => bindings::filemap_splice_read(file, pos, pipe, len, flags),
+            Err(e) => e.negative() as isize,
+        }
     }
 }
 

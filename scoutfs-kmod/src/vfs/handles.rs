@@ -9,7 +9,7 @@ use kernel::ffi::c_int;
 use scoutfs_fs::Fs;
 
 use super::{inode, volume, with};
-use crate::kobj::error::{Errno, Result};
+use crate::kobj::error::{code, Errno, Result};
 use crate::kobj::nofs::NoFs;
 
 /// The kernel's types of handles: a number of 64 bits and a generation, alone or followed by those of the directory.
@@ -143,4 +143,15 @@ unsafe extern "C" fn scoutfs_get_parent(child: *mut bindings::dentry) -> *mut bi
             .and_then(|attr| Ok(bindings::d_obtain_alias(inode::get(sb, &attr, epoch)?)))
     };
     parent.unwrap_or_else(Errno::pointer)
+}
+
+/// Makes durable what an NFS server is about to say was done to an inode.
+///
+/// # Safety
+///
+/// As the VFS calls: an inode of ours.
+#[no_mangle]
+unsafe extern "C" fn scoutfs_commit_metadata(inode: *mut bindings::inode) -> c_int {
+    // SAFETY: by the contract.
+    code(unsafe { with(inode, |fs, ino| fs.fsync(ino)) })
 }

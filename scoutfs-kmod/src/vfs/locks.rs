@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Locks that programs have on files, by fcntl and flock: the core's, which hold on all nodes. The VFS keeps none of them.
+//! Locks that programs have on files, by fcntl and flock: the core's, which hold on all nodes.
 //!
 //! Owners are named by addresses: a process by that of its table of open files, an open file by its own.
+//!
+//! Of those by fcntl the VFS has a list, too, in which NFS servers look for what their clients have locked: a file without is closed.
+//! Nothing is in the list that the core has not granted: a lock comes there last, and goes first.
 
 use kernel::bindings;
 use kernel::ffi::{c_int, c_void};
@@ -10,13 +13,17 @@ use scoutfs_fs::{Error, Fs};
 
 use super::{volume, with};
 use crate::ffi;
-use crate::kobj::error::{code, Errno, Result};
+use crate::host::clock;
+use crate::kobj::error::{check, code, Errno, Result};
 use crate::kobj::folio::{offset, position};
 use crate::kobj::nofs::NoFs;
 
 const F_RDLCK: u8 = 0;
 const F_WRLCK: u8 = 1;
 const F_UNLCK: u8 = 2;
+
+/// Before the VFS's list is looked at again.
+const PAUSE_NS: u64 = 1_000_000;
 
 /// What the caller wants.
 ///
@@ -52,19 +59,53 @@ unsafe fn wanted(
 /// # Safety
 ///
 /// The file is one of ours, and the lock is what the caller wants.
-unsafe fn set(file: *mut bindings::file, lock: *mut bindings::file_lock, class: LockClass) -> Result<()> {
+unsafe fn set(file: *mut bindings::file, raw: *mut bindings::file_lock, class: LockClass) -> Result<()> {
     // SAFETY: by the contract.
     unsafe {
-        let lock = ffi::scoutfs_file_lock(lock);
+        let lock = ffi::scoutfs_file_lock(raw);
         let wanted = wanted(file, &lock, class)?;
         let interrupted = || ffi::scoutfs_signal_pending();
         let waits = lock.flags & ffi::SCOUTFS_FL_SLEEP != 0;
         let wait: Option<&dyn Fn() -> bool> = if waits { Some(&interrupted) } else { None };
+        let listed = matches!(class, LockClass::Fcntl);
+        if listed && wanted.mode == Mode::Null {
+            list(file, raw)?;
+        }
         let fs = volume((*(*file).f_inode).i_sb).mount.fs();
-        let _nofs = NoFs::enter();
-        match fs.set_lock(&wanted, wait) {
-            Err(Error::Interrupted) => Err(Errno::RESTARTSYS),
-            done => done.map_err(Errno::from),
+        let ask = |wanted: &WantedLock, wait| {
+            let _nofs = NoFs::enter();
+            fs.set_lock(wanted, wait)
+        };
+        match ask(&wanted, wait) {
+            Err(Error::Interrupted) => return Err(Errno::RESTARTSYS),
+            done => done?,
+        }
+        if listed && wanted.mode != Mode::Null {
+            if let Err(e) = list(file, raw) {
+                ask(&WantedLock { mode: Mode::Null, ..wanted }, None)?;
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Has the VFS note a lock that was granted, or forget one that is to be given back.
+///
+/// # Safety
+///
+/// As [`set`].
+unsafe fn list(file: *mut bindings::file, lock: *mut bindings::file_lock) -> Result<()> {
+    // SAFETY: by the contract.
+    unsafe {
+        ffi::scoutfs_file_lock_wait_not(lock);
+        loop {
+            match check(ffi::posix_lock_file(file, lock, core::ptr::null_mut())) {
+                // It has, for a moment, one that was given back.
+                Err(Errno::AGAIN) if ffi::scoutfs_fatal_signal_pending() => return Err(Errno::INTR),
+                Err(Errno::AGAIN) => clock::sleep_ns(PAUSE_NS),
+                done => return done.map(drop),
+            }
         }
     }
 }
@@ -119,7 +160,7 @@ pub(super) unsafe extern "C" fn flock(
     code(unsafe { set(file, lock, LockClass::Flock) })
 }
 
-/// A process closes a descriptor.
+/// A process closes a descriptor. The VFS has what is in its list given back afterwards.
 pub(super) unsafe extern "C" fn flush(file: *mut bindings::file, owner: *mut c_void) -> c_int {
     // SAFETY: the VFS gives a file of ours.
     code(unsafe { with((*file).f_inode, |fs, ino| fs.drop_fcntl_locks(ino, owner.addr() as u64)) })

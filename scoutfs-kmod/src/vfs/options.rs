@@ -3,7 +3,7 @@
 //!
 //! | option | what |
 //! | --- | --- |
-//! | `server_addr=IP`, `IP:PORT`, `[IP]:PORT` | this node may run the server, at this address, with any free port when none is given |
+//! | `server_addr=IP`, `IP:PORT`, `[IP]`, `[IP]:PORT` | this node may run the server, at this address, with any free port when none is given |
 //! | `commit_interval_ms=100..60000` | changes stay in memory no longer than this |
 //! | `acl`, `noacl` | access control lists are on (they are at first) or off |
 //! | `machine=HEX`, `boot=HEX` | 32 digits each: the machine's and its boot's names, as userspace makes them |
@@ -52,7 +52,7 @@ impl Options {
                 Some(address) => self.server_addr = Some(address),
                 None => {
                     return Parsed::Wrong(
-                        "server_addr is not the address of one host: IP, IPV4:PORT or [IPV6]:PORT",
+                        "server_addr is not the address of one host: IP, IPV4:PORT, [IPV6] or [IPV6]:PORT",
                     )
                 }
             },
@@ -82,10 +82,12 @@ impl Options {
 }
 
 fn parse_address(text: &str) -> Option<SocketAddr> {
-    let address = text
-        .parse::<SocketAddr>()
-        .or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 0)))
-        .ok()?;
+    let bare = |ip: &str| match ip.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(ip) => ip.parse().map(IpAddr::V6),
+        None => ip.parse(),
+    };
+    let address =
+        text.parse::<SocketAddr>().or_else(|_| bare(text).map(|ip| SocketAddr::new(ip, 0))).ok()?;
     let ip = address.ip();
     let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
     if ip.is_unspecified() || ip.is_multicast() || broadcast {

@@ -43,12 +43,16 @@ impl Default for Options {
     }
 }
 
-/// `IP`, `IP:PORT`, or `[IP]:PORT` for IPv6: the address of one host.
+/// `IP`, `IP:PORT`, or `[IP]` and `[IP]:PORT` for IPv6: the address of one host.
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    let bare = |ip: &str| match ip.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(ip) => ip.parse().map(IpAddr::V6),
+        None => ip.parse(),
+    };
     let address = text
         .parse::<SocketAddr>()
-        .or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 0)))
-        .map_err(|_| format!("server_addr={text} is not IP, IPV4:PORT or [IPV6]:PORT"))?;
+        .or_else(|_| bare(text).map(|ip| SocketAddr::new(ip, 0)))
+        .map_err(|_| format!("server_addr={text} is not IP, IPV4:PORT, [IPV6] or [IPV6]:PORT"))?;
     let ip = address.ip();
     let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
     if ip.is_unspecified() || ip.is_multicast() || broadcast {
@@ -152,6 +156,9 @@ mod tests {
         assert_eq!((options.read_only, options.flags), (false, MountFlags::NOATIME));
         let options = Options::parse(&["ro,server_addr=[fd00::1]:12345"]).unwrap();
         assert_eq!(options.server_addr, Some("[fd00::1]:12345".parse().unwrap()));
+        for bare in ["server_addr=fd00::1", "server_addr=[fd00::1]"] {
+            assert_eq!(Options::parse(&[bare]).unwrap().server_addr, Some("[fd00::1]:0".parse().unwrap()));
+        }
         assert!(options.read_only && options.acl);
         let fence = Options::parse(&["fence=/usr/sbin/fence-it,ro"]).unwrap().fence;
         assert_eq!(fence, Some("/usr/sbin/fence-it".into()));
@@ -170,6 +177,9 @@ mod tests {
             "server_addr=255.255.255.255",
             "server_addr=host:1",
             "server_addr=1.2.3.4:99999",
+            "server_addr=[1.2.3.4]",
+            "server_addr=[::]",
+            "server_addr=[fd00::1",
             "commit_interval_ms=5",
             "log",
             "log=here",

@@ -21,7 +21,7 @@ use crate::pattern::{Random, content};
 use crate::quick_start::parse;
 use crate::run::{SOON, open_at, program, run, scoutfs, wait_until};
 use crate::user::ask_as;
-use crate::volume::{Mounted, Volume};
+use crate::volume::{Mounted, Volume, by_kernel};
 
 const SERVER: &str = "server_addr=127.0.0.1";
 
@@ -599,6 +599,33 @@ fn a_client_that_outlives_the_server_can_leave() {
     client.leave();
     let nodes = vec![volume.mount_node("next", SERVER)];
     assert_eq!(fs::read(nodes[0].join("file")).unwrap(), b"content");
+    leave(&volume, nodes);
+}
+
+/// A file that is open on one node gives what another appends also to who takes pages of it, as NFS servers do.
+#[test]
+fn what_is_appended_elsewhere_is_there_for_sendfile() {
+    let volume = Volume::new(64);
+    let nodes = nodes(&volume, 2);
+    fs::write(nodes[0].join("file"), b"first").unwrap();
+    let file = File::open(nodes[1].join("file")).unwrap();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let mut given = |offset: u64| {
+        if !by_kernel() {
+            // FUSE takes pages as far as the file reached when its attributes were read last.
+            file.metadata().unwrap();
+        }
+        let count = rustix::fs::sendfile(&writer, &file, Some(&mut offset.clone()), 100).unwrap();
+        let mut bytes = vec![0; count];
+        reader.read_exact(&mut bytes).unwrap();
+        bytes
+    };
+    assert_eq!(given(0), b"first");
+    OpenOptions::new().append(true).open(nodes[0].join("file")).unwrap().write_all(b", second").unwrap();
+    assert_eq!(given(5), b", second");
+    File::create(nodes[0].join("file")).unwrap();
+    assert_eq!(given(0), b"");
+    drop(file);
     leave(&volume, nodes);
 }
 

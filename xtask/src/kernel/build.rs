@@ -185,6 +185,11 @@ const CORRECTIONS: &[(&str, &str, &str)] = &[
         "arch/um/drivers/vector_kern.c",
         "\tvp->estats.tx_queue_running_average = 0;\n\tspin_unlock(&vp->tx_queue->head_lock);\n",
         "\tvp->estats.tx_queue_running_average = 0;\n\tspin_unlock_bh(&vp->tx_queue->head_lock);\n",
+    ), // Areas of memory are gone through under RCU where no lock of them is held.
+    (
+        "arch/um/kernel/tlb.c",
+        "\tfor_each_vma(vmi, vma)\n\t\tum_tlb_mark_sync(mm, vma->vm_start, vma->vm_end);\n",
+        "\trcu_read_lock();\n\tfor_each_vma(vmi, vma)\n\t\tum_tlb_mark_sync(mm, vma->vm_start, vma->vm_end);\n\trcu_read_unlock();\n",
     ),
 ];
 

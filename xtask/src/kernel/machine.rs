@@ -80,6 +80,37 @@ fn install_packages(arch: Arch) -> Result<(), String> {
     setup::run("apt-get", &arguments)
 }
 
+/// The folder with the programs of NFS, as in a root. They are unpacked, not installed, which would have the machine serve files.
+pub fn nfs() -> Result<PathBuf, String> {
+    const PACKAGE: &str = "nfs-kernel-server";
+    const PROGRAM: &str = "usr/sbin/rpc.nfsd";
+    let root = PathBuf::from("/");
+    let unpacked = cache()?.join("nfs");
+    if let Some(found) = [&root, &unpacked].into_iter().find(|folder| folder.join(PROGRAM).exists()) {
+        return Ok(found.clone());
+    }
+    let text = |e: std::io::Error| e.to_string();
+    let download = cache()?.join("nfs-download");
+    let _ = fs::remove_dir_all(&download);
+    fs::create_dir_all(download.join("partial")).map_err(text)?;
+    setup::need_root()?;
+    setup::run("apt-get", &["update", "-qq"])?;
+    // With all that they need and the machine does not have.
+    let archives = format!("Dir::Cache::archives={}", download.display());
+    let mut arguments = vec!["-o", "Debug::NoLocking=1", "-o", "APT::Sandbox::User=root", "-o", &archives];
+    arguments.extend(["install", "--download-only", "-y", "-qq", "--no-install-recommends", PACKAGE]);
+    setup::run("apt-get", &arguments)?;
+    let whole = download.join("unpacked");
+    let packages = fs::read_dir(&download).map_err(text)?.filter_map(|entry| Some(entry.ok()?.path()));
+    for package in packages.filter(|path| path.extension().is_some_and(|e| e == "deb")) {
+        run_in(&download, Command::new("dpkg-deb").arg("-x").arg(&package).arg(&whole))?;
+    }
+    let _ = fs::remove_dir_all(&unpacked);
+    fs::rename(&whole, &unpacked).map_err(text)?;
+    fs::remove_dir_all(&download).map_err(text)?;
+    Ok(unpacked)
+}
+
 /// Debian's own is too old.
 fn bindgen(cache: &Path) -> Result<PathBuf, String> {
     let root = cache.join(format!("bindgen-{BINDGEN_VERSION}"));

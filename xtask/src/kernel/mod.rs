@@ -96,7 +96,7 @@ pub enum Action {
 /// Runs one.
 pub fn run(action: &Action) -> Result<(), String> {
     match action {
-        Action::Setup { arch } => machine::set_up(*arch).map(drop),
+        Action::Setup { arch } => machine::set_up(*arch).and_then(|_| machine::nfs()).map(drop),
         Action::Build { arch, debug } => built(*arch, *debug).map(drop),
         Action::Test { arch, debug, rounds, names } => {
             let (machine, kernel, module) = built(*arch, *debug)?;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::build::Kernel;
 use super::guest::{Guest, slowness};
-use super::{Arch, sources};
+use super::{Arch, machine, sources};
 use crate::setup;
 
 /// How long a guest waits for another.
@@ -37,6 +37,8 @@ const PARTS: &[(&str, Part)] = &[
     ("killed", |bench| bench.killed()),
     ("prepared", |bench| bench.prepared()),
     ("cluster", |bench| bench.cluster()),
+    ("ipv6", |bench| bench.ipv6()),
+    ("nfs", |bench| bench.nfs()),
     ("rounds", |bench| bench.rounds()),
 ];
 
@@ -304,6 +306,61 @@ impl<'a> Bench<'a> {
         survived?.check("the second node")?;
         came_back?.check("the first node again")?;
         self.check()
+    }
+
+    /// Nodes that meet by IPv6.
+    fn ipv6(&self) -> Result<(), String> {
+        println!("kernel: a guest: nodes that meet by IPv6");
+        self.make_volume(256, 1)?;
+        let script = format!(
+            "set -e\ninsmod {module}\nsh {script} {scoutfs}\nrmmod scoutfs\n",
+            module = self.modules.scoutfs.display(),
+            script = sources().join("guest/ipv6.sh").display(),
+            scoutfs = self.scoutfs().display(),
+        );
+        let guest = Guest::new(self.kernel, &self.dir)?.disk(&self.image).disk(&self.image).disk(&self.image);
+        guest.run("ipv6", &script)?.check("nodes that meet by IPv6")?;
+        self.check()
+    }
+
+    /// The kernel's NFS server over the module, its client, and another node.
+    fn nfs(&self) -> Result<(), String> {
+        let programs = machine::nfs()?;
+        println!("kernel: a guest: NFS");
+        self.make_volume(256, 1)?;
+        let script = format!(
+            "set -e\ninsmod {module}\nsh {script} {scoutfs} {programs} {tree} {cookie}\nrmmod scoutfs\n",
+            module = self.modules.scoutfs.display(),
+            script = sources().join("guest/nfs.sh").display(),
+            scoutfs = self.scoutfs().display(),
+            programs = programs.display(),
+            tree = self.tree.display(),
+            cookie = self.modules.cookie.display(),
+        );
+        let guest = Guest::new(self.kernel, &self.dir)?.disk(&self.image).disk(&self.image);
+        guest.seconds(600).run("nfs", &script)?.check("NFS")?;
+        self.check()?;
+
+        self.make_volume(64, 1)?;
+        let list = self.dir.join("answered");
+        let _ = std::fs::remove_file(&list);
+        for life in 0..3 {
+            println!("kernel: a guest: an NFS server that is killed: {life}");
+            let script = format!(
+                "set -e\ninsmod {module}\nsh {script} {programs} \\\n    \
+                 server_addr=127.0.0.1,commit_interval_ms=60000,machine={machine:032x},boot={life:032x} {list}\n",
+                module = self.modules.scoutfs.display(),
+                script = sources().join("guest/nfs-death.sh").display(),
+                programs = programs.display(),
+                machine = 1,
+                list = list.display(),
+            );
+            let guest = Guest::new(self.kernel, &self.dir)?.disk(&self.image).killed_at("killable");
+            let ended = guest.run(&format!("nfs-death-{life}"), &script)?;
+            ended.check_killed("an NFS server that is killed", &["verified", "killable"])?;
+            self.check()?;
+        }
+        Ok(())
     }
 
     /// Mounts and loads many times, and loses no memory.
