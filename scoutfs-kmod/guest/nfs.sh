@@ -45,24 +45,27 @@ other_than() {
     [ "$(changes "$2")" != "$1" ]
 }
 
-# Locks a file as fcntl does, and runs a program meanwhile: 3 when it is locked.
-fcntl_lock() {
+# Locks a file as fcntl does and runs a program meanwhile: by_fcntl HOW FILE PROGRAM... HOW is 6, or 7 to wait for others; 3 when it is locked.
+by_fcntl() {
     perl -e '
-        my ($file, @program) = @ARGV;
+        my ($how, $file, @program) = @ARGV;
         open(my $f, "+<", $file) or die "$file: $!";
         my $lock = pack("s s x4 q q l x4", 1, 0, 0, 0, 0);
-        fcntl($f, 6, $lock) or exit 3;
+        fcntl($f, $how, $lock) or exit 3;
         system(@program);
     ' "$@"
+}
+fcntl_lock() {
+    by_fcntl 7 "$@"
 }
 # is_locked FILE: by anybody, for who asks by fcntl.
 is_locked() {
     code=0
-    fcntl_lock "$1" true || code=$?
+    by_fcntl 6 "$1" true || code=$?
     [ $code = 3 ]
 }
 is_free() {
-    fcntl_lock "$1" true
+    by_fcntl 6 "$1" true
 }
 
 names() {
@@ -351,7 +354,8 @@ handles() {
 }
 
 mounts
-"$scoutfs" mount /dev/ubdb $other
+# It is the server of the volume when the first is away.
+"$scoutfs" mount -o server_addr=127.0.0.1 /dev/ubdb $other
 for version in 3 4.0 4.2; do
     echo "NFS $version"
     # Of version 4 it is the root of all that is served, since the machine's own root cannot be.
