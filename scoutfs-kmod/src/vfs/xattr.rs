@@ -17,17 +17,24 @@ use super::{inode, with, Table};
 use crate::ffi;
 use crate::kobj::error::{check_pointer, code, count, Errno, Result};
 
-/// For all names: the core knows which there are.
-static HANDLER: Table<bindings::xattr_handler> = Table(bindings::xattr_handler {
-    name: null(),
-    prefix: c"".as_ptr().cast(),
-    get: Some(get),
-    set: Some(set),
-    // SAFETY: every member is an option of a function, a pointer or a number.
-    ..unsafe { zeroed() }
-});
+const fn handler(prefix: &CStr) -> Table<bindings::xattr_handler> {
+    Table(bindings::xattr_handler {
+        name: null(),
+        prefix: prefix.as_ptr().cast(),
+        get: Some(get),
+        set: Some(set),
+        // SAFETY: every member is an option of a function, a pointer or a number.
+        ..unsafe { zeroed() }
+    })
+}
 
-pub(super) static HANDLERS: Table<[*const bindings::xattr_handler; 2]> = Table([&HANDLER.0, null()]);
+/// An NFS server looks whether there is one for these.
+static USER: Table<bindings::xattr_handler> = handler(c"user.");
+
+/// For all names: the core knows which there are.
+static ALL: Table<bindings::xattr_handler> = handler(c"");
+
+pub(super) static HANDLERS: Table<[*const bindings::xattr_handler; 3]> = Table([&USER.0, &ALL.0, null()]);
 
 const CAP_SYS_ADMIN: c_int = 21;
 
@@ -40,12 +47,14 @@ fn is_admin() -> bool {
     unsafe { bindings::capable(CAP_SYS_ADMIN) }
 }
 
+/// A name, prefix included.
+///
 /// # Safety
 ///
-/// The text is terminated, and lives as long as the VFS's call.
-unsafe fn bytes<'a>(text: *const c_char) -> &'a [u8] {
+/// As the VFS gives it to a handler of ours: what follows the prefix, in a whole name that is terminated and lives as long as the call.
+unsafe fn whole<'a>(handler: *const bindings::xattr_handler, name: *const c_char) -> &'a [u8] {
     // SAFETY: by the contract.
-    unsafe { CStr::from_ptr(text.cast()) }.to_bytes()
+    unsafe { CStr::from_ptr(bindings::xattr_full_name(handler, name).cast()) }.to_bytes()
 }
 
 /// The VFS's room for an answer; none when it asks for the length only.
@@ -62,7 +71,7 @@ unsafe fn room<'a>(buffer: *mut c_void, size: usize) -> &'a mut [u8] {
 }
 
 unsafe extern "C" fn get(
-    _handler: *const bindings::xattr_handler,
+    handler: *const bindings::xattr_handler,
     _dentry: *mut bindings::dentry,
     inode: *mut bindings::inode,
     name: *const c_char,
@@ -70,11 +79,11 @@ unsafe extern "C" fn get(
     size: usize,
 ) -> c_int {
     // SAFETY: as the VFS calls it. A value's length is below 65,536.
-    unsafe { count(with(inode, |fs, ino| fs.getxattr(ino, bytes(name), room(buffer, size)))) as c_int }
+    unsafe { count(with(inode, |fs, ino| fs.getxattr(ino, whole(handler, name), room(buffer, size)))) as c_int }
 }
 
 unsafe extern "C" fn set(
-    _handler: *const bindings::xattr_handler,
+    handler: *const bindings::xattr_handler,
     _idmap: *mut bindings::mnt_idmap,
     _dentry: *mut bindings::dentry,
     inode: *mut bindings::inode,
@@ -84,7 +93,7 @@ unsafe extern "C" fn set(
     flags: c_int,
 ) -> c_int {
     // SAFETY: as the VFS calls it.
-    let name = unsafe { bytes(name) };
+    let name = unsafe { whole(handler, name) };
     // Asked only where it matters: asking is noted in the caller's task.
     let privileged = name.starts_with(b"scoutfs.") && is_admin();
     let set = || {
