@@ -18,7 +18,8 @@
 //! # What must hold
 //!
 //! - A write goes: take free blocks (in memory), write the data to them, enter the transaction, map them. So an extent
-//!   item never names blocks whose data are not written, and a commit never waits for data. Written blocks are
+//!   item never names blocks whose data are not written, and a commit has nothing to wait for once it has begun; whoever asks for one
+//!   has what was gathered written before. Written blocks are
 //!   overwritten in place, unless a mount that was fenced may still write to them: then new ones are taken.
 //! - What lies behind the end of file in its last block may be anything, and is zeroed before the file
 //!   grows over it; before, not when it shrinks, so that a crash never shows zeros in a file that was not yet cut.

@@ -2,7 +2,7 @@
 //! The inodes that are in use on this mount.
 //!
 //! An entry counts the references that the front end's kernel has from look-ups, the open files, and the operations
-//! at work (pins). With the last of them it leaves the table; if the inode was unlinked, whoever
+//! at work (pins), and it stays while writes to it are gathered, unless it is to be deleted. With the last of them it leaves the table; if the inode was unlinked, whoever
 //! took that last reference away deletes it, alone: until that is done the entry says so and nobody can
 //! take a new reference, so no handle revives an unlinked inode.
 //!

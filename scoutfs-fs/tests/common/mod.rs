@@ -84,7 +84,7 @@ pub struct Own {
 pub const WRITER: &str = "writer";
 
 /// A thread of a test that reads.
-// As below.
+// Each test file uses a part of this module.
 #[allow(dead_code)]
 pub const READER: &str = "reader";
 
