@@ -286,12 +286,12 @@ pub(crate) fn carry_out(fs: &Fs, call: &Call) -> Result<Answer, Error> {
         }
         Call::Tmpfile((dir, name), data) => {
             let ino = fs.tmpfile(*dir, &new_inode(0o100_644, 0), true)?.ino;
-            fs.write(ino, 0, &data.bytes())?;
-            let linked = fs.link(ino, *dir, &name.0).map(|_| fs.forget(ino, 1));
+            fs.write_later(ino, Some(0), &data.bytes(), Drops::Nothing)?;
+            let linked = link(fs, ino, *dir, &name.0);
             fs.forget(ino, 1);
-            linked.map(|()| Answer::Made(ino))
+            linked.map(|_| Answer::Made(ino))
         }
-        Call::Link(ino, (dir, name)) => done(fs.link(*ino, *dir, &name.0).map(|_| fs.forget(*ino, 1))),
+        Call::Link(ino, (dir, name)) => link(fs, *ino, *dir, &name.0),
         Call::Unlink((dir, name)) => done(fs.unlink(*dir, &name.0)),
         Call::Rmdir((dir, name)) => done(fs.rmdir(*dir, &name.0)),
         Call::Rename(from, to, how) => {
@@ -356,6 +356,18 @@ pub(crate) fn carry_out(fs: &Fs, call: &Call) -> Result<Answer, Error> {
     }
 }
 
+fn link(fs: &Fs, ino: u64, dir: u64, name: &[u8]) -> Result<Answer, Error> {
+    let attr = fs.link(ino, dir, name)?;
+    fs.forget(ino, 1);
+    is_as_told(fs, &attr)
+}
+
 fn set(fs: &Fs, ino: u64, set: SetAttr) -> Result<Answer, Error> {
-    fs.setattr(ino, &set).map(|_| Answer::Done)
+    is_as_told(fs, &fs.setattr(ino, &set)?)
+}
+
+/// A kernel keeps the attributes that an answer tells: they are those that it is told when it asks.
+fn is_as_told(fs: &Fs, told: &Attr) -> Result<Answer, Error> {
+    assert_eq!(stat_of(told), stat_of(&fs.getattr(told.ino)?), "attributes of inode {} in an answer", told.ino);
+    Ok(Answer::Done)
 }

@@ -220,6 +220,18 @@ fn times_are_those_of_the_writes_unless_others_were_set_since() {
 }
 
 #[test]
+fn another_name_tells_of_what_is_gathered() {
+    let fs = quiet();
+    let ino = fs.touch(ROOT_INO, "file");
+    append(&fs, ino, &bytes(1, 5000));
+    let attr = fs.link(ino, ROOT_INO, b"other").unwrap();
+    fs.forget(ino, 1);
+    assert!(is_gathered(&fs, ino));
+    assert_eq!((attr.size, attr.blocks, attr.nlink), (5000, 16, 2));
+    assert_eq!(attr, fs.getattr(ino).unwrap());
+}
+
+#[test]
 fn what_a_write_takes_away_goes_again_when_it_was_given_meanwhile() {
     let fs = quiet();
     let ino = fs.touch(ROOT_INO, "file");
