@@ -32,6 +32,7 @@ while [ $n -lt 100 ]; do
     echo "first $n" >> $m/log
     n=$((n + 1))
 done
+sync
 say appended
 await others-appended
 same "$(grep -c first $m/log)" 100 "own lines"

@@ -50,14 +50,17 @@ for d in $m $f; do
 done
 wait
 await appended
+
+echo "second: ioctls over FUSE"
+# The daemon reads and writes the caller's memory. Nobody changes anything meanwhile: the first node waits, and has synced.
+sync
+[ "$("$SCOUTFS" walk-inodes meta_seq 0 -1 $f | wc -l)" -gt 3 ] || fail "an ioctl over FUSE tells little"
+same "$("$SCOUTFS" walk-inodes data_seq 0 -1 $f)" "$("$SCOUTFS" walk-inodes data_seq 0 -1 $m)" "what an ioctl tells over FUSE"
+
+echo "second: appended"
 say others-appended
 same "$(wc -l < $m/log)" 300 "lines of all"
 cmp $m/log $f/log
-
-echo "second: ioctls over FUSE"
-# The daemon reads and writes the caller's memory.
-[ "$("$SCOUTFS" walk-inodes meta_seq 0 -1 $f | wc -l)" -gt 3 ] || fail "an ioctl over FUSE tells little"
-same "$("$SCOUTFS" walk-inodes data_seq 0 -1 $f)" "$("$SCOUTFS" walk-inodes data_seq 0 -1 $m)" "what an ioctl tells over FUSE"
 
 echo "second: a tree"
 cp -a "$TREE" $m/tree-of-second

@@ -73,6 +73,10 @@ pub enum Action {
         /// Rounds, whose medians are compared.
         #[arg(long, default_value_t = 3)]
         rounds: u32,
+        /// Disks in the guest's memory, each of whose requests takes so many microseconds, as many at one time as come; otherwise images
+        /// in files.
+        #[arg(long)]
+        latency: Option<u32>,
         /// Only works whose names begin with one of these words, and what they build on.
         works: Vec<String>,
     },
@@ -104,9 +108,9 @@ pub fn run(action: &Action) -> Result<(), String> {
             let faults = build::test_module(&machine, &kernel, "faults")?;
             test::run(&kernel, &test::Modules { scoutfs: module, cookie, faults }, *rounds, names)
         }
-        Action::Bench { rounds, works } => {
+        Action::Bench { rounds, latency, works } => {
             let (_, kernel, module) = built(Arch::Um, false)?;
-            bench::run(&kernel, &module, *rounds, works)
+            bench::run(&kernel, &module, *rounds, *latency, works)
         }
         Action::Run { arch, disk, debug, command } => {
             let (_, kernel, module) = built(*arch, *debug)?;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::build::Kernel;
 use super::guest::{Guest, slowness};
 use super::{Arch, machine, sources};
-use crate::setup;
+use crate::{programs, setup};
 
 /// How long a guest waits for another.
 const MEETING: Duration = Duration::from_secs(120);
@@ -40,6 +40,7 @@ const PARTS: &[(&str, Part)] = &[
     ("ipv6", |bench| bench.ipv6()),
     ("nfs", |bench| bench.nfs()),
     ("rounds", |bench| bench.rounds()),
+    ("programs", |bench| bench.programs()),
 ];
 
 /// Before the others, on kernels that look for mistakes.
@@ -78,8 +79,7 @@ const MOUNTED_EMULATED: &[&str] =
     &["cluster::", "data::", "deadlocks::", "file_locks::", "posix::a", "sharing::"];
 
 /// Which of the mounted tests a guest runs. Not `killed`, `durability`, `cluster_deaths`, `cluster_chaos`, `status` and `model`: they kill
-/// or stop the daemons that serve their mounts, and a kernel dies only with its guest, for which there are tests here. Not `fsx`, whose
-/// program cargo would have to build.
+/// or stop the daemons that serve their mounts, and a kernel dies only with its guest, for which there are tests here.
 const MOUNTED: &[&str] = &[
     "acls::",
     "cluster::",
@@ -88,6 +88,7 @@ const MOUNTED: &[&str] = &[
     "deadlocks::",
     "errors::",
     "file_locks::",
+    "fsx::",
     "full_volume::",
     "handles::",
     "ioctl",
@@ -424,6 +425,26 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
+    /// What others wrote to test filesystems, as `cargo xtask programs` runs it.
+    fn programs(&self) -> Result<(), String> {
+        let arguments = programs::prepare_for_guest()?;
+        let xtask = std::env::current_exe().map_err(|e| format!("this program: {e}"))?;
+        let script = format!(
+            "set -e\ninsmod {module}\nmount -t tmpfs -o size=3G programs {folder}\nexport SCOUTFS_TEST_KERNEL=1\n\
+             {xtask} {arguments}\nrmmod scoutfs\n",
+            module = self.modules.scoutfs.display(),
+            folder = setup::root().join("target/programs").display(),
+            xtask = xtask.display(),
+            arguments = arguments.join(" "),
+        );
+        println!("kernel: a guest: programs");
+        Guest::new(self.kernel, &self.dir)?
+            .memory("4G")
+            .seconds(1500)
+            .run("programs", &script)?
+            .check("programs")
+    }
+
     /// The tests of mounted volumes, which know nothing of how it is mounted.
     fn mounted(&self, names: &[&str]) -> Result<(), String> {
         let program = mounted_tests()?;
@@ -445,6 +466,12 @@ impl<'a> Bench<'a> {
             names = quoted(names, ""),
             skipped = quoted(&skipped, "--skip "),
         );
+        // Cargo builds the program of this one when it first runs.
+        if !setup::root().join("target/tmp/tools/bin/fsx").exists() {
+            let mut fsx = Command::new(&program);
+            fsx.arg("fsx::").current_dir(setup::root().join("scoutfs-utils"));
+            self.host("fsx by FUSE", &mut fsx)?;
+        }
         println!("kernel: a guest: mounted tests");
         let guest = Guest::new(self.kernel, &self.dir)?
             .memory(if self.kernel.debug { "4G" } else { "2G" })

@@ -2,7 +2,8 @@
 //! `cargo xtask programs`: what others wrote to test filesystems, and what people run on them, on a mounted volume.
 //!
 //! Each gets a volume of its own, made and mounted by the release binary as users do it. Whatever it finds itself, the
-//! volume must be clean under `scoutfs check` after each unmount and each crash. Nothing is left behind, also on failure.
+//! volume must be clean under `scoutfs check` after each unmount and each crash. Nothing is left behind, also on failure. The same
+//! programs run in guests whose kernel mounts (`cargo xtask kernel test programs`).
 //!
 //! | module | what |
 //! | --- | --- |
@@ -22,6 +23,24 @@ use std::time::{Duration, Instant};
 
 use crate::setup;
 use stage::Stage;
+
+/// Whether the kernel is to mount, with its module: in a guest, where everything is there already.
+fn by_kernel() -> bool {
+    std::env::var_os("SCOUTFS_TEST_KERNEL").is_some()
+}
+
+/// Programs that need no crash, which a kernel has only with its guest, and no cargo.
+const IN_GUESTS: &[&str] = &["pjdfstest", "rsync", "fio", "stress-ng", "dbench"];
+
+/// Gets what is needed to run some of the programs in a guest; gives the arguments with which this program does that there.
+pub fn prepare_for_guest() -> Result<Vec<&'static str>, String> {
+    setup::install()?;
+    for program in PROGRAMS.iter().filter(|program| IN_GUESTS.contains(&program.name)) {
+        setup::install_programs(program.needs)?;
+    }
+    pjdfstest::program()?;
+    Ok(["programs"].iter().chain(IN_GUESTS).copied().collect())
+}
 
 /// One program, or several that belong together.
 struct Program {
@@ -99,8 +118,10 @@ pub fn run_short() -> Result<(), String> {
 
 fn run_those(wanted: impl Fn(&Program) -> bool) -> Result<(), String> {
     setup::need_root()?;
-    setup::install()?;
-    setup::run(setup::cargo(), &["build", "--release", "--package", "scoutfs-utils"])?;
+    if !by_kernel() {
+        setup::install()?;
+        setup::run(setup::cargo(), &["build", "--release", "--package", "scoutfs-utils"])?;
+    }
     let ended: Vec<Ended> = PROGRAMS.iter().filter(|p| wanted(p)).map(run_one).collect();
 
     println!("\n{:<10}  {:<4}  {:>7}  what it did", "program", "", "seconds");
@@ -119,7 +140,8 @@ fn run_those(wanted: impl Fn(&Program) -> bool) -> Result<(), String> {
 fn run_one(program: &Program) -> Ended {
     println!("\n== {}", program.name);
     let start = Instant::now();
-    let result = setup::install_programs(program.needs).and_then(|()| {
+    let needs = if by_kernel() { &[] } else { program.needs };
+    let result = setup::install_programs(needs).and_then(|()| {
         let mut stage = Stage::new(program.name, program.size_mib)?;
         stage.mount()?;
         let text = (program.run)(&mut stage)?;

@@ -91,7 +91,7 @@ fn surprises(found: &BTreeMap<&str, Verdict>, excepted: &BTreeMap<&str, Verdict>
 }
 
 /// The program; built on the first run and kept.
-fn program() -> Result<PathBuf, String> {
+pub fn program() -> Result<PathBuf, String> {
     let root = setup::root().join("target/tools");
     let path = root.join("bin/pjdfstest");
     let is_there = || {

@@ -19,7 +19,7 @@ const SHOWN_CHARACTERS: usize = 400;
 /// A volume in a folder of its own.
 pub struct Stage {
     folder: PathBuf,
-    /// The process that serves the mount.
+    /// The process that serves the mount, unless the kernel does.
     daemon: Option<Child>,
 }
 
@@ -61,6 +61,9 @@ impl Stage {
 
     /// Mounts.
     pub fn mount(&mut self) -> Result<(), String> {
+        if super::by_kernel() {
+            return self.mount_by_kernel();
+        }
         let mut mount = self.scoutfs();
         mount.args(["mount", "-f", "-o", "server_addr=127.0.0.1"]).arg(self.image()).arg(self.mount_point());
         let mut daemon =
@@ -77,6 +80,16 @@ impl Stage {
         }
         self.daemon = Some(daemon);
         Ok(())
+    }
+
+    fn mount_by_kernel(&self) -> Result<(), String> {
+        let mut mount = self.scoutfs();
+        mount.args(["mount", "-o", "server_addr=127.0.0.1"]).arg(self.image()).arg(self.mount_point());
+        run(&mount, SOON)?;
+        let shown = format!(" {} scoutfs ", self.mount_point().display());
+        let mounts =
+            fs::read_to_string("/proc/self/mounts").map_err(|e| format!("/proc/self/mounts: {e}"))?;
+        if mounts.contains(&shown) { Ok(()) } else { Err("it is not the kernel that has mounted".into()) }
     }
 
     /// Unmounts and checks.
