@@ -32,6 +32,14 @@ pub fn is_killed() -> bool {
     thread::is_killed()
 }
 
+/// Runs `body`, which takes so many `bytes` of stack, in another thread while this one waits if there is less left, and what a device or a
+/// network below us needs. A kernel's threads have small stacks.
+///
+/// In another thread nobody is killed. There must be room for what is nested in `body`: it is not to wait for a third.
+pub fn with_room<R: Send>(bytes: usize, body: impl FnOnce() -> R + Send) -> R {
+    thread::with_room(bytes, body)
+}
+
 /// Runs `body` in the place of a program that is killed when `killed` gets true. Who sets that wakes the thread himself.
 #[cfg(feature = "std")]
 pub fn run_for<R>(killed: &std::sync::Arc<core::sync::atomic::AtomicBool>, body: impl FnOnce() -> R) -> R {

@@ -12,6 +12,38 @@ void scoutfs_nofs_restore(unsigned int flags)
 	memalloc_nofs_restore(flags);
 }
 
+struct workqueue_struct *scoutfs_alloc_workqueue(const char *name)
+{
+	return alloc_workqueue("%s", WQ_MEM_RECLAIM | WQ_UNBOUND, 0, name);
+}
+
+struct scoutfs_call {
+	struct work_struct work;
+	struct completion done;
+	void (*run)(void *data);
+	void *data;
+};
+
+static void scoutfs_make_call(struct work_struct *work)
+{
+	struct scoutfs_call *call = container_of(work, struct scoutfs_call, work);
+
+	call->run(call->data);
+	complete(&call->done);
+}
+
+/* Waits until a thread of the queue has made a call. It may wait long for a server, which is no reason for the kernel to complain. */
+void scoutfs_call_elsewhere(struct workqueue_struct *queue, void (*run)(void *data), void *data)
+{
+	struct scoutfs_call call = { .run = run, .data = data };
+
+	init_completion(&call.done);
+	INIT_WORK_ONSTACK(&call.work, scoutfs_make_call);
+	queue_work(queue, &call.work);
+	wait_for_completion_state(&call.done, TASK_IDLE);
+	destroy_work_on_stack(&call.work);
+}
+
 size_t scoutfs_iov_iter_count(const struct iov_iter *iter)
 {
 	return iov_iter_count(iter);

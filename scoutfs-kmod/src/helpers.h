@@ -25,6 +25,7 @@
 #include <linux/statfs.h>
 #include <linux/tcp.h>
 #include <linux/uio.h>
+#include <linux/workqueue.h>
 #include <linux/writeback.h>
 #include <net/net_namespace.h>
 #include <net/sock.h>
@@ -53,6 +54,8 @@ static const unsigned int SCOUTFS_WQ_FLAG_EXCLUSIVE = WQ_FLAG_EXCLUSIVE;
 static const unsigned int SCOUTFS_TASK_KILLABLE = TASK_KILLABLE;
 
 unsigned int scoutfs_nofs_save(void);
+struct workqueue_struct *scoutfs_alloc_workqueue(const char *name);
+void scoutfs_call_elsewhere(struct workqueue_struct *queue, void (*run)(void *), void *data);
 void scoutfs_nofs_restore(unsigned int flags);
 
 size_t scoutfs_iov_iter_count(const struct iov_iter *iter);

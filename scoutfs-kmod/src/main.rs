@@ -56,14 +56,17 @@ const fn format_info() -> [u8; 24] {
 /// The loaded module: its filesystem type is registered as long as it lives.
 struct Scoutfs {
     _registration: vfs::Registration,
+    /// Goes after it.
+    _queue: host::stack::Queue,
 }
 
 impl kernel::Module for Scoutfs {
     fn init(module: &'static ThisModule) -> Result<Self> {
         #[cfg(CONFIG_LOCKDEP)]
         host::lockdep::init();
+        let queue = host::stack::Queue::new()?;
         let registration = vfs::Registration::new(module)?;
         scoutfs_env::info!("loaded, format {:016x}", scoutfs_format::FORMAT_HASH);
-        Ok(Scoutfs { _registration: registration })
+        Ok(Scoutfs { _registration: registration, _queue: queue })
     }
 }

@@ -368,6 +368,11 @@ fn set(fs: &Fs, ino: u64, set: SetAttr) -> Result<Answer, Error> {
 
 /// A kernel keeps the attributes that an answer tells: they are those that it is told when it asks.
 fn is_as_told(fs: &Fs, told: &Attr) -> Result<Answer, Error> {
-    assert_eq!(stat_of(told), stat_of(&fs.getattr(told.ino)?), "attributes of inode {} in an answer", told.ino);
+    assert_eq!(
+        stat_of(told),
+        stat_of(&fs.getattr(told.ino)?),
+        "attributes of inode {} in an answer",
+        told.ino
+    );
     Ok(Answer::Done)
 }

@@ -3,7 +3,7 @@
 //!
 //! | module | what |
 //! | --- | --- |
-//! | this | [`BlockDevice`], [`IoError`], [`check_io`] |
+//! | this | [`BlockDevice`], [`ReadAhead`], [`IoError`], [`check_io`] |
 //! | `file` | (std) [`FileDevice`]: a block device or an image file, with direct IO |
 //! | `retry` | [`RetryDevice`]: a device that tries again |
 //! | `mem` | (std) [`MemDevice`]: memory, for tests |
@@ -29,7 +29,7 @@ pub use file::{FileDevice, OpenError, OpenMode};
 pub use mem::{MemDevice, MemStats};
 pub use retry::RetryDevice;
 
-use crate::{Arc, Box};
+use crate::{Arc, Box, Vec};
 
 /// Alignment of offsets, lengths and buffers, in bytes. Devices with larger logical blocks are refused.
 pub const IO_ALIGN: usize = 4096;
@@ -139,6 +139,33 @@ pub trait BlockDevice: Send + Sync {
         self.write(offset, buf)?;
         self.flush()
     }
+
+    /// [`flush`](Self::flush), and then [`write_durable`](Self::write_durable): what was written before is durable when any part of this
+    /// write is. Some devices take both as one request.
+    fn flush_and_write_durable(&self, offset: u64, buf: &[u8]) -> Result<(), IoError> {
+        self.flush()?;
+        self.write_durable(offset, buf)
+    }
+
+    /// Writes pieces of memory, each from its offset on, in any order or together.
+    fn write_pieces(&self, pieces: &[(u64, &[u8])]) -> Result<(), IoError> {
+        pieces.iter().try_for_each(|(offset, buf)| self.write(*offset, buf))
+    }
+
+    /// Begins to fill memory, or fills it. An error is told by the request's end alone, and is not retried.
+    fn read_ahead(&self, request: ReadAhead) {
+        let ReadAhead { pieces, done } = request;
+        let read = |(offset, memory): (u64, &mut [u8])| self.read(offset, memory).is_ok();
+        done(pieces.into_iter().all(read));
+    }
+}
+
+/// Reading for which nobody waits: see [`BlockDevice::read_ahead`].
+pub struct ReadAhead {
+    /// Where on the device, and the memory to be filled. Nobody uses it before the end.
+    pub pieces: Vec<(u64, &'static mut [u8])>,
+    /// The end, with whether all was read. It may come in an interrupt, where nobody sleeps. Where it is dropped nothing was read.
+    pub done: Box<dyn FnOnce(bool) + Send>,
 }
 
 /// Checks what every device asks of a request: alignment, range, and that a device to be written can be. Back
@@ -188,6 +215,18 @@ macro_rules! forward {
 
             fn write_durable(&self, offset: u64, buf: &[u8]) -> Result<(), IoError> {
                 (**self).write_durable(offset, buf)
+            }
+
+            fn flush_and_write_durable(&self, offset: u64, buf: &[u8]) -> Result<(), IoError> {
+                (**self).flush_and_write_durable(offset, buf)
+            }
+
+            fn write_pieces(&self, pieces: &[(u64, &[u8])]) -> Result<(), IoError> {
+                (**self).write_pieces(pieces)
+            }
+
+            fn read_ahead(&self, request: ReadAhead) {
+                (**self).read_ahead(request);
             }
         }
     )*};

@@ -5,7 +5,7 @@
 //! in part or wholly, so the same bytes go to the same place at once, before anything else is known to anybody. What fails
 //! each time is the caller's to deal with.
 
-use super::{BlockDevice, IoError};
+use super::{BlockDevice, IoError, ReadAhead};
 use crate::{Arc, Box};
 
 /// How often a request is made before its error counts.
@@ -54,5 +54,17 @@ impl BlockDevice for RetryDevice {
 
     fn write_durable(&self, offset: u64, buf: &[u8]) -> Result<(), IoError> {
         persist(|| self.0.write_durable(offset, buf))
+    }
+
+    fn flush_and_write_durable(&self, offset: u64, buf: &[u8]) -> Result<(), IoError> {
+        persist(|| self.0.flush_and_write_durable(offset, buf))
+    }
+
+    fn write_pieces(&self, pieces: &[(u64, &[u8])]) -> Result<(), IoError> {
+        persist(|| self.0.write_pieces(pieces))
+    }
+
+    fn read_ahead(&self, request: ReadAhead) {
+        self.0.read_ahead(request);
     }
 }

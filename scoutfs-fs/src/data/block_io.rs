@@ -37,7 +37,12 @@ pub(crate) fn in_block(offset: u64) -> usize {
 fn direct_len(offset: u64, memory: &[u8]) -> usize {
     let whole = memory.len() - memory.len() % BLOCK_LEN;
     let all = whole == memory.len();
-    if in_block(offset) == 0 && is_aligned(memory) && (all || whole > BOUNCE_LEN) { whole } else { 0 }
+    if is_direct(offset, memory) && (all || whole > BOUNCE_LEN) { whole } else { 0 }
+}
+
+/// Whether whole blocks go to or from this memory without a copy.
+pub(super) fn is_direct(offset: u64, memory: &[u8]) -> bool {
+    in_block(offset) == 0 && is_aligned(memory)
 }
 
 impl Fs {

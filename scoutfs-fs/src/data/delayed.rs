@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Small writes at the end of a file, which are gathered in memory and written together a moment later: a program that writes a file
-//! piece by piece does not wait for the device at each.
+//! Writes at the end of a file, which are gathered in memory and written together a moment later: a program that writes a file
+//! piece by piece does not wait for the device at each, and the device gets large requests, several at one time.
 //!
 //! What is gathered has its blocks, in memory, and room for its items, so that writing it does not fail for want of space. The inode's
 //! item knows nothing of it until it is written: size, times and extents change in one transaction then, after the data, as with any
@@ -38,22 +38,25 @@ use scoutfs_format::item::MAX_FILE_BYTES;
 use crate::counters::Counter;
 use crate::data::block_io::{BLOCK_LEN, in_block};
 use crate::data::state::DataState;
-use crate::data::write::{Piece, Place, Written};
+use crate::data::write::{Mapping, Piece, Written};
 use crate::error::{Error, Result};
 use crate::fs::Fs;
+use crate::inode::change::Touch;
 use crate::inode::record::{Attr, DATA_BLOCK_BYTES, Inode, STAT_BLOCK_BYTES};
 use crate::inode::table::{MemInode, Pin};
 use crate::inode::{Drops, SetAttr};
 use crate::store::{DataRun, LockMode, Locks};
 
+mod memory;
 mod queue;
 
+use memory::Memory;
 pub(crate) use queue::{DelayedWrites, HeldOff};
 
 /// Larger writes gain little by waiting.
-const MAX_WRITE: usize = 32 << 10;
+const MAX_WRITE: usize = 1 << 20;
 /// Most bytes of one file that are gathered, its last block's beginning included.
-const MAX_BYTES: usize = 512 << 10;
+const MAX_BYTES: usize = 4 << 20;
 
 /// Where something cannot be written, it is tried again after this.
 const RETRY: Duration = Duration::from_millis(5);
@@ -69,9 +72,9 @@ pub(crate) struct Wanted<'d> {
 
 /// What is gathered of a file.
 pub(crate) struct Gathered {
-    /// Where in the file the buffer begins: a block.
+    /// Where in the file the memory begins: a block.
     base: u64,
-    buf: IoBuf,
+    memory: Memory,
     /// Where what is gathered begins: the file's end as its item has it.
     at: u64,
     /// Blocks for what goes beyond the block of `at`, in which the first bytes may go. More than are needed so far, perhaps.
@@ -80,12 +83,6 @@ pub(crate) struct Gathered {
     near: Option<u64>,
     /// Nothing may be added: what a write takes away was given since.
     sealed: bool,
-}
-
-impl Gathered {
-    fn bytes(&self, end: u64) -> &[u8] {
-        &self.buf[(self.at - self.base) as usize..(end - self.base) as usize]
-    }
 }
 
 /// What the attributes of a file are shown with.
@@ -369,19 +366,16 @@ impl Fs {
         let first_new = size.div_ceil(DATA_BLOCK_BYTES);
         let need = (size + data.len() as u64).div_ceil(DATA_BLOCK_BYTES) - first_new;
         let now = self.store().now();
+        let base = block * DATA_BLOCK_BYTES;
         let boxes = (
-            IoBuf::zeroed((in_block(size) + data.len()).next_multiple_of(BLOCK_LEN)),
             try_box(Shown { end: size, first_new, mtime: None, ctime: now, count: 0 }),
-            try_box(Gathered {
-                base: 0,
-                buf: IoBuf::zeroed(0)?,
-                at: 0,
-                run: None,
-                near: None,
-                sealed: false,
-            }),
+            try_box(Gathered { base, memory: Memory::default(), at: size, run: None, near, sealed: false }),
         );
-        let (Ok(buf), Ok(shown), Ok(mut gathered)) = boxes else { return Ok(false) };
+        let (Ok(shown), Ok(mut gathered)) = boxes else { return Ok(false) };
+        let room = (in_block(size) + data.len()).next_multiple_of(BLOCK_LEN);
+        if gathered.memory.extend(0, room).is_err() {
+            return Ok(false);
+        }
         self.drop_privileges(locks, &mut inode, drops)?;
         let run = match need {
             0 => None,
@@ -397,8 +391,8 @@ impl Fs {
             }
             return Ok(false);
         }
-        self.delayed.add_bytes(buf.len());
-        *gathered = Gathered { base: block * DATA_BLOCK_BYTES, buf, at: size, run, near, sealed: false };
+        self.delayed.add_bytes(gathered.memory.len());
+        gathered.run = run;
         state.gathered = Some(gathered);
         *pin.delayed.shown.lock() = Some(shown);
         pin.delayed.turns.fetch_or(1, Ordering::AcqRel);
@@ -427,25 +421,20 @@ impl Fs {
         let fits = !gathered.sealed
             && to <= MAX_BYTES
             && self.extend_run(state, &mut gathered, need)
-            && self.extend_buf(&mut gathered.buf, from, to);
+            && self.extend_memory(&mut gathered.memory, from, to);
         if fits {
-            gathered.buf[from..to].copy_from_slice(data);
+            gathered.memory.copy_in(from, data);
         }
         state.gathered = Some(gathered);
         fits
     }
 
-    /// Sees to it that the buffer, of which so much is `used`, has room for `len` bytes.
-    fn extend_buf(&self, buf: &mut IoBuf, used: usize, len: usize) -> bool {
-        if len <= buf.len() {
-            return true;
-        }
-        let room = len.next_multiple_of(BLOCK_LEN).max(2 * buf.len()).min(MAX_BYTES);
-        let Ok(mut larger) = IoBuf::zeroed(room) else { return false };
-        larger[..used].copy_from_slice(&buf[..used]);
-        self.delayed.add_bytes(room - buf.len());
-        *buf = larger;
-        true
+    /// Sees to it that the memory, of which so much is `used`, has room for `len` bytes.
+    fn extend_memory(&self, memory: &mut Memory, used: usize, len: usize) -> bool {
+        let before = memory.len();
+        let done = memory.extend(used, len).is_ok();
+        self.delayed.add_bytes(memory.len() - before);
+        done
     }
 
     /// Sees to it that there are `need` blocks in a row.
@@ -544,7 +533,7 @@ impl Fs {
     /// Nothing is gathered any more.
     fn end_delay(&self, state: &mut DataState, inode: &MemInode) {
         let Some(gathered) = state.gathered.take() else { return };
-        self.delayed.remove_bytes(gathered.buf.len());
+        self.delayed.remove_bytes(gathered.memory.len());
         if let Some(run) = gathered.run {
             self.set_aside(state, run);
         }
@@ -571,20 +560,20 @@ impl Fs {
         let new_at = (shown.first_new * DATA_BLOCK_BYTES).clamp(start, shown.end);
         let mut run = gathered.run.take();
         let result = (|| {
-            let (old, new) = gathered.bytes(shown.end).split_at((new_at - start) as usize);
-            if !old.is_empty() {
+            if start < new_at {
                 let block = start / DATA_BLOCK_BYTES;
                 let part = self.extent_from(locks, ino, block)?.filter(|extent| extent.first <= block);
                 let Some(part) = part.map(|extent| extent.part(block, block + 1)) else {
                     return Err(inode.corrupt("its last block is gone"));
                 };
-                let count = if new.is_empty() { shown.count } else { 0 };
-                let piece = Piece { offset: start, data: old, privileged: true, written: written(count) };
+                let data = gathered.memory.in_block(gathered.base, start..new_at);
+                let count = if new_at == shown.end { shown.count } else { 0 };
+                let piece = Piece { offset: start, data, privileged: true, written: written(count) };
                 self.write_mapped(locks, state, &mut inode, part, piece)?;
             }
-            let (mut at, mut left) = (new_at, new);
-            while !left.is_empty() {
-                let blocks = (left.len() as u64).div_ceil(DATA_BLOCK_BYTES);
+            let mut at = new_at;
+            while at < shown.end {
+                let blocks = (shown.end - at).div_ceil(DATA_BLOCK_BYTES);
                 let now = match &mut run {
                     Some(run) if run.len > blocks => run.split_off_front(blocks),
                     // What an attempt without memory has used up is replaced.
@@ -593,18 +582,51 @@ impl Fs {
                         None => self.reserve_run(locks, state, &inode, at / DATA_BLOCK_BYTES, blocks)?,
                     },
                 };
-                let len = usize::try_from(now.len * DATA_BLOCK_BYTES).unwrap_or(usize::MAX).min(left.len());
-                let (data, rest) = left.split_at(len);
-                let count = if rest.is_empty() { shown.count } else { 0 };
-                let piece = Piece { offset: at, data, privileged: true, written: written(count) };
-                self.write_new(locks, state, &mut inode, Place { old: None, run: now }, piece)?;
-                (at, left) = (at + len as u64, rest);
+                let end = shown.end.min(at + now.len * DATA_BLOCK_BYTES);
+                let count = if end == shown.end { shown.count } else { 0 };
+                self.write_blocks(locks, state, &mut inode, gathered, (at, end), now, written(count))?;
+                at = end;
             }
             Ok(())
         })();
         gathered.run = run;
         gathered.at = inode.size();
         result
+    }
+
+    /// Writes what is gathered from a block on to new ones, and maps them.
+    #[expect(clippy::too_many_arguments, reason = "what is written, where, and as what")]
+    fn write_blocks(
+        &self,
+        locks: &Locks<'_>,
+        state: &mut DataState,
+        inode: &mut Inode,
+        gathered: &Gathered,
+        (at, end): (u64, u64),
+        run: DataRun,
+        written: Option<Written>,
+    ) -> Result<()> {
+        let new = self.extent_of(&run, at / DATA_BLOCK_BYTES, 0);
+        let pieces = gathered.memory.blocks(gathered.base, at..end, run.start * DATA_BLOCK_BYTES);
+        // Of another block than the last one it says nothing any more.
+        state.forget_tail();
+        let done = pieces.map_err(Error::from).and_then(|p| Ok(self.store().device().write_pieces(&p)?));
+        if let Err(error) = done {
+            self.store().unreserve_data(run);
+            return Err(error);
+        }
+        self.store().note_data_written();
+        let mut grown = self.grown(inode, end, written);
+        let mapping = Mapping { touch: Touch::Data, replaces: false, privileged: true };
+        self.map_run(locks, &mut grown, new, run, mapping)?;
+        *inode = grown;
+        if in_block(end) != 0 {
+            let block = end - in_block(end) as u64;
+            let bytes = gathered.memory.in_block(gathered.base, block..block + DATA_BLOCK_BYTES);
+            // Only a help: not an error without memory.
+            self.keep_tail(state, inode, end, IoBuf::from_slice(bytes).ok());
+        }
+        Ok(())
     }
 }
 

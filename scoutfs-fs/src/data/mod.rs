@@ -7,6 +7,7 @@
 //! | `state` | what is kept in memory of a file that is being written |
 //! | `block_io` | reading and writing runs of blocks, whole ones without a copy |
 //! | `read` | read, SEEK_DATA, SEEK_HOLE |
+//! | `read_ahead` | reading for which nobody waits |
 //! | `write` | write, append |
 //! | `behind` | writes that are answered before they are done |
 //! | `delayed` | small writes that are gathered in memory |
@@ -38,11 +39,13 @@ pub(crate) mod extent;
 mod fiemap;
 mod pages;
 mod read;
+mod read_ahead;
 pub(crate) mod state;
 mod truncate;
 mod write;
 
 pub use allocate::AllocateMode;
+pub use read_ahead::Done;
 
 #[cfg(test)]
 mod tests;

@@ -21,6 +21,8 @@ impl Fs {
         let len = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
         self.count(Counter::Read);
         self.read_range(&locks, ino, offset, &mut buf[..len])?;
+        // Had the lease ended, others could have changed the blocks meanwhile.
+        self.store().check_lease()?;
         self.count_n(Counter::ReadBytes, len as u64);
         Ok(len)
     }
@@ -98,7 +100,7 @@ impl Fs {
 }
 
 /// The extent if it has to be read, or `None` if it reads as zeros.
-fn readable(extent: Extent) -> Result<Option<Extent>> {
+pub(super) fn readable(extent: Extent) -> Result<Option<Extent>> {
     if extent.is_written() {
         return Ok(Some(extent));
     }

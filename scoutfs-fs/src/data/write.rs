@@ -300,7 +300,7 @@ impl Fs {
         let need =
             remap.as_ref().map_or(Need { privileged, ..INODE_NEED }, |remap| remap_need(remap, privileged));
         let hold = locks.hold(need)?;
-        let mut new = self.grown(inode, piece);
+        let mut new = self.grown(inode, piece.end(), piece.written);
         let mut change = Change::new(&hold);
         change.inode(&mut new, Touch::Data)?;
         if let Some(remap) = &remap {
@@ -333,7 +333,7 @@ impl Fs {
                 return Err(error);
             }
         };
-        let mut grown = self.grown(inode, piece);
+        let mut grown = self.grown(inode, piece.end(), piece.written);
         let mapping = Mapping { touch: Touch::Data, replaces: old.is_some(), privileged };
         self.map_run(locks, &mut grown, new, run, mapping)?;
         *inode = grown;
@@ -378,18 +378,25 @@ impl Fs {
         }
     }
 
-    /// The inode after a piece was written.
-    fn grown(&self, inode: &Inode, piece: Piece<'_>) -> Inode {
+    /// The inode after it was written to as far as `end`: by a program now, or before.
+    pub(super) fn grown(&self, inode: &Inode, end: u64, written: Option<Written>) -> Inode {
         let mut new = inode.clone();
-        new.item.size.set(inode.size().max(piece.end()));
-        match piece.written {
+        new.item.size.set(inode.size().max(end));
+        match written {
             None => new.touch_mtime(self.store().now()),
             Some(written) => new.note_written(&written),
         }
         new
     }
 
-    fn keep_tail(&self, state: &mut DataState, inode: &Inode, end: u64, tail: Option<scoutfs_env::IoBuf>) {
+    /// Remembers the last block, if the file ends there.
+    pub(super) fn keep_tail(
+        &self,
+        state: &mut DataState,
+        inode: &Inode,
+        end: u64,
+        tail: Option<scoutfs_env::IoBuf>,
+    ) {
         if let Some(bytes) = tail
             && end == inode.size()
         {

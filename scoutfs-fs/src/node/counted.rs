@@ -6,8 +6,8 @@
 // Those of the host, not those of `env::sync`: nothing waits for them.
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use scoutfs_env::device::{BlockDevice, IoError};
-use scoutfs_env::{Arc, Box};
+use scoutfs_env::device::{BlockDevice, IoError, ReadAhead};
+use scoutfs_env::{Arc, Box, try_box};
 
 use crate::counters::{Counter, Counters};
 
@@ -25,11 +25,22 @@ pub(super) struct InFlight {
 impl InFlight {
     /// Does a request.
     fn during<T>(&self, request: impl FnOnce() -> T) -> T {
-        let begun = &self.begun[self.span.load(Ordering::Relaxed) % SPANS];
-        begun.fetch_add(1, Ordering::Relaxed);
+        let span = self.begin();
         let done = request();
-        begun.fetch_sub(1, Ordering::Relaxed);
+        self.end(span);
         done
+    }
+
+    /// A request begins. Gives the span in which it does.
+    fn begin(&self) -> usize {
+        let span = self.span.load(Ordering::Relaxed) % SPANS;
+        self.begun[span].fetch_add(1, Ordering::Relaxed);
+        span
+    }
+
+    /// A request has ended that began in this span.
+    fn end(&self, span: usize) {
+        self.begun[span % SPANS].fetch_sub(1, Ordering::Relaxed);
     }
 
     /// A span of time is over. Gives how many have passed since the oldest request began that has not ended: 0 in the span in which it
@@ -97,6 +108,53 @@ impl BlockDevice for CountedDevice {
         self.written(buf);
         self.counters.inc(Counter::DeviceDurableWrite);
         self.requests.during(|| self.device.write_durable(offset, buf))
+    }
+
+    fn flush_and_write_durable(&self, offset: u64, buf: &[u8]) -> Result<(), IoError> {
+        self.counters.inc(Counter::DeviceFlush);
+        self.written(buf);
+        self.counters.inc(Counter::DeviceDurableWrite);
+        self.requests.during(|| self.device.flush_and_write_durable(offset, buf))
+    }
+
+    fn write_pieces(&self, pieces: &[(u64, &[u8])]) -> Result<(), IoError> {
+        pieces.iter().for_each(|(_, buf)| self.written(buf));
+        self.requests.during(|| self.device.write_pieces(pieces))
+    }
+
+    fn read_ahead(&self, ReadAhead { pieces, done }: ReadAhead) {
+        let mut end = None;
+        for (offset, memory) in &pieces {
+            // What follows each other is one request.
+            if end.replace(offset + memory.len() as u64) != Some(*offset) {
+                self.counters.inc(Counter::DeviceRead);
+            }
+        }
+        let bytes = pieces.iter().map(|(_, memory)| memory.len() as u64).sum();
+        self.counters.add(Counter::DeviceReadBytes, bytes);
+        let requests = self.requests.clone();
+        let span = requests.begin();
+        let counted = Counted { requests, span };
+        let ended = move |read| {
+            drop(counted);
+            done(read);
+        };
+        // Without memory nothing is read.
+        if let Ok(done) = try_box(ended) {
+            self.device.read_ahead(ReadAhead { pieces, done });
+        }
+    }
+}
+
+/// A request that nobody waits for.
+struct Counted {
+    requests: Arc<InFlight>,
+    span: usize,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.requests.end(self.span);
     }
 }
 

@@ -605,9 +605,7 @@ impl Joined {
             tuning,
             data_written: AtomicBool::new(false),
             commit_nr: AtomicU64::new(commit_nr),
-            numbers: boxed(|| {
-                Ok(Numbers::new(reply.down_given.get(), reply.lease_ms.get(), asked, leadership))
-            })?,
+            numbers: shared_numbers(&reply, asked, leadership)?,
             inode_delta: Mutex::new(0),
             read_only: options.read_only,
             counters,
@@ -619,6 +617,16 @@ impl Joined {
 #[inline(never)]
 fn boxed<T>(make: impl FnOnce() -> Result<T>) -> Result<Box<T>> {
     Ok(try_box(make()?)?)
+}
+
+/// The lease and what was fetched ahead, in a frame of its own.
+#[inline(never)]
+fn shared_numbers(
+    reply: &JoinReply,
+    asked: Mono,
+    leadership: Option<Arc<Leadership>>,
+) -> Result<Arc<Numbers>> {
+    Ok(Arc::new(Numbers::new(reply.down_given.get(), reply.lease_ms.get(), asked, leadership))?)
 }
 
 /// What others have on the volume, in a frame of its own.

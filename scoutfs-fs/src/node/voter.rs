@@ -316,8 +316,7 @@ impl Runner {
             self.machine.handle_io_error(time::mono_now());
             return;
         }
-        let flushed = self.device.flush();
-        let written = flushed.and_then(|()| self.device.write_durable(offset, &self.sector));
+        let written = self.device.flush_and_write_durable(offset, &self.sector);
         let now = time::mono_now();
         self.writes.note(now, written);
         match written {

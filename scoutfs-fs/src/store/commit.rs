@@ -21,13 +21,16 @@ use core::sync::atomic::Ordering;
 
 use scoutfs_btree::space::CommitToken;
 use scoutfs_btree::{OwnedItem, Tail};
-use scoutfs_env::{Arc, Vec};
+use scoutfs_env::{Arc, Vec, thread};
 
 use super::slot::{Batch, Slot};
 use super::trans::Entered;
 use super::{Need, Store};
 use crate::counters::Counter;
 use crate::error::{Error, Result};
+
+/// Bytes of stack that a commit without a checkpoint takes.
+const COMMIT_STACK: usize = 5 << 10;
 
 /// What a commit is to do besides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -113,7 +116,8 @@ impl Store {
 
     pub(crate) fn commit_locked(&self, slot: &mut Slot, wish: Wish) -> Result<u64> {
         self.trans.check()?;
-        let result = self.try_commit(slot, wish).map_err(|e| self.verdict(e));
+        let done = thread::with_room(COMMIT_STACK, || self.try_commit(slot, wish));
+        let result = done.map_err(|e| self.verdict(e));
         self.commit_waits.store(slot.closed.is_some(), Ordering::Release);
         match &result {
             Err(e) if slot.closed.is_some() && !matches!(e, Error::NoMemory | Error::Interrupted) => {

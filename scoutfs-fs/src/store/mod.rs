@@ -145,7 +145,7 @@ pub struct Store {
     /// Number of the newest durable record.
     pub(crate) commit_nr: AtomicU64,
     /// The seq for the next transaction and the inode numbers that were fetched ahead.
-    pub(crate) numbers: Box<Numbers>,
+    pub(crate) numbers: Arc<Numbers>,
     /// Inodes made less deleted by this mount.
     pub(crate) inode_delta: Mutex<i64>,
     pub(crate) read_only: bool,

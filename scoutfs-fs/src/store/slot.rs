@@ -23,7 +23,7 @@ use scoutfs_btree::{
 };
 use scoutfs_env::device::BlockDevice;
 use scoutfs_env::fault::{Fault, planted};
-use scoutfs_env::{Arc, Vec};
+use scoutfs_env::{Arc, Vec, thread};
 use scoutfs_format::Key;
 use scoutfs_format::block::BlockRef;
 use scoutfs_format::le::{I64, U32, U64};
@@ -54,6 +54,9 @@ const _: () = assert!(
 
 /// How often a failed write is repeated before the mount shuts down.
 const WRITE_ATTEMPTS: u32 = 5;
+
+/// Bytes of stack that a checkpoint takes.
+const CHECKPOINT_STACK: usize = 6 << 10;
 
 /// Whose slot it is.
 #[derive(Clone, Copy)]
@@ -299,15 +302,29 @@ impl Slot {
         space: &SpaceCell,
         batch: &mut Batch,
         data_written: &AtomicBool,
-        tail: impl Fn() -> Result<Arc<Tail>>,
+        tail: impl Fn() -> Result<Arc<Tail>> + Sync,
     ) -> Result<()> {
         let must_checkpoint = self.finalizes(batch) || batch.wish.leave || self.has_merged();
         if !must_checkpoint && self.write_inline(device, space, batch, data_written)? {
             return Ok(());
         }
+        thread::with_room(CHECKPOINT_STACK, || {
+            self.checkpoint(device, cache, space, batch, data_written, &tail)
+        })
+    }
+
+    fn checkpoint(
+        &mut self,
+        device: &dyn BlockDevice,
+        cache: &BlockCache,
+        space: &SpaceCell,
+        batch: &mut Batch,
+        data_written: &AtomicBool,
+        tail: &dyn Fn() -> Result<Arc<Tail>>,
+    ) -> Result<()> {
         let mut attempt = 1;
         loop {
-            let written = match self.build_checkpoint(cache, space, batch, &tail) {
+            let written = match self.build_checkpoint(cache, space, batch, tail) {
                 // An error of the device is final from here on.
                 Ok(checkpoint) => self.write_checkpoint(device, checkpoint, batch, data_written),
                 Err(Error::Io(e)) if attempt < WRITE_ATTEMPTS => {
@@ -546,14 +563,15 @@ impl Slot {
             // What the record refers to must not be lost with it staying. Data of operations that are not in this
             // transaction may be flushed along; those that are have been written before it closed.
             let flush = data_written.swap(false, Ordering::AcqRel) && !planted(Fault::SkipDataFlush);
-            let flushed = if flush { device.flush() } else { Ok(()) };
-            let write = |()| {
-                if planted(Fault::VolatileRecord) {
-                    return device.write(offset, &bytes);
-                }
+            let written = if planted(Fault::VolatileRecord) {
+                let flushed = if flush { device.flush() } else { Ok(()) };
+                flushed.and_then(|()| device.write(offset, &bytes))
+            } else if flush {
+                device.flush_and_write_durable(offset, &bytes)
+            } else {
                 device.write_durable(offset, &bytes)
             };
-            match flushed.and_then(write) {
+            match written {
                 Ok(()) => break,
                 Err(e) if attempt < WRITE_ATTEMPTS => {
                     scoutfs_env::warn!("writing commit record {}: {e}; trying again", place.commit_nr());

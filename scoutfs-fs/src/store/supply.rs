@@ -399,7 +399,7 @@ impl Store {
 
     /// Fails when the lease has ended and the leader does not confirm that this mount's epoch still stands. Waits for the leader
     /// then.
-    pub(super) fn check_lease(&self) -> Result<()> {
+    pub(crate) fn check_lease(&self) -> Result<()> {
         if planted(Fault::IgnoreLease) {
             return Ok(());
         }

@@ -3,10 +3,10 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc as StdArc, RwLock, RwLockWriteGuard};
+use std::sync::{Arc as StdArc, Mutex, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
-use scoutfs_env::device::{BlockDevice, EIO, IoError, IoOp, MemDevice};
+use scoutfs_env::device::{BlockDevice, EIO, IoError, IoOp, MemDevice, ReadAhead};
 use scoutfs_env::net::{Network, TcpNetwork};
 use scoutfs_env::{Arc, Box, try_box};
 use scoutfs_format::geometry::{Geometry, MAX_VOTERS, super_offset};
@@ -56,6 +56,7 @@ struct Shared {
     slow_merges: StdArc<AtomicU64>,
     left: StdArc<AtomicU64>,
     only_reads: StdArc<AtomicBool>,
+    ahead: StdArc<Mutex<Option<Vec<ReadAhead>>>>,
     own: StdArc<Own>,
 }
 
@@ -152,6 +153,18 @@ impl BlockDevice for Shared {
     fn flush(&self) -> Result<(), IoError> {
         self.admit(IoOp::Flush, 0, 0)?.flush()
     }
+    fn read_ahead(&self, request: ReadAhead) {
+        match &mut *self.ahead.lock().unwrap() {
+            Some(held) => held.push(request),
+            None => self.read_now(request),
+        }
+    }
+}
+
+impl Shared {
+    fn read_now(&self, ReadAhead { pieces, done }: ReadAhead) {
+        done(pieces.into_iter().all(|(offset, memory)| self.read(offset, memory).is_ok()));
+    }
 }
 
 /// A volume in memory.
@@ -161,6 +174,8 @@ pub struct Volume {
     slow_merges: StdArc<AtomicU64>,
     left: StdArc<AtomicU64>,
     only_reads: StdArc<AtomicBool>,
+    /// What is read ahead while it is held back.
+    ahead: StdArc<Mutex<Option<Vec<ReadAhead>>>>,
     /// Clients that were mounted.
     clients: StdArc<AtomicU64>,
 }
@@ -188,6 +203,7 @@ impl Volume {
             slow_merges: StdArc::default(),
             left,
             only_reads: StdArc::default(),
+            ahead: StdArc::default(),
             clients: StdArc::default(),
         }
     }
@@ -200,6 +216,20 @@ impl Volume {
     /// Each write of a merge takes so long from now on.
     pub fn slow_merges(&self, ms: u64) {
         self.slow_merges.store(ms, Ordering::Relaxed);
+    }
+
+    /// What is read ahead from now on is read with [`Volume::read_held`].
+    pub fn hold_ahead(&self) {
+        *self.ahead.lock().unwrap() = Some(vec![]);
+    }
+
+    /// Reads what was held back. Gives how many requests that were.
+    pub fn read_held(&self) -> usize {
+        let held = self.ahead.lock().unwrap().take().unwrap();
+        let count = held.len();
+        let device = self.shared(&StdArc::default());
+        held.into_iter().for_each(|request| device.read_now(request));
+        count
     }
 
     /// The device does so many requests from now on, and then fails all.
@@ -217,16 +247,20 @@ impl Volume {
     }
 
     fn device_of(&self, own: &StdArc<Own>) -> Arc<Box<dyn BlockDevice>> {
-        let shared = Shared {
+        let device: Box<dyn BlockDevice> = try_box(self.shared(own)).unwrap();
+        Arc::new(device).unwrap()
+    }
+
+    fn shared(&self, own: &StdArc<Own>) -> Shared {
+        Shared {
             memory: self.memory.clone(),
             hung: self.hung.clone(),
             slow_merges: self.slow_merges.clone(),
             left: self.left.clone(),
             only_reads: self.only_reads.clone(),
+            ahead: self.ahead.clone(),
             own: own.clone(),
-        };
-        let device: Box<dyn BlockDevice> = try_box(shared).unwrap();
-        Arc::new(device).unwrap()
+        }
     }
 
     pub fn mount(&self) -> Mount {
@@ -239,9 +273,14 @@ impl Volume {
 
     /// With a lease of the leader that ends after so long.
     pub fn mount_with_lease(&self, lease_ms: u64) -> Mount {
+        self.mount_with_lease_by(lease_ms, &StdArc::default())
+    }
+
+    /// The same, with a way of its own to the device.
+    pub fn mount_with_lease_by(&self, lease_ms: u64, own: &StdArc<Own>) -> Mount {
         let mut options = Self::options();
         options.timing.lease_ms = lease_ms;
-        Mount::open(self.device(), &options, &AllDead).unwrap()
+        Mount::open(self.device_of(own), &options, &AllDead).unwrap()
     }
 
     /// A node of a cluster, which runs the server at an address, or joins one that another runs.

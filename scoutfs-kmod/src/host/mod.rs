@@ -6,6 +6,7 @@
 //! | `sync` | sleeping on a word of memory, and waking: the core's locks stand on these two |
 //! | `lockdep` | telling a kernel that checks the order of locks of the core's |
 //! | `thread` | kernel threads |
+//! | `stack` | room on their stacks |
 //! | `memory` | the module's allocator |
 //! | `clock` | clocks and sleeping |
 //! | `crypto` | random numbers, CRC-32C, HMAC-SHA-256 |
@@ -25,6 +26,7 @@ mod log;
 mod memory;
 pub(crate) mod network;
 pub(crate) mod process;
+pub(crate) mod stack;
 mod sync;
 mod thread;
 

@@ -16,7 +16,7 @@ use kernel::ffi::c_int;
 use scoutfs_env::net::{Listener, NetError, NetOp, Network, Stream};
 use scoutfs_env::{try_box, Arc, Box};
 
-use super::clock;
+use super::{clock, stack};
 use crate::ffi;
 use crate::kobj::error::{check, Errno, Result};
 use crate::kobj::nofs::NoFs;
@@ -199,6 +199,7 @@ impl Socket {
                 let mut message: bindings::msghdr = zeroed();
                 message.msg_flags = bindings::MSG_NOSIGNAL;
                 let mut vec = bindings::kvec { iov_base: memory.cast::<c_void>(), iov_len: len };
+                stack::look("network");
                 if matches!(op, NetOp::Send) {
                     bindings::kernel_sendmsg(self.raw, &mut message, &mut vec, 1, len)
                 } else {

@@ -111,7 +111,6 @@ unsafe fn make(
     unsafe {
         let epoch = epoch_of(dir);
         let attr = with(dir, |fs, ino| call(fs, ino, name(dentry)))?;
-        inode::refresh(dir);
         // There is something now, also if this kernel has no memory for an inode.
         note(dentry, NEVER);
         bindings::d_instantiate(dentry, inode::get((*dir).i_sb, &attr, epoch)?);
@@ -345,10 +344,7 @@ unsafe extern "C" fn link(
     // SAFETY: the VFS gives dentries and a locked directory of ours.
     code(unsafe {
         let inode = (*old).d_inode;
-        let made = make(dir, dentry, |fs, ino, name| fs.link((*inode).i_ino, ino, name));
-        // The number of links.
-        inode::refresh(inode);
-        made
+        make(dir, dentry, |fs, ino, name| fs.link((*inode).i_ino, ino, name))
     })
 }
 
@@ -375,7 +371,7 @@ unsafe fn remove(
     // SAFETY: by the contract.
     unsafe {
         with(dir, |fs, ino| call(fs, ino, name(dentry)))?;
-        inode::refresh(dir);
+        // Without links it goes with its last user.
         inode::refresh((*dentry).d_inode);
     }
     Ok(())
@@ -400,10 +396,9 @@ unsafe extern "C" fn rename(
         unsafe {
             let to = (*new_dir).i_ino;
             with(old_dir, |fs, ino| fs.rename(ino, name(old), to, name(new), how))?;
-            for changed in [old_dir, new_dir, (*old).d_inode, (*new).d_inode] {
-                if !changed.is_null() {
-                    inode::refresh(changed);
-                }
+            let replaced = (*new).d_inode;
+            if !replaced.is_null() && !how.contains(RenameFlags::EXCHANGE) {
+                inode::refresh(replaced);
             }
         }
         Ok(())

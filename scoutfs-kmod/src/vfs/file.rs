@@ -3,9 +3,9 @@
 //!
 //! # Writing
 //!
-//! A write goes through: bytes are copied from the program into memory of ours, the core writes them to the device or gathers them (small
-//! ones at the end of a file, see `scoutfs_fs::data::delayed`), and the pages that the cache has are brought up to date. Those of a stream, which the cache does not have, are copied into new pages at once,
-//! which the core then writes. They are locked before the core is called: so when its cluster lock goes back right
+//! A write goes through: bytes are copied from the program into memory of ours, the core writes them to the device or gathers them (those
+//! at the end of a file, see `scoutfs_fs::data::delayed`), and the pages that the cache has are brought up to date. Those of a stream,
+//! which the cache does not have, are copied into new pages at once, which the core then writes or gathers. They are locked before the core is called: so when its cluster lock goes back right
 //! afterwards, who drops pages waits for them. All of it is under [`Invalidation`], so that meanwhile no page comes into the cache and
 //! none becomes dirty; those that were dirty in the range are written before. `fsync` then has the core commit.
 //!
@@ -22,6 +22,7 @@ use kernel::ffi::{c_int, c_long, c_uint};
 use scoutfs_env::{IoBuf, Vec};
 use scoutfs_fs::data::AllocateMode;
 use scoutfs_fs::inode::Drops;
+use scoutfs_fs::Fs;
 
 use super::{inode, ioctl, locks, pages, with, Table};
 use crate::ffi;
@@ -408,8 +409,9 @@ unsafe fn write_fresh(
                 break;
             }
             let bytes = &*fill_slice(folio.as_ptr());
-            let written = match with(inode, |fs, ino| fs.write(ino, at, bytes)) {
-                Ok(written) => written,
+            let later = |fs: &Fs, ino| fs.write_later(ino, Some(at), bytes, Drops::Nothing);
+            let written = match with(inode, later) {
+                Ok((_, written)) => written,
                 Err(e) if at == pos => {
                     bindings::iov_iter_revert(from, len);
                     return Err(e);
@@ -511,19 +513,18 @@ unsafe fn write_past(inode: *mut bindings::inode, pos: Option<u64>, bytes: &[u8]
         let (pos, written) = match pos {
             Some(pos) => {
                 prepare(inode, &invalidation, pos, bytes.len())?;
+                invalidation.drop_pages(pos, pos.saturating_add(bytes.len() as u64 - 1))?;
                 (pos, with(inode, |fs, ino| fs.write(ino, pos, bytes))?)
             }
             None => {
                 // The last page may be dirty. Should another node have moved the end, there is none of it.
                 let size = inode::size(inode);
                 prepare(inode, &invalidation, size, bytes.len())?;
+                invalidation.drop_pages(size, u64::MAX)?;
                 with(inode, |fs, ino| fs.write_later(ino, None, bytes, Drops::Nothing))?
             }
         };
         let end = pos + written as u64;
-        if written > 0 {
-            invalidation.drop_pages(pos, end - 1)?;
-        }
         if end > inode::size(inode) {
             inode::set_size(inode, end);
         }
@@ -555,13 +556,11 @@ unsafe extern "C" fn fallocate(file: *mut bindings::file, flags: c_int, at: i64,
             if last >= size {
                 inode::zero_tail(inode, size);
             }
-            let done = with(inode, |fs, ino| fs.fallocate(ino, mode, keep_size, at, len));
             if mode != AllocateMode::Allocate {
-                // Also when it failed: a part may have been done.
-                bindings::truncate_pagecache_range(inode, offset(at), offset(last));
+                // None comes back before the end.
                 invalidation.drop_pages(at, last)?;
             }
-            done?;
+            with(inode, |fs, ino| fs.fallocate(ino, mode, keep_size, at, len))?;
             inode::set_size(inode, with(inode, |fs, ino| fs.getattr(ino))?.size);
         }
         Ok(())

@@ -172,6 +172,7 @@ pub(super) unsafe fn get(
     unsafe {
         if !ffi::scoutfs_inode_is_new(inode) {
             give_back();
+            copy(inode, attr);
             return Ok(inode);
         }
         // Another inode may have had this memory.
@@ -304,12 +305,12 @@ pub(super) unsafe fn change_wholly<T>(
         let _lock = InodeLock::enter(inode);
         let invalidation = Invalidation::enter((*inode).i_mapping);
         invalidation.write_back(0, u64::MAX)?;
+        invalidation.drop_pages(0, u64::MAX)?;
         let done = change();
         // Also when it failed: a part may have been done.
         let attr = with(inode, |fs, ino| fs.getattr(ino))?;
         copy(inode, &attr);
         set_size(inode, attr.size);
-        bindings::truncate_pagecache(inode, 0);
         done
     }
 }

@@ -5,7 +5,9 @@
 //! a full volume is a signal then and no loss later.
 //!
 //! Who holds folios and waits for the core is let in by it when these folios are to be dropped, but only for what it asks about
-//! (`caches`). So a request of readahead is one of the core's, over all folios that are held.
+//! (`caches`). So a request of readahead is one of the core's, over all folios that are held. It is not waited for: the folios stay
+//! locked until the device has filled them. So whoever has the core take blocks away from a file drops the pages before
+//! (`scoutfs_fs::data::read_ahead`).
 
 use core::ffi::c_int;
 use core::mem::zeroed;
@@ -13,7 +15,7 @@ use core::ptr::null_mut;
 
 use kernel::bindings;
 use kernel::ffi::c_long;
-use scoutfs_env::IoBuf;
+use scoutfs_env::{try_box, IoBuf, Vec};
 use scoutfs_fs::{Error, Fs};
 
 use super::{inode, with};
@@ -71,28 +73,61 @@ unsafe extern "C" fn read_folio(_file: *mut bindings::file, folio: *mut bindings
 }
 
 unsafe extern "C" fn readahead(rac: *mut bindings::readahead_control) {
-    // SAFETY: the VFS gives a run of locked folios of a file of ours, which follow each other.
+    // SAFETY: the VFS gives a run of locked folios of a file of ours, which follow each other. What we do not take it takes back.
     unsafe {
         let inode = (*(*rac).mapping).host;
         let first = (*rac)._index as u64 * PAGE;
-        let len = u64::from((*rac)._nr_pages) * PAGE;
-        if len > READ_AHEAD {
-            // The VFS takes all folios back.
+        let pages = (*rac)._nr_pages as usize;
+        let mut ahead = Ahead { folios: Vec::new(), first, valid: None };
+        let mut memory = Vec::new();
+        if pages as u64 * PAGE > READ_AHEAD
+            || ahead.folios.reserve(pages).is_err()
+            || memory.reserve(pages).is_err()
+        {
             return;
         }
-        let Ok(mut buf) = IoBuf::zeroed(len as usize) else { return };
-        let Ok(read) = with(inode, |fs, ino| fs.read(ino, first, &mut buf)) else { return };
-        buf[read..].fill(0);
-        let mut at = 0;
-        while at < buf.len() {
+        loop {
             let folio = ffi::scoutfs_readahead_folio(rac);
             if folio.is_null() {
-                return;
+                break;
             }
-            let end = at + ffi::scoutfs_folio_size(folio);
-            fill_slice(folio).copy_from_slice(&buf[at..end]);
-            bindings::folio_end_read(folio, true);
-            at = end;
+            // There is room for as many as there are pages.
+            let _ = ahead.folios.push_within_capacity(folio);
+            let _ = memory.push_within_capacity(fill_slice(folio));
+        }
+        // Where it is dropped they end as not read, and who needs one reads it.
+        let done = try_box(move |valid: Option<usize>| {
+            ahead.valid = valid;
+            drop(ahead);
+        });
+        if let Ok(done) = done {
+            let _ = with(inode, |fs, ino| fs.read_ahead(ino, first, memory, done));
+        }
+    }
+}
+
+/// Locked folios that follow each other in a file, not up to date, which are being read. They are unlocked when this is dropped.
+struct Ahead {
+    folios: Vec<*mut bindings::folio>,
+    /// Where they begin in the file.
+    first: u64,
+    /// How many bytes were read, if they were.
+    valid: Option<usize>,
+}
+
+// SAFETY: locked folios belong to no task.
+unsafe impl Send for Ahead {}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        for folio in &self.folios {
+            // SAFETY: locked, and so held by the cache; nobody else reads or writes it.
+            unsafe {
+                if let Some(valid) = self.valid {
+                    zero_from(*folio, self.first + valid as u64);
+                }
+                bindings::folio_end_read(*folio, self.valid.is_some());
+            }
         }
     }
 }

@@ -26,6 +26,10 @@ unsafe extern "C" {
     /// Returns 1 if the calling thread is that of a program that was killed, else 0.
     pub(crate) fn scoutfs_host_killed() -> i32;
 
+    /// Calls `work(data)` once and returns after that: in another thread if the stack of this one has not so many bytes left, and
+    /// what devices and the network need.
+    pub(crate) fn scoutfs_host_with_room(bytes: usize, work: ThreadEntry, data: *mut c_void);
+
     /// Starts a thread that calls `entry(data)` once, and sets `*handle`. The name is not terminated. Returns 0,
     /// or an error number, and then `entry` is never called.
     pub(crate) fn scoutfs_host_spawn(

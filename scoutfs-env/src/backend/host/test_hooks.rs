@@ -40,6 +40,12 @@ extern "C" fn scoutfs_host_wake(addr: *const u32, count: u32) {
 
 /// Who kills wakes, too.
 #[unsafe(no_mangle)]
+unsafe extern "C" fn scoutfs_host_with_room(_bytes: usize, work: ThreadEntry, data: *mut c_void) {
+    // SAFETY: as the hook says.
+    unsafe { work(data) };
+}
+
+#[unsafe(no_mangle)]
 extern "C" fn scoutfs_host_killed() -> i32 {
     crate::backend::std::thread::is_killed().into()
 }

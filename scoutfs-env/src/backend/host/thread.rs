@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use super::hooks::{
     scoutfs_host_detach, scoutfs_host_join, scoutfs_host_killed, scoutfs_host_set_patience,
-    scoutfs_host_sleep, scoutfs_host_spawn,
+    scoutfs_host_sleep, scoutfs_host_spawn, scoutfs_host_with_room,
 };
 use crate::thread::SpawnError;
 use crate::{Box, try_box};
@@ -64,6 +64,29 @@ impl Drop for JoinHandle {
     }
 }
 
+/// A call that another thread may make.
+struct Call<F, R> {
+    body: Option<F>,
+    result: Option<R>,
+}
+
+/// # Safety
+///
+/// `data` is a call that nobody else uses meanwhile.
+unsafe extern "C" fn make_call<F: FnOnce() -> R, R>(data: *mut c_void) {
+    // SAFETY: by the contract.
+    let call = unsafe { &mut *data.cast::<Call<F, R>>() };
+    call.result = call.body.take().map(|body| body());
+}
+
+pub(crate) fn with_room<F: FnOnce() -> R + Send, R: Send>(bytes: usize, body: F) -> R {
+    let mut call = Call { body: Some(body), result: None };
+    // SAFETY: the call is used by this thread again after the host has returned.
+    unsafe { scoutfs_host_with_room(bytes, make_call::<F, R>, (&raw mut call).cast()) };
+    // SAFETY: the host has made the call, once.
+    unsafe { call.result.unwrap_unchecked() }
+}
+
 pub(crate) fn sleep(duration: Duration) {
     let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     // SAFETY: takes a number.
@@ -105,6 +128,17 @@ mod tests {
         handle.unwrap().join();
         assert_eq!(ran.load(Ordering::Relaxed), 1);
         assert_eq!(Arc::strong_count(&ran), 1);
+    }
+
+    #[test]
+    fn a_call_that_needs_room_gives_what_it_returns() {
+        let text = std::string::String::from("lent");
+        let mut calls = 0;
+        let len = with_room(5000, || {
+            calls += 1;
+            text.len()
+        });
+        assert_eq!((len, calls), (4, 1));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::sim;
 use crate::thread::SpawnError;
 
 // Each task is a thread of its own.
-pub(crate) use super::super::std::thread::{is_killed, patience, run_for, set_patience};
+pub(crate) use super::super::std::thread::{is_killed, patience, run_for, set_patience, with_room};
 
 pub(crate) enum JoinHandle {
     Host(host::JoinHandle),

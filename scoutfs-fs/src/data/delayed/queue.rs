@@ -14,7 +14,7 @@ use scoutfs_env::{AllocError, Vec};
 pub(super) const DELAY: Duration = Duration::from_millis(50);
 /// Most files, and bytes of all, with which another one may begin.
 const MAX_FILES: usize = 1024;
-const MAX_ALL_BYTES: usize = 16 << 20;
+const MAX_ALL_BYTES: usize = 32 << 20;
 
 /// The inodes of which something is gathered.
 pub(crate) struct DelayedWrites {
