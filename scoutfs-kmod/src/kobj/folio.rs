@@ -133,22 +133,23 @@ impl LockedFolio {
         unsafe { ffi::scoutfs_folio_mark_uptodate(self.folio) }
     }
 
-    /// Copies bytes to a place in the file that lies in this folio as far as it reaches.
-    pub(crate) fn copy_in(&self, pos: u64, bytes: &[u8]) {
+    /// Copies what of `bytes`, which begin at a place in the file, lies in this folio.
+    pub(crate) fn copy_from(&self, pos: u64, bytes: &[u8]) {
         // SAFETY: a folio that is held and locked. A program that has mapped it may change it at any time, so it is written through
         // a pointer and never borrowed.
         unsafe {
             let size = ffi::scoutfs_folio_size(self.folio);
+            let skip = usize::try_from(self.pos().saturating_sub(pos)).unwrap_or(usize::MAX).min(bytes.len());
             let start = usize::try_from(pos.saturating_sub(self.pos())).unwrap_or(size).min(size);
-            let len = bytes.len().min(size - start);
+            let len = (bytes.len() - skip).min(size - start);
             let to = ffi::scoutfs_folio_address(self.folio).cast::<u8>().add(start);
-            core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, len);
+            core::ptr::copy_nonoverlapping(bytes[skip..].as_ptr(), to, len);
         }
     }
 
     /// Zeros from a place in the file to the folio's end.
     pub(crate) fn zero_from(&self, pos: u64) {
-        // SAFETY: as in `copy_in`.
+        // SAFETY: as in `copy_from`.
         unsafe { zero_from(self.folio, pos) };
     }
 }

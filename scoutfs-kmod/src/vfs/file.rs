@@ -445,24 +445,27 @@ unsafe fn write_through(inode: *mut bindings::inode, pos: u64, bytes: &[u8]) -> 
         let invalidation = Invalidation::enter(mapping);
         prepare(inode, &invalidation, pos, bytes.len())?;
         let folios = lock_folios(mapping, pos, pos + bytes.len() as u64)?;
-        let written =
-            with(inode, |fs, ino| fs.write_later(ino, Some(pos), bytes, Drops::Nothing))?.1;
-        let end = pos + written as u64;
-        for folio in &folios {
-            let first = pos.max(folio.pos());
-            let covered = first == folio.pos() && end >= folio.end();
-            if first < end && (covered || folio.is_uptodate()) {
-                folio.copy_in(first, &bytes[(first - pos) as usize..written]);
-                if !folio.is_uptodate() {
-                    folio.mark_uptodate();
-                }
+        // Readers of these do not wait: they must see the bytes before the core shows that the file has changed.
+        for folio in folios.iter().filter(|folio| folio.is_uptodate()) {
+            folio.copy_from(pos, bytes);
+        }
+        let written = with(inode, |fs, ino| fs.write_later(ino, Some(pos), bytes, Drops::Nothing));
+        let end = pos + written.as_ref().map_or(0, |(_, written)| *written as u64);
+        for folio in folios.iter().filter(|folio| !folio.is_uptodate()) {
+            if pos <= folio.pos() && end >= folio.end() {
+                folio.copy_from(pos, bytes);
+                folio.mark_uptodate();
             }
         }
         drop(folios);
         if end > inode::size(inode) {
             inode::set_size(inode, end);
         }
-        Ok(written)
+        if end < pos + bytes.len() as u64 {
+            // They hold what was not written.
+            invalidation.drop_pages(end, pos + bytes.len() as u64 - 1)?;
+        }
+        Ok(written?.1)
     }
 }
 

@@ -6,6 +6,8 @@ use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use crate::raw_ioctl::*;
 use crate::volume::{Volume, by_kernel};
@@ -48,6 +50,51 @@ fn stat_and_walk_tell_what_changed() {
     assert!((1..16).contains(&stores));
     assert!(space[..stores].iter().all(|entry| entry[18..] == [0; 6]) && space[stores] == [7; 24]);
     drop(file);
+    mounted.unmount();
+}
+
+/// An archiver asks for the version, reads, and has the content of that version or of a newer one.
+#[test]
+fn who_sees_a_version_reads_no_older_content() {
+    const WRITES: u64 = 1500;
+    let volume = Volume::new(64);
+    let mounted = volume.mount();
+    let path = mounted.join("file");
+    fs::write(&path, [0; 4096]).unwrap();
+    mounted.sync();
+    let version_of = |file: &File| {
+        let mut stat = StatMore::default();
+        assert_eq!(call(file, STAT_MORE, &mut stat), Ok(0));
+        stat.data_version
+    };
+    let done = AtomicBool::new(false);
+    let (written, seen) = thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let file = open(&path);
+            let mut seen = vec![];
+            while !done.load(Ordering::Relaxed) {
+                let version = version_of(&file);
+                let mut bytes = [0; 8];
+                file.read_exact_at(&mut bytes, 0).unwrap();
+                seen.push((version, u64::from_le_bytes(bytes)));
+            }
+            seen
+        });
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        let write = |n: u64| {
+            file.write_all_at(&n.to_le_bytes(), 0).unwrap();
+            version_of(&file)
+        };
+        let written: Vec<u64> = (1..=WRITES).map(write).collect();
+        done.store(true, Ordering::Relaxed);
+        (written, reader.join().unwrap())
+    });
+    assert!(written.is_sorted_by(|a, b| a < b));
+    for (version, content) in seen {
+        // How many of the writes had such a version, or a lower one.
+        let least = written.partition_point(|of_write| *of_write <= version) as u64;
+        assert!(content >= least, "version {version} is that of write {least}, and {content} was read");
+    }
     mounted.unmount();
 }
 

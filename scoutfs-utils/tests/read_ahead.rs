@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Reading for which nobody waits: it gives what reading gives, holds no lock meanwhile, and is not believed when it is not certain.
+//! Here, and not beside the core, because memory that is lent is looked at again.
 
+#[path = "../../scoutfs-fs/tests/common/mod.rs"]
 mod common;
 
 use std::sync::Arc;
