@@ -151,7 +151,7 @@ not give it back within 60 seconds. When the leader dies another leads about 7 s
 moment. A voter slot is free as soon as its owner has unmounted. That of a process that died is free at once for mounts of the same \
 machine, also when that has booted anew; for others it is free after 120 seconds of silence and 8 more. Until then another node with \
 server_addr may find no free slot: it waits for one, and does not vote meanwhile.\n\n\
-What is not synced is written after 5 seconds (commit_interval_ms=100 to 60000 changes that). Small writes to the end of a file are in memory \
+What is not synced is written after 5 seconds (commit_interval_ms=100 to 60000 changes that). Writes to the end of a file, by FUSE small ones, are in memory \
 for 50 ms before they go to the device; whoever syncs waits for them. What a quiet node has in its log is given to be merged after 10 \
 seconds. A program that finds the volume full waits for space that is just coming back, for 10 seconds when nothing comes and for \
 100 seconds at most, before it gets ENOSPC. The space of a file that is unlinked just after another node has looked it up comes back within \

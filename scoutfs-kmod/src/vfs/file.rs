@@ -551,10 +551,15 @@ unsafe extern "C" fn fallocate(file: *mut bindings::file, flags: c_int, at: i64,
             let inode = (*file).f_inode;
             let _lock = InodeLock::enter(inode);
             inode::renew(inode)?;
+            let size = inode::size(inode);
+            let end = at.saturating_add(len);
+            if !keep_size && end > size {
+                // What the caller may have of a file.
+                check(bindings::inode_newsize_ok(inode, offset(end)))?;
+            }
             check(bindings::file_remove_privs(file))?;
             let invalidation = Invalidation::enter((*inode).i_mapping);
-            let last = at.saturating_add(len).saturating_sub(1);
-            let size = inode::size(inode);
+            let last = end.saturating_sub(1);
             invalidation.write_back(at.min(size), last)?;
             if last >= size {
                 inode::zero_tail(inode, size);
