@@ -10,7 +10,7 @@
 //! | `read_ahead` | reading for which nobody waits |
 //! | `write` | write, append |
 //! | `behind` | writes that are answered before they are done |
-//! | `delayed` | small writes that are gathered in memory |
+//! | `delayed` | writes at the end that are gathered in memory |
 //! | `pages` | what programs change in a kernel's memory, and is written later |
 //! | `truncate` | setting the size, freeing extents |
 //! | `allocate` | fallocate |

@@ -15,7 +15,7 @@ pub(crate) struct DataState {
     /// Free blocks set aside behind those that were written last, so that files that grow at the same time do not
     /// lie in pieces among each other. Only memory knows them: a crash leaves nothing behind.
     pub reserved: Option<DataRun>,
-    /// Small writes that are gathered. See [`delayed`](crate::data::delayed).
+    /// Writes that are gathered. See [`delayed`](crate::data::delayed).
     pub gathered: Option<Box<Gathered>>,
     /// The inode is in the queue of those.
     pub queued: bool,
