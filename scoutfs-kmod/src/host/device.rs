@@ -24,6 +24,7 @@ const PAGE: usize = bindings::PAGE_SIZE;
 const SECTOR_SHIFT: u32 = 9;
 
 const ENOMEM: i32 = 12;
+const EIO: i32 = 5;
 
 const READ: u32 = bindings::req_op_REQ_OP_READ;
 const WRITE: u32 = bindings::req_op_REQ_OP_WRITE | 1 << bindings::req_flag_bits___REQ_SYNC;
@@ -64,7 +65,7 @@ impl Device {
         let _nofs = NoFs::enter();
         stack::look("block device");
         let mut last: *mut bindings::bio = null_mut();
-        let mut cut = Cut { places, skip: 0 };
+        let mut cut = Cut { places, skip: 0, is_short: false };
         // SAFETY: by the contract. Each bio ends after the one before it, so that the end of the last one is that of all.
         let errno = unsafe {
             while let Some(bio) = cut.next(self, opf) {
@@ -81,10 +82,10 @@ impl Device {
             bindings::bio_put(last);
             errno
         };
-        if errno == 0 {
-            Ok(())
-        } else {
-            Err(errno)
+        match errno {
+            0 if cut.is_short => Err(EIO),
+            0 => Ok(()),
+            _ => Err(errno),
         }
     }
 
@@ -187,7 +188,8 @@ impl BlockDevice for Device {
         };
         let _nofs = NoFs::enter();
         let flight = Box::into_raw(flight);
-        let mut cut = Cut { places: &places, skip: 0 };
+        stack::look("block device");
+        let mut cut = Cut { places: &places, skip: 0, is_short: false };
         // SAFETY: the flight lives until its last bio has ended, and so long nobody else uses the memory.
         unsafe {
             while let Some(bio) = cut.next(self, READ | AHEAD) {
@@ -196,6 +198,7 @@ impl BlockDevice for Device {
                 (*bio).bi_end_io = Some(ended);
                 bindings::submit_bio(bio);
             }
+            (*flight).failed.fetch_or(cut.is_short, Ordering::Relaxed);
             land(flight);
         }
     }
@@ -220,6 +223,8 @@ struct Cut<'a> {
     places: &'a [Place],
     /// So much of the first is done.
     skip: usize,
+    /// A bio has not taken all that it has room for.
+    is_short: bool,
 }
 
 impl Cut<'_> {
@@ -238,6 +243,8 @@ impl Cut<'_> {
         let bio = device.bio(opf, start, count);
         // SAFETY: by the contract, and there is room for as many.
         self.parts(start, |memory, len, _| unsafe { add(bio, memory, len) });
+        // SAFETY: as above.
+        self.is_short |= unsafe { (*bio).bi_iter.bi_size } as usize != end - self.skip;
         self.skip = end;
         Some(bio)
     }
@@ -285,12 +292,13 @@ unsafe fn add(bio: *mut bindings::bio, memory: *mut u8, len: usize) {
     // SAFETY: by the contract.
     unsafe {
         if !is_scattered(memory) {
-            bindings::bio_add_page(bio, ffi::scoutfs_virt_to_page(memory.cast()), len as u32, 0);
+            // What it does not take is missed afterwards.
+            let _ = bindings::bio_add_page(bio, ffi::scoutfs_virt_to_page(memory.cast()), len as u32, 0);
             return;
         }
         for at in (0..len).step_by(PAGE) {
             let page = bindings::vmalloc_to_page(memory.add(at).cast());
-            bindings::bio_add_page(bio, page, PAGE as u32, 0);
+            let _ = bindings::bio_add_page(bio, page, PAGE as u32, 0);
         }
     }
 }
