@@ -44,6 +44,7 @@ use super::worker::{self, Intervals, Worker};
 use crate::counters::Counters;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
+use crate::inode::table::InodeTable;
 use crate::store::{
     FileLocks, Identity, KnownFences, LockTable, News, Numbers, OpenInodes, Reader, RootsCell, Slot,
     SpaceCell, Store, Trans, Tuning, Wish,
@@ -647,7 +648,8 @@ fn new_space(geometry: Geometry, reply: &JoinReply) -> Result<SpaceCell> {
 /// The filesystem over a store, in a frame of its own.
 #[inline(never)]
 fn new_fs(store: &Arc<Store>, options: &MountOptions) -> Result<Arc<Fs>> {
-    Ok(Arc::new(Fs::new(store.clone(), options.acl))?)
+    let table = boxed(|| Ok(InodeTable::new()))?;
+    Ok(Arc::new(Fs::new(store.clone(), table, options.acl))?)
 }
 
 /// The first record, the first space, what is told of space while there is no server, and the worker.
