@@ -69,8 +69,10 @@ pub struct Own {
     pub no_supers: AtomicBool,
     /// Writes of commit records fail.
     pub no_records: AtomicBool,
-    /// Writes of threads that are named [`WRITER`] fail, and those of what a mount gathered.
+    /// Writes of threads that are named [`WRITER`] fail.
     pub no_data: AtomicBool,
+    /// Writes to this offset fail; 0 is none.
+    pub bad: AtomicU64,
     /// Writes of threads that are named [`WRITER`] are on their way while this is held for writing.
     pub late_data: RwLock<()>,
     /// How many of them are.
@@ -98,9 +100,10 @@ impl Own {
         if is_super {
             self.leads.store(true, Ordering::Relaxed);
         }
-        let is_writer = matches!(std::thread::current().name(), Some(WRITER | "scoutfs-write"));
+        let is_writer = std::thread::current().name() == Some(WRITER);
         if is_super && self.no_supers.load(Ordering::Relaxed)
             || is_writer && self.no_data.load(Ordering::Relaxed)
+            || offset != 0 && offset == self.bad.load(Ordering::Relaxed)
             || is_record && self.no_records.load(Ordering::Relaxed)
         {
             return Err(IoError { op: IoOp::Write, offset, len, errno: EIO });
