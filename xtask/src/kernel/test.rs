@@ -76,7 +76,7 @@ pub fn run(kernel: &Kernel, modules: &Modules, rounds: u32, names: &[String]) ->
 
 /// Which of the mounted tests an emulated guest runs when none are named: where many do something at one time.
 const MOUNTED_EMULATED: &[&str] =
-    &["cluster::", "data::", "deadlocks::", "file_locks::", "posix::a", "sharing::"];
+    &["cluster::", "data::", "deadlocks::", "file_locks::", "ioctl::who", "posix::a", "sharing::"];
 
 /// Which of the mounted tests a guest runs. Not `killed`, `durability`, `cluster_deaths`, `cluster_chaos`, `status` and `model`: they kill
 /// or stop the daemons that serve their mounts, and a kernel dies only with its guest, for which there are tests here.
