@@ -27,7 +27,7 @@ pub use caches::KernelCaches;
 /// open file are gone.
 pub struct Fs {
     store: Arc<Store>,
-    pub(crate) table: Box<InodeTable>,
+    pub(crate) table: InodeTable,
     /// Directories change their parents one at a time: this mount's part of the rename lock, taken after its
     /// cluster lock and before those of inodes.
     pub(crate) rename: Mutex<()>,
@@ -48,7 +48,7 @@ impl Fs {
     pub const GENERATION: u64 = 0;
 
     /// A filesystem on a mounted store; `acls` as in [`MountOptions::acl`](crate::MountOptions::acl).
-    pub(crate) fn new(store: Arc<Store>, table: Box<InodeTable>, acls: bool) -> Fs {
+    pub(crate) fn new(store: Arc<Store>, table: InodeTable, acls: bool) -> Fs {
         let (behind, delayed) = (Behind::new(), DelayedWrites::new());
         let (passing, caches) = (Passing::default(), Mutex::new(None));
         Fs { store, table, rename: Mutex::new(()), behind, delayed, passing, acls, caches }

@@ -23,7 +23,7 @@ use core::ops::Deref;
 
 use scoutfs_env::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use scoutfs_env::sync::{Mutex, RwLock, RwLockWriteGuard};
-use scoutfs_env::{AllocError, Arc, OrdMap, time};
+use scoutfs_env::{AllocError, Arc, OrdMap, Vec, time};
 use scoutfs_lock::LockName;
 
 use crate::data::delayed::Delayed;
@@ -152,12 +152,17 @@ impl Entry {
 
 /// See the module.
 pub(crate) struct InodeTable {
-    shards: [Mutex<OrdMap<u64, Entry>>; NR_SHARDS],
+    /// [`NR_SHARDS`] of them, made one by one where they stay: together they are too much for a kernel's stack.
+    shards: Vec<Mutex<OrdMap<u64, Entry>>>,
 }
 
 impl InodeTable {
-    pub fn new() -> Self {
-        InodeTable { shards: core::array::from_fn(|_| Mutex::new(OrdMap::new())) }
+    pub fn new() -> Result<Self> {
+        let mut shards = Vec::with_capacity(NR_SHARDS)?;
+        for _ in 0..NR_SHARDS {
+            shards.push(Mutex::new(OrdMap::new()))?;
+        }
+        Ok(InodeTable { shards })
     }
 
     fn shard(&self, ino: u64) -> &Mutex<OrdMap<u64, Entry>> {
@@ -189,7 +194,7 @@ impl InodeTable {
 
     /// Calls `f` with each inode from `first` to `last` that was in the table before, and may have left it since.
     pub fn for_each_in(&self, first: u64, last: u64, mut f: impl FnMut(&MemInode)) {
-        for shard in &self.shards {
+        for shard in self.shards.iter() {
             let mut from = Some(first);
             while let Some(inode) = from.and_then(|from| {
                 let shard = shard.lock();
@@ -204,7 +209,7 @@ impl InodeTable {
 
     /// Calls `f` with the state of each inode whose lock is free right now.
     pub fn for_each_idle(&self, mut f: impl FnMut(&mut DataState)) {
-        for shard in &self.shards {
+        for shard in self.shards.iter() {
             for entry in shard.lock().values() {
                 if let Some(mut state) = entry.inode.data.try_write() {
                     f(&mut state);

@@ -648,8 +648,7 @@ fn new_space(geometry: Geometry, reply: &JoinReply) -> Result<SpaceCell> {
 /// The filesystem over a store, in a frame of its own.
 #[inline(never)]
 fn new_fs(store: &Arc<Store>, options: &MountOptions) -> Result<Arc<Fs>> {
-    let table = boxed(|| Ok(InodeTable::new()))?;
-    Ok(Arc::new(Fs::new(store.clone(), table, options.acl))?)
+    Ok(Arc::new(Fs::new(store.clone(), InodeTable::new()?, options.acl))?)
 }
 
 /// The first record, the first space, what is told of space while there is no server, and the worker.
