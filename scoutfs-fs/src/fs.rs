@@ -5,6 +5,7 @@
 //! `dir`, `xattr`, `acl`, `data`). Any number of threads may call them. The caller has checked permissions.
 
 use scoutfs_env::sync::Mutex;
+use scoutfs_env::sync::atomic::Ordering;
 use scoutfs_env::{Arc, Box};
 
 use crate::counters::Counter;
@@ -93,19 +94,22 @@ impl Fs {
         self.count(Counter::Fsync);
         self.write_delayed_of(ino)?;
         self.settle(ino);
+        let written = self.table.get(ino).map(|inode| inode.data_written.load(Ordering::Acquire));
+        let written = written.unwrap_or_else(|| self.store.data_writes.written());
         // Every change of an inode notes its version there, and that is never below its transaction's seq.
         let seq = {
             let locks = self.store.lock(&[(ino, LockMode::Read)])?;
             Inode::load(&locks, ino)?.map(|inode| inode.item.meta_seq.get())
         };
         match seq {
-            Some(seq) if self.store.trans.is_durable(seq) => self.store.sync_seq(seq),
+            Some(seq) if self.store.trans.is_durable(seq) => self.store.sync_seq(seq)?,
             Some(seq) => {
                 let _held_off = self.write_all_delayed()?;
-                self.store.sync_seq(seq)
+                self.store.sync_seq(seq)?;
             }
-            None => Err(Error::StaleHandle),
+            None => return Err(Error::StaleHandle),
         }
+        self.store.sync_data(written)
     }
 
     /// Space and inodes of the volume.

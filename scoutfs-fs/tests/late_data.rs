@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Own, Volume, WRITER, file};
+use scoutfs_env::IoBuf;
 use scoutfs_format::item::ROOT_INO;
 use scoutfs_fs::data::AllocateMode;
 use scoutfs_fs::inode::SetAttr;
@@ -190,10 +191,11 @@ fn pages_that_are_prepared_need_no_block_after_a_fence() {
         fill(fs, b"filler", 4);
         let new = fs.create(ROOT_INO, b"new", &file()).unwrap().ino;
         assert!(matches!(fs.write(new, 0, &[5; BLOCK]), Err(Error::NoSpace)));
+        let threes = IoBuf::from_slice(&[3; BLOCK]).unwrap();
         for ino in [kept, taken] {
             let before = fs.getattr(ino).unwrap();
             for page in (0..PAGES / BLOCK).rev() {
-                assert_eq!(fs.write_pages(ino, (page * BLOCK) as u64, &[3; BLOCK]).unwrap(), BLOCK);
+                fs.write_pages(ino, &[((page * BLOCK) as u64, &threes)], true).unwrap();
             }
             let after = fs.getattr(ino).unwrap();
             assert_eq!((before.size, before.blocks), (after.size, after.blocks));

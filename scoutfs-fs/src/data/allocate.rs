@@ -95,6 +95,7 @@ impl Fs {
         let mut change = Change::new(&hold);
         change.inode(&mut new, if contents { Touch::Data } else { Touch::Meta })?;
         change.finish(&[&new]);
+        pin.changed.forget_mtime();
         Ok(())
     }
 

@@ -270,18 +270,23 @@ impl Fs {
         loop {
             self.behind.wait_for(inode);
             let turns = inode.delayed.turns.load(Ordering::Acquire);
+            let changed_turns = inode.changed.turns();
             let shown = if inode.delayed.is_some() { inode.delayed.shown() } else { None };
+            let changed = inode.changed.shown();
             let mut attr = load()?.attr();
-            let Some(shown) = shown else {
+            if shown.is_none() && changed.is_none() {
                 // Nothing, or it was written just now.
-                if turns.is_multiple_of(2) {
+                if turns.is_multiple_of(2) && changed_turns.is_multiple_of(2) {
                     return Ok(attr);
                 }
                 continue;
-            };
+            }
             let is_written = inode.written_behind.load(Ordering::Acquire) > 0;
-            if !is_written && inode.delayed.turns.load(Ordering::Acquire) == turns {
-                shown.show(&mut attr);
+            let same = inode.delayed.turns.load(Ordering::Acquire) == turns
+                && inode.changed.turns() == changed_turns;
+            if !is_written && same {
+                shown.iter().for_each(|shown| shown.show(&mut attr));
+                changed.iter().for_each(|changed| changed.show(&mut attr));
                 return Ok(attr);
             }
         }
@@ -315,6 +320,7 @@ impl Fs {
         if let Some(place) = pin.delayed.shown.lock().as_deref_mut() {
             *place = shown;
         }
+        pin.changed.forget_mtime();
         if self.delayed.is_held_off() {
             // Somebody has begun to write all, and may have been here already. What fails stays.
             let _ = self.write_gathered(locks, state, pin);
@@ -638,6 +644,9 @@ impl Fs {
             && set.mtime.is_some()
         {
             shown.mtime = None;
+        }
+        if set.mtime.is_some() {
+            inode.changed.forget_mtime();
         }
         if set.mode.is_some() {
             state.seal();

@@ -11,6 +11,7 @@
 //! | `write` | write, append |
 //! | `behind` | writes that are answered before they are done |
 //! | `delayed` | writes at the end that are gathered in memory |
+//! | `changed` | what attributes are shown with while pages are not written |
 //! | `pages` | what programs change in a kernel's memory, and is written later |
 //! | `truncate` | setting the size, freeing extents |
 //! | `allocate` | fallocate |
@@ -34,6 +35,7 @@
 mod allocate;
 pub(crate) mod behind;
 mod block_io;
+pub(crate) mod changed;
 pub(crate) mod delayed;
 pub(crate) mod extent;
 mod fiemap;

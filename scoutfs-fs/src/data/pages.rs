@@ -1,29 +1,101 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What programs change in a kernel's memory, and is written later: nobody can be told then that there is no space.
 //!
-//! A kernel asks here before a program may change a page ([`Fs::prepare_pages`]). From then on the page has blocks that can be
-//! written in place. They stay so until the page is written: other nodes take them away only with the cluster lock, before which
-//! pages are written, and programs here only where the kernel drops pages first. Fences that come meanwhile do not matter (see
+//! A kernel asks here before a program may change a page: by a mapping to memory ([`Fs::prepare_pages`]), or as it writes to a file
+//! ([`Fs::change_pages`], only over data that are there). From then on the page has blocks that can be
+//! written in place. They stay so until the page is written ([`Fs::write_pages`]): other nodes take them away only with the cluster lock,
+//! before which pages are written, and programs here only where the kernel drops pages first. Fences that come meanwhile do not matter (see
 //! [`KnownFences`](crate::store::KnownFences)). So writing needs no data block; for the items it may use the reserve of metadata blocks.
+//!
+//! # When the file has changed
+//!
+//! When a program writes to a file it shows other times and another version at once ([`ChangedPages`](super::changed::ChangedPages)), and the
+//! item says so when the pages are written: after the data, as with any write. So what was set since stays, and who archives a file does so once. A
+//! change by a mapping to memory is seen only when the page is written: so the file changes then. Who has seen a version never reads
+//! older content: other nodes get the lock only when the pages are written, and here the pages have the content before the version is
+//! shown.
+//!
+//! Not all pages that were changed are written in one go, and those that come later change no item any more. To make them durable takes a
+//! flush and no commit ([`Store::sync_data`](crate::store::Store::sync_data)).
 //!
 //! Locking: as for a write.
 
-use scoutfs_env::IoBuf;
+use core::ops::Range;
+
+use scoutfs_env::sync::atomic::Ordering;
+use scoutfs_env::time::Timespec;
+use scoutfs_env::{IoBuf, Vec};
 use scoutfs_format::item::{EXTENT_UNWRITTEN, MAX_FILE_BYTES};
 
-use crate::data::block_io::BLOCK_LEN;
-use crate::data::extent::Extent;
+use crate::counters::Counter;
+use crate::data::block_io::{BLOCK_LEN, is_direct};
+use crate::data::extent::{Extent, remap_need};
 use crate::data::state::DataState;
 use crate::data::write::Mapping;
+use crate::data::write::{Piece, Written};
 use crate::error::{Error, Result};
 use crate::fs::Fs;
-use crate::inode::change::Touch;
+use crate::inode::INODE_NEED;
+use crate::inode::change::{Change, Touch};
 use crate::inode::passing::Attempts;
 use crate::inode::record::{DATA_BLOCK_BYTES, Inode};
-use crate::store::{DataRun, LockMode, Locks};
+use crate::store::{DataRun, LockMode, Locks, Need};
 
 /// Blocks that are copied at once.
 const COPY_BLOCKS: u64 = 32;
+
+/// What is written to blocks that a file has.
+#[derive(Default)]
+struct InPlace<'d> {
+    /// Where on the device.
+    pieces: Vec<(u64, &'d [u8])>,
+    /// Blocks of the file that had no data before, in ascending order.
+    unwritten: Vec<Range<u64>>,
+    /// Something had no blocks, and has them now, with its data.
+    elsewhere: bool,
+}
+
+impl<'d> InPlace<'d> {
+    /// Whole blocks of an extent.
+    fn add(&mut self, extent: &Extent, block: u64, bytes: &'d [u8]) -> Result<()> {
+        self.pieces.push((extent.blkno_of(block) * DATA_BLOCK_BYTES, bytes))?;
+        if !extent.is_written() {
+            let end = block + (bytes.len() / BLOCK_LEN) as u64;
+            match self.unwritten.last_mut().filter(|last| last.end == block) {
+                Some(last) => last.end = end,
+                None => self.unwritten.push(block..end)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How the file has changed by what is written: once.
+#[derive(Clone, Copy)]
+struct Touches {
+    /// As programs wrote before.
+    written: Option<Written>,
+    /// By a mapping, when nobody knows.
+    mapped: bool,
+}
+
+impl Touches {
+    fn any(&self) -> bool {
+        self.written.is_some() || self.mapped
+    }
+
+    /// Puts them into the inode.
+    fn take(&mut self, inode: &mut Inode, now: Timespec) -> Touch {
+        let touch = if self.any() { Touch::Data } else { Touch::Meta };
+        if let Some(written) = self.written.take() {
+            inode.note_written(&written);
+        }
+        if core::mem::take(&mut self.mapped) {
+            inode.touch_mtime(now);
+        }
+        touch
+    }
+}
 
 impl Fs {
     /// Sees to it that `len` bytes at `offset`, which are in a kernel's memory, can be changed there and written by [`Fs::write_pages`]
@@ -43,6 +115,212 @@ impl Fs {
                 return done;
             }
         }
+    }
+
+    /// A program writes `len` bytes at `offset` to pages of a kernel, which the caller keeps locked, and writes with [`Fs::write_pages`] later.
+    /// `change` copies them there, or the first of them, and gives how many: with none nothing has happened. It is called at most
+    /// once, just before the file shows that it has changed, and must not wait for anything.
+    ///
+    /// `None`, with nothing done, if it is not all data that the file has and that can be written in place: then it is to be written
+    /// as it is elsewhere.
+    pub fn change_pages(
+        &self,
+        ino: u64,
+        offset: u64,
+        len: u64,
+        change: &mut dyn FnMut() -> usize,
+    ) -> Result<Option<usize>> {
+        self.writable()?;
+        let end = offset.checked_add(len).filter(|end| *end <= MAX_FILE_BYTES).ok_or(Error::FileTooBig)?;
+        let mut attempts = Attempts::of(self);
+        loop {
+            let done = self.try_change_pages(ino, offset, end, change);
+            if !attempts.once_more(&done) {
+                return done;
+            }
+        }
+    }
+
+    fn try_change_pages(
+        &self,
+        ino: u64,
+        offset: u64,
+        end: u64,
+        change: &mut dyn FnMut() -> usize,
+    ) -> Result<Option<usize>> {
+        let pin = self.pin(ino)?;
+        pin.note_pages(end);
+        let locks = self.store().lock_bytes(ino, offset, end)?;
+        pin.note_pages(end);
+        let mut state = pin.data.write();
+        self.write_gathered(&locks, &mut state, &pin)?;
+        let inode = self.load_file(&locks, ino)?;
+        inode.check_changeable()?;
+        if inode.truncate_pending() || end > inode.size() {
+            return Ok(None);
+        }
+        let mut block = offset / DATA_BLOCK_BYTES;
+        while block < end.div_ceil(DATA_BLOCK_BYTES) {
+            match self.extent_from(&locks, ino, block)? {
+                Some(extent) if self.is_in_place(ino, &extent, block) => block = extent.end(),
+                _ => return Ok(None),
+            }
+        }
+        let copied = change();
+        if copied > 0 {
+            pin.changed.note(self.store().now());
+            self.count(Counter::Write);
+            self.count_n(Counter::WriteBytes, copied as u64);
+        }
+        Ok(Some(copied))
+    }
+
+    /// Whether an extent holds a block's data, and they can be written where they are.
+    fn is_in_place(&self, ino: u64, extent: &Extent, block: u64) -> bool {
+        extent.first <= block && extent.is_written() && !self.store().may_be_written(ino, extent.fences)
+    }
+
+    /// Writes pages, which are whole blocks at their offsets in the file, in ascending order and aligned memory; what is behind the end of
+    /// the file is not written. The device gets all at one time where it can. `mapped`: programs have changed them by a mapping to memory, so the file
+    /// changes now. It fails for want of space only if the volume has not even what deletions may use.
+    pub fn write_pages(&self, ino: u64, pages: &[(u64, &[u8])], mapped: bool) -> Result<()> {
+        self.writable()?;
+        let are_blocks =
+            |(at, bytes): &(u64, &[u8])| bytes.len().is_multiple_of(BLOCK_LEN) && is_direct(*at, bytes);
+        if !pages.iter().all(are_blocks) {
+            return Err(Error::Invalid("pages that are not of whole blocks"));
+        }
+        let mut attempts = Attempts::of(self);
+        loop {
+            let done = self.try_write_pages(ino, pages, mapped);
+            if !attempts.once_more(&done) {
+                if done.as_ref().is_err_and(|e| !matches!(e, Error::NoMemory | Error::Interrupted))
+                    && let Some(inode) = self.table.get(ino)
+                {
+                    // Whoever asks for attributes is not told any more of what is lost.
+                    inode.changed.end();
+                }
+                return done;
+            }
+        }
+    }
+
+    fn try_write_pages(&self, ino: u64, pages: &[(u64, &[u8])], mapped: bool) -> Result<()> {
+        let (Some((first, _)), Some((last, bytes))) = (pages.first(), pages.last()) else { return Ok(()) };
+        let end = last.saturating_add(bytes.len() as u64);
+        let pin = self.pin(ino)?;
+        pin.note_pages(end);
+        let locks = self.store().lock_bytes(ino, *first, end)?;
+        pin.note_pages(end);
+        let mut state = pin.data.write();
+        self.write_gathered(&locks, &mut state, &pin)?;
+        let mut inode = self.load_file(&locks, ino)?;
+        inode.check_changeable()?;
+        self.finish_truncate_locked(&locks, &mut inode)?;
+        state.forget_tail();
+        let mut in_place = InPlace::default();
+        for (offset, bytes) in pages {
+            self.write_page(&locks, &mut state, &mut inode, (*offset, bytes), &mut in_place)?;
+        }
+        let InPlace { pieces, unwritten, elsewhere } = in_place;
+        if elsewhere {
+            pin.changed.forget_mtime();
+        }
+        if pieces.is_empty() {
+            return Ok(());
+        }
+        self.store().device().write_pieces(&pieces)?;
+        pin.data_written.fetch_max(self.store().note_data_written(), Ordering::AcqRel);
+        let written = pin.changed.shown();
+        // Who wants to know the attributes waits until it is done.
+        let answered = written.is_some().then(|| self.behind.begin_known(&pin));
+        let mut touches = Touches { written, mapped };
+        for blocks in unwritten.iter() {
+            self.map_written(&locks, &mut inode, blocks.clone(), &mut touches)?;
+            pin.changed.end();
+        }
+        if touches.any() {
+            let hold = locks.hold(Need { privileged: true, ..INODE_NEED })?;
+            let mut change = Change::new(&hold);
+            let touch = touches.take(&mut inode, self.store().now());
+            change.inode(&mut inode, touch)?;
+            change.finish(&[&inode]);
+            pin.changed.end();
+        }
+        drop(answered);
+        Ok(())
+    }
+
+    /// Adds what of a page can be written to blocks that it has to what is `in_place`, and writes the rest.
+    fn write_page<'d>(
+        &self,
+        locks: &Locks<'_>,
+        state: &mut DataState,
+        inode: &mut Inode,
+        (mut at, mut bytes): (u64, &'d [u8]),
+        in_place: &mut InPlace<'d>,
+    ) -> Result<()> {
+        let size = inode.size();
+        while !bytes.is_empty() && at < size {
+            let block = at / DATA_BLOCK_BYTES;
+            let extent = self.extent_from(locks, inode.ino, block)?;
+            let has_blocks = |extent: &Extent| {
+                extent.first <= block
+                    && extent.blkno != 0
+                    && !self.store().may_be_written(inode.ino, extent.fences)
+            };
+            let len = match extent.filter(has_blocks) {
+                Some(extent) => {
+                    let end = extent.end().min(size.div_ceil(DATA_BLOCK_BYTES));
+                    let room = usize::try_from((end - block) * DATA_BLOCK_BYTES).unwrap_or(usize::MAX);
+                    let len = room.min(bytes.len());
+                    in_place.add(&extent, block, &bytes[..len])?;
+                    len
+                }
+                None => {
+                    let room = usize::try_from(size - at).unwrap_or(usize::MAX);
+                    let data = &bytes[..bytes.len().min(room)];
+                    let piece = Piece { offset: at, data, privileged: true, written: None };
+                    match self.write_step(locks, state, inode, piece, &mut |_| ())? {
+                        0 => return Err(Error::NoSpace),
+                        len => {
+                            in_place.elsewhere = true;
+                            len
+                        }
+                    }
+                }
+            };
+            at += len as u64;
+            bytes = &bytes[len..];
+        }
+        Ok(())
+    }
+
+    /// Blocks that were allocated have data now.
+    fn map_written(
+        &self,
+        locks: &Locks<'_>,
+        inode: &mut Inode,
+        blocks: Range<u64>,
+        touches: &mut Touches,
+    ) -> Result<()> {
+        let mut from = Some(blocks.start);
+        while let Some(first) = from {
+            let written = |e: Extent| Some(Extent { flags: 0, ..e });
+            let remap = self.remap(locks, inode.ino, first, blocks.end - 1, None, written)?;
+            from = remap.next;
+            let hold = locks.hold(remap_need(&remap, true))?;
+            let mut new = inode.clone();
+            let mut change = Change::new(&hold);
+            let mut left = *touches;
+            let touch = left.take(&mut new, self.store().now());
+            change.inode(&mut new, touch)?;
+            remap.prepare(&mut change, &mut new)?;
+            remap.finish(self.store(), &hold, new.ino);
+            change.finish(&[&new]);
+            (*inode, *touches) = (new, left);
+        }
+        Ok(())
     }
 
     fn try_prepare_pages(&self, ino: u64, offset: u64, end: u64) -> Result<()> {

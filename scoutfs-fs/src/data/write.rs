@@ -36,7 +36,7 @@ pub(super) struct Piece<'d> {
 
 /// What an inode shows of writes that are carried out later.
 #[derive(Clone, Copy)]
-pub(super) struct Written {
+pub(crate) struct Written {
     /// Of the last one; none if another time was set since.
     pub mtime: Option<Timespec>,
     pub ctime: Timespec,
@@ -78,7 +78,6 @@ pub(crate) struct Mapping {
 struct How<'a, 'f, 'h> {
     drops: Drops,
     answer: Option<&'h mut Answer<'a, 'f>>,
-    privileged: bool,
     /// It may be gathered in memory.
     delays: bool,
 }
@@ -92,13 +91,6 @@ impl Fs {
     /// [`Error::FileTooBig`] at or past the largest file's end.
     pub fn write(&self, ino: u64, offset: u64, data: &[u8]) -> Result<usize> {
         self.write_at(ino, Some(offset), data, How::default()).map(|(_, len)| len)
-    }
-
-    /// Writes what [`Fs::prepare_pages`] prepared, as [`Fs::write`] does: it fails for want of space only if the volume has not even
-    /// what deletions may use.
-    pub fn write_pages(&self, ino: u64, offset: u64, data: &[u8]) -> Result<usize> {
-        let how = How { privileged: true, ..How::default() };
-        self.write_at(ino, Some(offset), data, how).map(|(_, len)| len)
     }
 
     /// As [`Fs::write`], or as [`Fs::append`] without an offset, for a kernel that leaves it to the filesystem to take `drops` away.
@@ -141,11 +133,11 @@ impl Fs {
         ino: u64,
         offset: Option<u64>,
         data: &[u8],
-        How { drops, mut answer, privileged, delays }: How<'a, '_, '_>,
+        How { drops, mut answer, delays }: How<'a, '_, '_>,
     ) -> Result<(u64, usize)> {
         let mut attempts = Attempts::of(self);
         loop {
-            let how = How { drops, answer: answer.as_deref_mut(), privileged, delays };
+            let how = How { drops, answer: answer.as_deref_mut(), delays };
             let done = self.try_write_at(ino, offset, data, how);
             if answer.as_ref().is_some_and(|answer| answer.is_given()) || !attempts.once_more(&done) {
                 return done;
@@ -158,7 +150,7 @@ impl Fs {
         ino: u64,
         offset: Option<u64>,
         data: &[u8],
-        How { drops, mut answer, privileged, delays }: How<'a, '_, '_>,
+        How { drops, mut answer, delays }: How<'a, '_, '_>,
     ) -> Result<(u64, usize)> {
         self.writable()?;
         let pin = self.pin(ino)?;
@@ -210,7 +202,7 @@ impl Fs {
                     answer.now(self, pin.shared(), len);
                 }
             };
-            let piece = Piece { offset: at, data: &data[done..len], privileged, written: None };
+            let piece = Piece { offset: at, data: &data[done..len], privileged: false, written: None };
             match self.write_step(&locks, &mut state, &mut inode, piece, &mut ready) {
                 Ok(step) => done += step,
                 Err(error) => {
@@ -223,6 +215,9 @@ impl Fs {
                     break;
                 }
             }
+        }
+        if done > 0 {
+            pin.changed.forget_mtime();
         }
         self.count_n(Counter::WriteBytes, done as u64);
         Ok((offset, done))
@@ -245,7 +240,7 @@ impl Fs {
     }
 
     /// Writes a part of a piece: into one extent, or one hole. Says how much that is when nothing is wanting for it any more.
-    fn write_step(
+    pub(super) fn write_step(
         &self,
         locks: &Locks<'_>,
         state: &mut DataState,
@@ -451,7 +446,7 @@ impl Fs {
 
 impl Inode {
     /// It was written to before.
-    fn note_written(&mut self, written: &Written) {
+    pub(super) fn note_written(&mut self, written: &Written) {
         if let Some(mtime) = written.mtime {
             self.item.mtime = to_time(mtime);
         }

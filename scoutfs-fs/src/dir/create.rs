@@ -252,6 +252,6 @@ impl Fs {
         pin.set_unlinked(false);
         pin.set_linkable(false);
         pin.add_lookup();
-        Ok(pin.delayed.show(inode.attr()))
+        Ok(pin.changed.show(pin.delayed.show(inode.attr())))
     }
 }

@@ -48,6 +48,10 @@ impl Fs {
             }
             if let Some(caches) = &caches {
                 self.drop_pages(&***caches, inode, held, keep);
+                if keep < Mode::Write {
+                    // Of pages that could not be written.
+                    inode.changed.end();
+                }
                 if keep == Mode::Null && !caches.forget_attributes(inode.ino) {
                     inode.attributes_unsure.store(true, Ordering::Release);
                 }

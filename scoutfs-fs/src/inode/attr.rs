@@ -186,7 +186,8 @@ impl Fs {
         }
         if let Some(size) = set.size {
             self.set_size(&locks, &mut state, &mut inode, size, set)?;
+            pin.changed.forget_mtime();
         }
-        Ok(pin.delayed.show(inode.attr()))
+        Ok(pin.changed.show(pin.delayed.show(inode.attr())))
     }
 }

@@ -26,6 +26,7 @@ use scoutfs_env::sync::{Mutex, RwLock, RwLockWriteGuard};
 use scoutfs_env::{AllocError, Arc, OrdMap, Vec, time};
 use scoutfs_lock::LockName;
 
+use crate::data::changed::ChangedPages;
 use crate::data::delayed::Delayed;
 use crate::data::state::DataState;
 use crate::error::{Error, Result};
@@ -56,6 +57,11 @@ pub(crate) struct MemInode {
     pub written_behind: AtomicU64,
     /// Small writes that are gathered, see [`DelayedWrites`](crate::data::delayed::DelayedWrites).
     pub delayed: Delayed,
+    /// What attributes are shown with of pages that are not written.
+    pub changed: ChangedPages,
+    /// [`Store::note_data_written`](crate::store::Store) when pages were written last, which no commit may make durable, or when the inode
+    /// came into the table.
+    pub data_written: AtomicU64,
     /// Count of such writes that failed, above the errno of the last.
     lost_writes: AtomicU64,
     /// The kernel did not know the inode when its attributes were to be forgotten.
@@ -367,6 +373,8 @@ impl Fs {
             unseen_writers: AtomicU64::new(0),
             written_behind: AtomicU64::new(0),
             delayed: Delayed::default(),
+            changed: ChangedPages::default(),
+            data_written: AtomicU64::new(self.store().data_writes.written()),
             lost_writes: AtomicU64::new(0),
             attributes_unsure: AtomicBool::new(false),
             opened_at: AtomicU64::new(0),

@@ -46,8 +46,8 @@ use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::inode::table::InodeTable;
 use crate::store::{
-    FileLocks, Identity, KnownFences, LockTable, News, Numbers, OpenInodes, Reader, RootsCell, Slot,
-    SpaceCell, Store, Trans, Tuning, Wish,
+    DataWrites, FileLocks, Identity, KnownFences, LockTable, News, Numbers, OpenInodes, Reader, RootsCell,
+    Slot, SpaceCell, Store, Trans, Tuning, Wish,
 };
 
 /// The times of the election. The lease outlasts a disk that is busy for some seconds; a claim is prompt on a disk
@@ -604,7 +604,7 @@ impl Joined {
             commit_waits: AtomicBool::new(false),
             identity,
             tuning,
-            data_written: AtomicBool::new(false),
+            data_writes: DataWrites::default(),
             commit_nr: AtomicU64::new(commit_nr),
             numbers: shared_numbers(&reply, asked, leadership)?,
             inode_delta: Mutex::new(0),

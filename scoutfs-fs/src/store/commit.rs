@@ -21,6 +21,7 @@ use core::sync::atomic::Ordering;
 
 use scoutfs_btree::space::CommitToken;
 use scoutfs_btree::{OwnedItem, Tail};
+use scoutfs_env::fault::{Fault, planted};
 use scoutfs_env::{Arc, Vec, thread};
 
 use super::slot::{Batch, Slot};
@@ -67,8 +68,24 @@ impl Store {
 
     /// Makes durable all that was done before the call.
     pub fn sync(&self) -> Result<()> {
-        let seq = self.trans.seq();
-        self.sync_seq(seq)
+        let (seq, written) = (self.trans.seq(), self.data_writes.written());
+        self.sync_seq(seq)?;
+        self.sync_data(written)
+    }
+
+    /// Makes durable the data that were written by the time of a [`Store::note_data_written`], without a commit. No IO when they are.
+    pub(crate) fn sync_data(&self, written: u64) -> Result<()> {
+        if self.data_writes.is_flushed(written) {
+            return Ok(());
+        }
+        let written = self.data_writes.written();
+        if !planted(Fault::SkipDataFlush) {
+            self.device().flush()?;
+        }
+        // What is durable was written while it was this mount's to write.
+        self.check_lease()?;
+        self.data_writes.note_flushed(written);
+        Ok(())
     }
 
     /// Waits until the transaction with this seq is durable, committing it if it is still open. No IO when it is.
@@ -183,7 +200,7 @@ impl Store {
                 return Ok(());
             }
             let tail = || self.reader.roots.own_tail();
-            slot.write(self.device(), &self.reader.cache, &self.space, batch, &self.data_written, tail)?;
+            slot.write(self.device(), &self.reader.cache, &self.space, batch, &self.data_writes, tail)?;
             self.count_commit(slot, batch);
         }
         slot.note_blocks(batch);

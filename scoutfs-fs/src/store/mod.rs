@@ -39,6 +39,7 @@
 //! are leaves.
 
 mod commit;
+mod data_writes;
 mod fences;
 mod file_locks;
 mod flush;
@@ -58,7 +59,7 @@ mod space;
 mod supply;
 mod trans;
 
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64};
 use core::time::Duration;
 
 use scoutfs_env::device::BlockDevice;
@@ -74,6 +75,7 @@ pub use space::DataRun;
 pub use supply::StatFs;
 
 pub(crate) use commit::Wish;
+pub(crate) use data_writes::DataWrites;
 pub(crate) use fences::KnownFences;
 pub(crate) use file_locks::FileLocks;
 use lock_table::Pages;
@@ -141,7 +143,7 @@ pub struct Store {
     /// The slot's [`Slot::unmerged_bytes`], to be read without the commit lock.
     pub(crate) unmerged_bytes: AtomicU64,
     /// Data were written since the last flush.
-    pub(crate) data_written: AtomicBool,
+    pub(crate) data_writes: DataWrites,
     /// Number of the newest durable record.
     pub(crate) commit_nr: AtomicU64,
     /// The seq for the next transaction and the inode numbers that were fetched ahead.
@@ -286,9 +288,9 @@ impl Store {
         items.saturating_add(blocks).saturating_add(more)
     }
 
-    /// Data were written to the device: the next commit flushes before it.
-    pub fn note_data_written(&self) {
-        self.data_written.store(true, Ordering::Release);
+    /// Data were written to the device: the next commit flushes before it. Returns a number for [`Store::sync_data`].
+    pub(crate) fn note_data_written(&self) -> u64 {
+        self.data_writes.note()
     }
 
     /// Nothing can go on; everybody who waits learns it.

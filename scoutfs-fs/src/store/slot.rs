@@ -11,8 +11,6 @@
 //!
 //! A slot is owned by the commit lock of the store.
 
-use core::sync::atomic::{AtomicBool, Ordering};
-
 use scoutfs_btree::forest::Union;
 use scoutfs_btree::ring::{CHECKPOINT_FRAMES, RecordBuilder, RecordItem, RingError, RingWriter};
 use scoutfs_btree::space::budget::checkpoint_blocks;
@@ -35,6 +33,7 @@ use scoutfs_format::tree::{ItemHeader, TreeRoot};
 use scoutfs_format::voter::ProcessId;
 
 use super::commit::Wish;
+use super::data_writes::DataWrites;
 use super::runs::to_join;
 use super::space::SpaceCell;
 use super::trans::Closed;
@@ -302,15 +301,15 @@ impl Slot {
         cache: &BlockCache,
         space: &SpaceCell,
         batch: &mut Batch,
-        data_written: &AtomicBool,
+        data_writes: &DataWrites,
         tail: impl Fn() -> Result<Arc<Tail>> + Sync,
     ) -> Result<()> {
         let must_checkpoint = self.finalizes(batch) || batch.wish.leave || self.has_merged();
-        if !must_checkpoint && self.write_inline(device, space, batch, data_written)? {
+        if !must_checkpoint && self.write_inline(device, space, batch, data_writes)? {
             return Ok(());
         }
         thread::with_room(CHECKPOINT_STACK, || {
-            self.checkpoint(device, cache, space, batch, data_written, &tail)
+            self.checkpoint(device, cache, space, batch, data_writes, &tail)
         })
     }
 
@@ -320,14 +319,14 @@ impl Slot {
         cache: &BlockCache,
         space: &SpaceCell,
         batch: &mut Batch,
-        data_written: &AtomicBool,
+        data_writes: &DataWrites,
         tail: &dyn Fn() -> Result<Arc<Tail>>,
     ) -> Result<()> {
         let mut attempt = 1;
         loop {
             let written = match self.build_checkpoint(cache, space, batch, tail) {
                 // An error of the device is final from here on.
-                Ok(checkpoint) => self.write_checkpoint(device, checkpoint, batch, data_written),
+                Ok(checkpoint) => self.write_checkpoint(device, checkpoint, batch, data_writes),
                 Err(Error::Io(e)) if attempt < WRITE_ATTEMPTS => {
                     scoutfs_env::warn!("writing a checkpoint: {e}; trying again");
                     attempt += 1;
@@ -365,7 +364,7 @@ impl Slot {
         device: &dyn BlockDevice,
         space: &SpaceCell,
         batch: &mut Batch,
-        data_written: &AtomicBool,
+        data_writes: &DataWrites,
     ) -> Result<bool> {
         let inode_delta = self.inode_delta.saturating_add(batch.inode_delta);
         let mut record = RecordBuilder::new(self.header(batch, 0, inode_delta));
@@ -388,7 +387,7 @@ impl Slot {
             Err(Failure::Ring(RingError::RecordFull)) => return Ok(false),
             Err(e) => return Err(e.into()),
         }
-        match self.write_record(device, &record, 0, data_written) {
+        match self.write_record(device, &record, 0, data_writes) {
             Ok(()) => {}
             Err(Failure::Ring(RingError::NeedCheckpoint { .. })) => return Ok(false),
             Err(e) => return Err(e.into()),
@@ -508,10 +507,10 @@ impl Slot {
         device: &dyn BlockDevice,
         checkpoint: Checkpoint,
         batch: &mut Batch,
-        data_written: &AtomicBool,
+        data_writes: &DataWrites,
     ) -> Result<()> {
-        data_written.store(true, Ordering::Relaxed);
-        self.write_record(device, &checkpoint.record, checkpoint.flags, data_written).map_err(Error::from)?;
+        data_writes.note();
+        self.write_record(device, &checkpoint.record, checkpoint.flags, data_writes).map_err(Error::from)?;
         self.logs = checkpoint.logs;
         self.tail_bytes = 0;
         self.space_list = checkpoint.space_list;
@@ -548,7 +547,7 @@ impl Slot {
         device: &dyn BlockDevice,
         record: &RecordBuilder,
         flags: u32,
-        data_written: &AtomicBool,
+        data_writes: &DataWrites,
     ) -> core::result::Result<(), Failure> {
         let place = self.ring.place(record.frames(), flags)?;
         let bytes = match record.encode(&place) {
@@ -563,20 +562,22 @@ impl Slot {
         loop {
             // What the record refers to must not be lost with it staying. Data of operations that are not in this
             // transaction may be flushed along; those that are have been written before it closed.
-            let flush = data_written.swap(false, Ordering::AcqRel) && !planted(Fault::SkipDataFlush);
-            let written = if planted(Fault::VolatileRecord) {
-                let flushed = if flush { device.flush() } else { Ok(()) };
-                flushed.and_then(|()| device.write(offset, &bytes))
-            } else if flush {
-                device.flush_and_write_durable(offset, &bytes)
-            } else {
-                device.write_durable(offset, &bytes)
+            let flush = data_writes.pending().filter(|_| !planted(Fault::SkipDataFlush));
+            let written = match flush {
+                None if planted(Fault::VolatileRecord) => device.write(offset, &bytes),
+                None => device.write_durable(offset, &bytes),
+                Some(_) if planted(Fault::VolatileRecord) => {
+                    device.flush().and_then(|()| device.write(offset, &bytes))
+                }
+                Some(_) => device.flush_and_write_durable(offset, &bytes),
             };
             match written {
-                Ok(()) => break,
+                Ok(()) => {
+                    flush.into_iter().for_each(|written| data_writes.note_flushed(written));
+                    break;
+                }
                 Err(e) if attempt < WRITE_ATTEMPTS => {
                     scoutfs_env::warn!("writing commit record {}: {e}; trying again", place.commit_nr());
-                    data_written.store(true, Ordering::Release);
                     attempt += 1;
                 }
                 Err(e) => return Err(Failure::Other(Error::Io(e))),

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Pages of a kernel that programs change, and that are written later.
+
+mod common;
+
+use common::{Volume, file};
+use scoutfs_env::IoBuf;
+use scoutfs_env::time::Timespec;
+use scoutfs_format::item::ROOT_INO;
+use scoutfs_fs::data::AllocateMode;
+use scoutfs_fs::inode::{Attr, Drops, SetAttr, SetTime};
+use scoutfs_fs::{Fs, Mount};
+
+const BLOCK: usize = 4096;
+
+/// The counter of this name.
+fn counter(fs: &Fs, wanted: &str) -> u64 {
+    let mut found = None;
+    fs.for_each_counter(&mut |name: &str, value| {
+        if name == wanted {
+            found = Some(value);
+        }
+        Ok(())
+    })
+    .unwrap();
+    found.unwrap()
+}
+
+/// A file of eight blocks of ones, open for writing, durable.
+fn ones(mount: &Mount) -> u64 {
+    let fs = mount.fs();
+    let ino = fs.create(ROOT_INO, b"file", &file()).unwrap().ino;
+    fs.write(ino, 0, &[1; 8 * BLOCK]).unwrap();
+    fs.open(ino, true).unwrap();
+    fs.sync().unwrap();
+    ino
+}
+
+/// Memory as pages are.
+fn pages(byte: u8, len: usize) -> IoBuf {
+    IoBuf::from_slice(&vec![byte; len]).unwrap()
+}
+
+fn content(fs: &Fs, ino: u64) -> Vec<u8> {
+    let mut bytes = vec![0; 9 * BLOCK];
+    let len = fs.read(ino, 0, &mut bytes).unwrap();
+    bytes.truncate(len);
+    bytes
+}
+
+/// All that a program sees of it.
+fn seen(attr: &Attr) -> impl PartialEq + std::fmt::Debug {
+    (
+        attr.version,
+        attr.data_version,
+        attr.data_seq,
+        attr.mtime.sec,
+        attr.mtime.nsec,
+        attr.ctime.nsec,
+        attr.blocks,
+    )
+}
+
+#[test]
+fn a_file_changes_when_a_program_writes_to_its_pages_and_not_once_more_when_they_are_written() {
+    let volume = Volume::new(64 << 20);
+    let mount = volume.mount();
+    let fs = mount.fs();
+    let ino = ones(&mount);
+    let before = fs.getattr(ino).unwrap();
+    let mut page = pages(1, BLOCK);
+    let mut calls = 0;
+    let changed = fs.change_pages(ino, (2 * BLOCK + 100) as u64, 50, &mut || {
+        page[100..150].fill(2);
+        calls += 1;
+        50
+    });
+    assert_eq!(changed.unwrap(), Some(50));
+    assert_eq!(calls, 1);
+    let shown = fs.getattr(ino).unwrap();
+    assert_eq!((shown.version, shown.data_version), (before.version + 1, before.data_version));
+    assert!((shown.mtime.sec, shown.mtime.nsec) > (before.mtime.sec, before.mtime.nsec));
+    assert_eq!(content(fs, ino), [1; 8 * BLOCK], "the device has it already");
+    // Neither the change nor its data are on the volume before the pages are.
+    fs.sync().unwrap();
+    let crashed = volume.crash();
+    let after_crash = crashed.mount();
+    assert_eq!(seen(&after_crash.fs().getattr(ino).unwrap()), seen(&before));
+    after_crash.unmount().unwrap();
+    crashed.check();
+    fs.setattr(ino, &SetAttr { mode: Some(0o600), ..SetAttr::default() }).unwrap();
+    let shown = Attr { ctime: fs.getattr(ino).unwrap().ctime, version: shown.version + 1, ..shown };
+    assert_eq!(seen(&fs.getattr(ino).unwrap()), seen(&shown));
+    // One that is changed by a mapping, and two that are not, at one time.
+    fs.write_pages(ino, &[((2 * BLOCK) as u64, &page), ((6 * BLOCK) as u64, &pages(3, 2 * BLOCK))], false)
+        .unwrap();
+    let durable = fs.getattr(ino).unwrap();
+    let want = Attr { data_version: before.data_version + 1, data_seq: durable.data_seq, ..shown };
+    assert_eq!(seen(&durable), seen(&want));
+    fs.write_pages(ino, &[((2 * BLOCK) as u64, &page)], false).unwrap();
+    assert_eq!(seen(&fs.getattr(ino).unwrap()), seen(&durable));
+    fs.fsync(ino).unwrap();
+    let crashed = volume.crash();
+    let after_crash = crashed.mount();
+    assert_eq!(seen(&after_crash.fs().getattr(ino).unwrap()), seen(&durable));
+    after_crash.unmount().unwrap();
+    let mut want = vec![1; 8 * BLOCK];
+    want[2 * BLOCK + 100..2 * BLOCK + 150].fill(2);
+    want[6 * BLOCK..].fill(3);
+    assert_eq!(content(fs, ino), want);
+    fs.write_pages(ino, &[(0, &pages(4, BLOCK))], true).unwrap();
+    let mapped = fs.getattr(ino).unwrap();
+    assert_eq!((mapped.version, mapped.data_version), (durable.version + 1, durable.data_version + 1));
+    // A time that somebody sets stays, and a later write's is newer than what was shown before.
+    assert!(fs.change_pages(ino, 0, 1, &mut || 1).unwrap().is_some());
+    let mtime = Some(SetTime::At(Timespec { sec: 77, nsec: 7 }));
+    fs.setattr(ino, &SetAttr { mtime, ..SetAttr::default() }).unwrap();
+    assert_eq!(fs.getattr(ino).unwrap().mtime.sec, 77);
+    fs.write_pages(ino, &[(0, &pages(4, BLOCK))], false).unwrap();
+    assert_eq!(fs.getattr(ino).unwrap().mtime.sec, 77);
+    let shorter = SetAttr { size: Some(8 * BLOCK as u64), ..SetAttr::default() };
+    let newer: [&dyn Fn(); 4] = [
+        &|| assert_eq!(fs.write(ino, 5, b"x").unwrap(), 1),
+        &|| assert_eq!(fs.write_later(ino, None, b"y", Drops::Nothing).unwrap().1, 1),
+        &|| fs.fallocate(ino, AllocateMode::Allocate, true, 0, 1).unwrap(),
+        &|| assert_eq!(fs.setattr(ino, &shorter).unwrap().size, 8 * BLOCK as u64),
+    ];
+    for newer in newer {
+        assert!(fs.change_pages(ino, 0, 1, &mut || 1).unwrap().is_some());
+        let first = fs.getattr(ino).unwrap();
+        newer();
+        let second = fs.getattr(ino).unwrap();
+        let time = |attr: &Attr| (attr.mtime.sec, attr.mtime.nsec);
+        assert!(time(&second) > time(&first) && second.version > first.version);
+        fs.write_pages(ino, &[(0, &pages(4, BLOCK))], false).unwrap();
+        let third = fs.getattr(ino).unwrap();
+        assert_eq!((third.version, time(&third)), (second.version, time(&second)));
+    }
+    fs.release(ino, true);
+    mount.unmount().unwrap();
+    volume.check();
+}
+
+#[test]
+fn pages_are_changed_only_over_data_that_can_be_written_in_place() {
+    let volume = Volume::new(64 << 20);
+    let mount = volume.mount();
+    let fs = mount.fs();
+    let ino = ones(&mount);
+    fs.fallocate(ino, AllocateMode::PunchHole, true, BLOCK as u64, BLOCK as u64).unwrap();
+    fs.fallocate(ino, AllocateMode::ZeroRange, true, (3 * BLOCK) as u64, BLOCK as u64).unwrap();
+    let before = fs.getattr(ino).unwrap();
+    let never = &mut || panic!("it is not changed so");
+    for (at, len) in [
+        // A hole, from before it, and into it.
+        (BLOCK, 10),
+        (0, BLOCK + 1),
+        (BLOCK, 2 * BLOCK),
+        // Allocated, and not written.
+        (3 * BLOCK + 17, 1),
+        // The end of the file, and beyond.
+        (8 * BLOCK - 1, 2),
+        (20 * BLOCK, 1),
+    ] {
+        assert_eq!(fs.change_pages(ino, at as u64, len as u64, never).unwrap(), None, "{at} {len}");
+    }
+    assert_eq!(seen(&fs.getattr(ino).unwrap()), seen(&before));
+    // What is gathered at the end is written before, and all of it is data then.
+    fs.write_later(ino, None, &[5; 100], Drops::Nothing).unwrap();
+    assert_eq!(fs.change_pages(ino, (8 * BLOCK + 50) as u64, 50, &mut || 50).unwrap(), Some(50));
+    let all = 4 * BLOCK + 100;
+    assert_eq!(fs.change_pages(ino, (4 * BLOCK) as u64, all as u64, &mut || 7).unwrap(), Some(7));
+    // Nothing could be copied: nothing has happened.
+    let before = fs.getattr(ino).unwrap();
+    assert_eq!(fs.change_pages(ino, 0, 1, &mut || 0).unwrap(), Some(0));
+    assert_eq!(seen(&fs.getattr(ino).unwrap()), seen(&before));
+    // A page that ends behind the file, and one that lies there, write nothing behind it.
+    let last: &[(u64, &[u8])] =
+        &[((8 * BLOCK) as u64, &pages(6, BLOCK)), ((9 * BLOCK) as u64, &pages(7, BLOCK))];
+    fs.write_pages(ino, last, false).unwrap();
+    let after = fs.getattr(ino).unwrap();
+    assert_eq!((after.size, after.online_blocks), ((8 * BLOCK + 100) as u64, 8));
+    fs.setattr(ino, &SetAttr { size: Some((9 * BLOCK) as u64), ..Default::default() }).unwrap();
+    let bytes = content(fs, ino);
+    assert!(bytes[8 * BLOCK..8 * BLOCK + 100].iter().all(|byte| *byte == 6));
+    assert!(bytes[8 * BLOCK + 100..].iter().all(|byte| *byte == 0));
+    // In a hole, as a mapping changes it: what has no data gets some.
+    fs.write_pages(ino, &[(0, &pages(8, 3 * BLOCK))], true).unwrap();
+    assert_eq!(content(fs, ino)[..3 * BLOCK], [8; 3 * BLOCK]);
+    // What is allocated and not written, between and beside what is.
+    fs.fallocate(ino, AllocateMode::ZeroRange, true, (5 * BLOCK) as u64, BLOCK as u64).unwrap();
+    let before = fs.getattr(ino).unwrap();
+    let nines = pages(9, BLOCK);
+    let some: Vec<(u64, &[u8])> = [2, 3, 5].map(|block| ((block * BLOCK) as u64, &nines[..])).to_vec();
+    fs.write_pages(ino, &some, true).unwrap();
+    let after = fs.getattr(ino).unwrap();
+    assert_eq!((after.blocks, after.online_blocks), (before.blocks, before.online_blocks));
+    assert!(after.data_version > before.data_version);
+    let bytes = content(fs, ino);
+    for (block, byte) in [(1, 8), (2, 9), (3, 9), (4, 1), (5, 9), (6, 1)] {
+        assert_eq!(bytes[block * BLOCK..][..BLOCK], [byte; BLOCK], "block {block}");
+        assert!(fs.change_pages(ino, (block * BLOCK) as u64, 1, &mut || 1).unwrap().is_some());
+    }
+    fs.release(ino, true);
+    mount.unmount().unwrap();
+    volume.check();
+}
+
+/// Such a change may have been committed long before its pages are written: no commit makes them durable then.
+#[test]
+fn fsync_makes_pages_durable_also_when_there_is_nothing_to_commit() {
+    let volume = Volume::new(64 << 20);
+    let mount = volume.mount();
+    let fs = mount.fs();
+    let ino = ones(&mount);
+    let other = fs.create(ROOT_INO, b"other", &file()).unwrap().ino;
+    fs.sync().unwrap();
+    let counts = || (counter(fs, "commits"), counter(fs, "device_flushes"));
+    let of = |body: &dyn Fn()| {
+        let before = counts();
+        body();
+        let after = counts();
+        (after.0 - before.0, after.1 - before.1)
+    };
+    let write = || fs.write_pages(ino, &[(0, &pages(2, BLOCK))], false).unwrap();
+    write();
+    assert_eq!(of(&|| fs.fsync(ino).unwrap()), (0, 1));
+    assert_eq!(of(&|| fs.fsync(ino).unwrap()), (0, 0));
+    write();
+    assert_eq!(of(&|| fs.fsync(other).unwrap()), (0, 0), "it is another's");
+    assert_eq!(of(&|| fs.sync().unwrap()), (0, 1));
+    assert_eq!(of(&|| fs.fsync(ino).unwrap()), (0, 0));
+    // Nobody remembers of an inode that was not in use meanwhile.
+    write();
+    fs.release(ino, true);
+    fs.forget(ino, 1);
+    assert_eq!(fs.lookup(ROOT_INO, b"file").unwrap().ino, ino);
+    assert_eq!(of(&|| fs.fsync(ino).unwrap()), (0, 1));
+    // What a commit has flushed along.
+    write();
+    fs.setattr(ino, &SetAttr { mode: Some(0o600), ..Default::default() }).unwrap();
+    let (commits, _) = of(&|| fs.fsync(ino).unwrap());
+    assert_eq!(commits, 1);
+    assert_eq!(of(&|| fs.fsync(ino).unwrap()), (0, 0));
+    mount.unmount().unwrap();
+    volume.check();
+}
