@@ -91,7 +91,7 @@ bool scoutfs_dentry_in_lookup(struct dentry *dentry)
 
 void scoutfs_mapping_set_large_folios(struct address_space *mapping)
 {
-	mapping_set_large_folios(mapping);
+	mapping_set_folio_order_range(mapping, 0, SCOUTFS_FOLIO_ORDER);
 }
 
 void scoutfs_mapping_set_error(struct address_space *mapping, int error)
@@ -259,6 +259,66 @@ bool scoutfs_folio_writeback(struct folio *folio)
 void scoutfs_folio_mark_uptodate(struct folio *folio)
 {
 	folio_mark_uptodate(folio);
+}
+
+bool scoutfs_folio_dirty(struct folio *folio)
+{
+	return folio_test_dirty(folio);
+}
+
+bool scoutfs_folio_maybe_pinned(struct folio *folio)
+{
+	return folio_maybe_dma_pinned(folio);
+}
+
+bool scoutfs_folio_checked(struct folio *folio)
+{
+	return folio_test_checked(folio);
+}
+
+void scoutfs_folio_set_checked(struct folio *folio)
+{
+	folio_set_checked(folio);
+}
+
+void scoutfs_folio_clear_checked(struct folio *folio)
+{
+	folio_clear_checked(folio);
+}
+
+bool scoutfs_folio_trylock(struct folio *folio)
+{
+	return folio_trylock(folio);
+}
+
+bool scoutfs_folio_has_private(struct folio *folio)
+{
+	return folio_test_private(folio);
+}
+
+void *scoutfs_folio_private(struct folio *folio)
+{
+	return folio_get_private(folio);
+}
+
+void scoutfs_folio_attach_private(struct folio *folio, void *data)
+{
+	folio_attach_private(folio, data);
+}
+
+void scoutfs_folio_change_private(struct folio *folio, void *data)
+{
+	folio_change_private(folio, data);
+}
+
+void scoutfs_folio_detach_private(struct folio *folio)
+{
+	folio_detach_private(folio);
+}
+
+unsigned int scoutfs_get_dirty_folios(struct address_space *mapping, pgoff_t *start, pgoff_t end, struct folio_batch *batch)
+{
+	return filemap_get_folios_tag(mapping, start, end, PAGECACHE_TAG_DIRTY, batch);
 }
 
 struct address_space *scoutfs_folio_mapping(struct folio *folio)

@@ -12,6 +12,7 @@
 #include <linux/falloc.h>
 #include <linux/fiemap.h>
 #include <linux/filelock.h>
+#include <linux/folio_batch.h>
 #include <linux/fs.h>
 #include <linux/fs_context.h>
 #include <linux/fs_struct.h>
@@ -45,8 +46,9 @@ static const unsigned int SCOUTFS_LOOKUP_RCU = LOOKUP_RCU;
 static const int SCOUTFS_IOCB_APPEND = (__force int)IOCB_APPEND;
 static const int SCOUTFS_IOCB_DSYNC = (__force int)IOCB_DSYNC;
 static const fgf_t SCOUTFS_FGP_LOCK = FGP_LOCK;
-static const fgf_t SCOUTFS_FGP_TRYLOCK = FGP_LOCK | FGP_NOWAIT;
 static const gfp_t SCOUTFS_GFP_PAGE = GFP_NOFS | __GFP_NOWARN;
+/* Its pages have two bits each in a word: see kobj/changed.rs. */
+static const unsigned int SCOUTFS_FOLIO_ORDER = 5;
 static const unsigned long SCOUTFS_SB_POSIXACL = SB_POSIXACL;
 static const unsigned long SCOUTFS_SB_RDONLY = SB_RDONLY;
 static const unsigned long SCOUTFS_SB_NOSEC = SB_NOSEC;
@@ -109,6 +111,18 @@ void scoutfs_folio_put(struct folio *folio);
 bool scoutfs_folio_uptodate(struct folio *folio);
 bool scoutfs_folio_writeback(struct folio *folio);
 void scoutfs_folio_mark_uptodate(struct folio *folio);
+bool scoutfs_folio_dirty(struct folio *folio);
+bool scoutfs_folio_maybe_pinned(struct folio *folio);
+bool scoutfs_folio_checked(struct folio *folio);
+void scoutfs_folio_set_checked(struct folio *folio);
+void scoutfs_folio_clear_checked(struct folio *folio);
+bool scoutfs_folio_trylock(struct folio *folio);
+bool scoutfs_folio_has_private(struct folio *folio);
+void *scoutfs_folio_private(struct folio *folio);
+void scoutfs_folio_attach_private(struct folio *folio, void *data);
+void scoutfs_folio_change_private(struct folio *folio, void *data);
+void scoutfs_folio_detach_private(struct folio *folio);
+unsigned int scoutfs_get_dirty_folios(struct address_space *mapping, pgoff_t *start, pgoff_t end, struct folio_batch *batch);
 struct address_space *scoutfs_folio_mapping(struct folio *folio);
 struct folio *scoutfs_page_folio(struct page *page);
 struct folio *scoutfs_readahead_folio(struct readahead_control *rac);

@@ -7,6 +7,7 @@
 
 use kernel::bindings;
 
+use super::changed::{self, Changed};
 use super::error::{check, check_pointer, Errno, Result};
 use crate::ffi;
 
@@ -40,23 +41,23 @@ impl LockedFolio {
         Some(LockedFolio { folio: check_pointer(folio).ok()?, owned: true })
     }
 
-    /// The folio of a page index if it is in the cache and nobody has locked it.
+    /// Locks a folio unless somebody else has; `None` also when it has left this mapping. The reference stays the caller's.
     ///
     /// # Safety
     ///
-    /// The mapping is alive.
-    pub(crate) unsafe fn find_unlocked(mapping: *mut bindings::address_space, index: u64) -> Option<Self> {
-        // SAFETY: by the contract.
-        let folio = unsafe {
-            bindings::__filemap_get_folio_mpol(
-                mapping,
-                index as usize,
-                ffi::SCOUTFS_FGP_TRYLOCK,
-                0,
-                core::ptr::null_mut(),
-            )
-        };
-        Some(LockedFolio { folio: check_pointer(folio).ok()?, owned: true })
+    /// The caller has a reference of the folio for as long as this lives.
+    pub(crate) unsafe fn try_lock(
+        folio: *mut bindings::folio,
+        mapping: *mut bindings::address_space,
+    ) -> Option<Self> {
+        // SAFETY: by the contract. What a locked folio belongs to does not change.
+        unsafe {
+            if !ffi::scoutfs_folio_trylock(folio) {
+                return None;
+            }
+            let locked = LockedFolio { folio, owned: false };
+            (ffi::scoutfs_folio_mapping(folio) == mapping).then_some(locked)
+        }
     }
 
     /// The folio of a page index, new if it is not in the cache, and then large if so many bytes are to be written from there on.
@@ -126,6 +127,23 @@ impl LockedFolio {
     pub(crate) fn is_under_writeback(&self) -> bool {
         // SAFETY: a folio that is held.
         unsafe { ffi::scoutfs_folio_writeback(self.folio) }
+    }
+
+    /// Waits until nobody writes it any more: until it is unlocked nobody will.
+    pub(crate) fn wait_for_writeback(&self) {
+        // SAFETY: a folio that is held and locked.
+        unsafe { bindings::folio_wait_writeback(self.folio) }
+    }
+
+    /// The part of bytes `pos..end` of the file that lies in it has changed, and is to be written. It is not under writeback.
+    pub(crate) fn mark_changed(&self, pos: u64, end: u64, mapped: bool) {
+        let start = pos.saturating_sub(self.pos()) / PAGE;
+        let end = end.min(self.end()).saturating_sub(self.pos()).div_ceil(PAGE);
+        // SAFETY: a folio that is held and locked.
+        unsafe {
+            changed::note(self.folio, Changed::range(start as usize, end as usize, mapped));
+            bindings::folio_mark_dirty(self.folio);
+        }
     }
 
     pub(crate) fn mark_uptodate(&self) {

@@ -4,10 +4,12 @@
 //! | module | what |
 //! | --- | --- |
 //! | `error` | error numbers and pointers that are errors |
+//! | `changed` | which pages of a folio have changed |
 //! | `nofs` | a scope without filesystem reclaim |
 //! | `folio` | folios of the page cache, and locks of an address space |
 //! | `text` | a line of text on the stack |
 
+pub(crate) mod changed;
 pub(crate) mod error;
 pub(crate) mod folio;
 pub(crate) mod nofs;

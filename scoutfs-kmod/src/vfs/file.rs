@@ -3,11 +3,16 @@
 //!
 //! # Writing
 //!
-//! A write goes through: bytes are copied from the program into memory of ours, the core writes them to the device or gathers them (those
-//! at the end of a file, see `scoutfs_fs::data::delayed`), and the pages that the cache has are brought up to date. Those of a stream,
-//! which the cache does not have, are copied into new pages at once, which the core then writes or gathers. They are locked before the core is called: so when its cluster lock goes back right
-//! afterwards, who drops pages waits for them. All of it is under [`Invalidation`], so that meanwhile no page comes into the cache and
-//! none becomes dirty; those that were dirty in the range are written before. `fsync` then has the core commit.
+//! Data that a file has are changed in the page cache, and written later (`vfs/pages.rs`): the core shows that the file has changed,
+//! and keeps their blocks.
+//!
+//! What gets new blocks goes through: bytes are copied from the program into memory of ours, the core writes them to the device or gathers
+//! them (those at the end of a file, see `scoutfs_fs::data::delayed`), and the pages that the cache has are brought up to date. Those of a
+//! stream, which the cache does not have, are copied into new pages at once, which the core then writes or gathers.
+//!
+//! Folios are locked before the core is called: so when its cluster lock goes back right afterwards, who drops pages waits for them.
+//! All of it is under [`Invalidation`], so that meanwhile no page comes into the cache and none becomes dirty by a mapping; those that were
+//! dirty in a range that is written through are written before. `fsync` then has the core commit.
 //!
 //! With O_DIRECT, and with O_APPEND, where the core alone knows the place, pages are removed instead.
 //!
@@ -271,12 +276,17 @@ unsafe fn write(
         let mut done = 0;
         let mut result = Ok(());
         while done < len && result.is_ok() {
-            if matches!(how, Place::Pages) && len - done >= FRESH {
-                match write_fresh(inode, pos, len - done, from) {
-                    Ok(0) => {}
-                    Ok(written) => {
+            if matches!(how, Place::Pages) {
+                match write_pages(inode, pos, len - done, from) {
+                    Ok(None) => {}
+                    Ok(Some(0)) if ffi::scoutfs_fatal_signal_pending() => {
+                        result = Err(Errno::INTR);
+                        break;
+                    }
+                    Ok(Some(written)) => {
                         done += written;
                         pos += written as u64;
+                        bindings::balance_dirty_pages_ratelimited((*inode).i_mapping);
                         continue;
                     }
                     Err(e) => {
@@ -338,6 +348,29 @@ unsafe fn write(
     }
 }
 
+/// Writes from the program into pages without another copy. Returns how much; `None` where that cannot be done.
+///
+/// # Safety
+///
+/// As [`write_over`].
+unsafe fn write_pages(
+    inode: *mut bindings::inode,
+    pos: u64,
+    want: usize,
+    from: *mut bindings::iov_iter,
+) -> Result<Option<usize>> {
+    // SAFETY: by the contract.
+    unsafe {
+        if let Some(written) = write_over(inode, pos, want, from)? {
+            return Ok(Some(written));
+        }
+        match want >= FRESH {
+            true => write_fresh(inode, pos, want, from).map(|written| Some(written).filter(|len| *len > 0)),
+            false => Ok(None),
+        }
+    }
+}
+
 /// Where a write goes.
 #[derive(Clone, Copy)]
 enum Place {
@@ -370,6 +403,89 @@ unsafe fn prepare(
         }
     }
     Ok(())
+}
+
+/// Changes data that the file has in the page cache, to be written later. Returns how much; `None`, with nothing done, where it is to be done
+/// otherwise.
+///
+/// # Safety
+///
+/// The inode is one of ours, with a reference, and locked. No folio and no lock of the core is held.
+unsafe fn write_over(
+    inode: *mut bindings::inode,
+    pos: u64,
+    want: usize,
+    from: *mut bindings::iov_iter,
+) -> Result<Option<usize>> {
+    // SAFETY: by the contract. The program's memory was touched before, and is copied from only if it is still there.
+    unsafe {
+        if pos + want as u64 > inode::size(inode) {
+            return Ok(None);
+        }
+        let want = want.min(CHUNK - (pos % CHUNK as u64) as usize);
+        let want = want - bindings::fault_in_iov_iter_readable(from, want);
+        if want == 0 {
+            return Err(Errno::FAULT);
+        }
+        let end = pos + want as u64;
+        let mapping = (*inode).i_mapping;
+        let _invalidation = Invalidation::enter(mapping);
+        // Before others are held: it is read about this one alone.
+        for at in [pos, end] {
+            if at % PAGE != 0 {
+                pages::have(inode, at / PAGE)?;
+            }
+        }
+        let mut folios = Vec::with_capacity(want / PAGE as usize + 2)?;
+        let mut at = pos;
+        while at < end {
+            let folio = LockedFolio::make(mapping, at / PAGE, (end - at).max(PAGE))?;
+            if !folio.is_uptodate() && (folio.pos() < pos || folio.end() > end) {
+                return Ok(None);
+            }
+            folio.wait_for_writeback();
+            at = folio.end();
+            folios.push(folio)?;
+        }
+        let mut copy = || copy_in(&folios, pos, want, from);
+        let Some(copied) = with(inode, |fs, ino| fs.change_pages(ino, pos, want as u64, &mut copy))? else {
+            return Ok(None);
+        };
+        let end = pos + copied as u64;
+        for folio in folios.iter().filter(|folio| folio.pos() < end) {
+            folio.mark_uptodate();
+            folio.mark_changed(pos, end, false);
+        }
+        Ok(Some(copied))
+    }
+}
+
+/// Copies from a program into folios that are locked and follow each other, from `pos` on, without waiting for its memory. What it has of a
+/// folio that is not up to date it has wholly. Returns how much.
+///
+/// # Safety
+///
+/// The folios have room for all.
+unsafe fn copy_in(folios: &[LockedFolio], pos: u64, want: usize, from: *mut bindings::iov_iter) -> usize {
+    let mut done = 0;
+    for folio in folios {
+        let at = pos + done as u64;
+        let len = (want - done).min((folio.end() - at) as usize);
+        // SAFETY: by the contract.
+        let copied = unsafe {
+            bindings::copy_folio_from_iter_atomic(folio.as_ptr(), (at - folio.pos()) as usize, len, from)
+        };
+        if copied < len {
+            if folio.is_uptodate() {
+                return done + copied;
+            }
+            // SAFETY: so much was taken just now.
+            unsafe { bindings::iov_iter_revert(from, copied) };
+            return done;
+        }
+        done += len;
+    }
+    done
 }
 
 /// Writes whole pages that the cache does not have: from the program into new folios, and from those to the device. Returns how much that

@@ -6,14 +6,14 @@ use core::ffi::c_void;
 use kernel::bindings;
 use kernel::ffi::{c_long, c_uint, c_ulong};
 use scoutfs_env::{IoBuf, Vec};
-use scoutfs_format::ioctl::IOC_SET_ATTR_X;
+use scoutfs_format::ioctl::{IOC_GET_ATTR_X, IOC_SET_ATTR_X, IOC_STAT_MORE};
 use scoutfs_fs::acl;
 use scoutfs_fs::ioctl::{Caller, Capability, Credentials, Request, UserMemory};
 use scoutfs_fs::Error;
 
 use super::{inode, with};
 use crate::ffi;
-use crate::kobj::error::{Errno, Result};
+use crate::kobj::error::{check, Errno, Result};
 
 const CAP_DAC_READ_SEARCH: i32 = 2;
 const CAP_SYS_ADMIN: i32 = 21;
@@ -119,6 +119,10 @@ unsafe fn run(file: *mut bindings::file, cmd: u32, arg: u64) -> Result<i32> {
         let can_read = (*file).f_mode & ffi::SCOUTFS_FMODE_READ != 0;
         let caller = Caller { memory: &CurrentMemory, credentials: &credentials, can_read };
         let inode = (*file).f_inode;
+        if matches!(cmd, IOC_STAT_MORE | IOC_GET_ATTR_X) {
+            // They tell of the version of the data: what programs have changed before counts.
+            check(bindings::filemap_write_and_wait_range((*inode).i_mapping, 0, i64::MAX))?;
+        }
         let mut call =
             || with(inode, |fs, ino| fs.ioctl(&Request { ino, cmd, arg, input: &input }, &mut out, &caller));
         // The one that changes a file takes all that it needs from its argument, which was copied.

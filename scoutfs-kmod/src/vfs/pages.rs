@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The page cache: filling, writing back, mapping to memory.
 //!
-//! Pages become dirty by mappings to memory alone. Before a program may write to one, the core prepares it (`Fs::prepare_pages`), so that
-//! a full volume is a signal then and no loss later.
+//! Pages become dirty by mappings to memory and by writes to data that a file has (`vfs/file.rs`). Before a program may change one by a
+//! mapping, the core prepares it (`Fs::prepare_pages`), so that a full volume is a signal then and no loss later. What of a folio has
+//! changed is noted (`kobj/changed.rs`), and only that is written: the rest may have no blocks.
 //!
 //! Who holds folios and waits for the core is let in by it when these folios are to be dropped, but only for what it asks about
 //! (`caches`). So a request of readahead is one of the core's, over all folios that are held. It is not waited for: the folios stay
@@ -15,26 +16,28 @@ use core::ptr::null_mut;
 
 use kernel::bindings;
 use kernel::ffi::c_long;
-use scoutfs_env::{try_box, IoBuf, Vec};
-use scoutfs_fs::{Error, Fs};
+use scoutfs_env::{try_box, Vec};
 
 use super::{inode, with};
 use crate::ffi;
+use crate::kobj::changed::{self, Changed};
 use crate::kobj::error::{code, Errno, Result};
 use crate::kobj::folio::{fill_slice, stable_slice, zero_from, Faulting, LockedFolio, PAGE};
 
 /// Bytes that are read ahead at most: what is more is not needed yet.
 const READ_AHEAD: u64 = 2 << 20;
-/// Folios, and bytes of several, that are written back at once.
-const RUN_FOLIOS: usize = 64;
-const RUN_BYTES: u64 = 256 << 10;
+/// Folios, and about so many bytes, that are written back at once.
+const RUN_FOLIOS: usize = 256;
+const RUN_BYTES: u64 = 1 << 20;
 
 pub(super) static OPS: bindings::address_space_operations = bindings::address_space_operations {
     read_folio: Some(read_folio),
     readahead: Some(readahead),
     writepages: Some(writepages),
     launder_folio: Some(launder_folio),
-    dirty_folio: Some(bindings::filemap_dirty_folio),
+    dirty_folio: Some(changed::dirty),
+    release_folio: Some(changed::release),
+    invalidate_folio: Some(changed::invalidate),
     migrate_folio: Some(bindings::filemap_migrate_folio),
     // SAFETY: every member is an option of a function.
     ..unsafe { zeroed() }
@@ -64,6 +67,26 @@ unsafe fn fill(inode: *mut bindings::inode, folio: *mut bindings::folio) -> Resu
         }
         bindings::folio_end_read(folio, read.is_ok());
         read.map(drop)
+    }
+}
+
+/// Sees to it that a page of the cache has what is in the file.
+///
+/// # Safety
+///
+/// The inode is one of ours, with a reference; nobody else brings pages into the cache. No folio and no lock of the core is held.
+pub(super) unsafe fn have(inode: *mut bindings::inode, index: u64) -> Result<()> {
+    // SAFETY: by the contract. A folio that is locked and not up to date is read and written by nobody else.
+    unsafe {
+        let folio = LockedFolio::make((*inode).i_mapping, index, PAGE)?;
+        if !folio.is_uptodate() {
+            let memory = fill_slice(folio.as_ptr());
+            let pos = folio.pos();
+            let read = with(inode, |fs, ino| fs.read(ino, pos, memory))?;
+            memory[read..].fill(0);
+            folio.mark_uptodate();
+        }
+        Ok(())
     }
 }
 
@@ -132,54 +155,59 @@ impl Drop for Ahead {
     }
 }
 
-/// Folios that follow each other, under writeback: from the start of that on nobody changes their memory. A program that wants to waits in
-/// `page_mkwrite`, and so does who removes or fills pages. It also keeps them in the cache.
+/// Folios under writeback: from the start of that on nobody changes their memory. A program that wants to waits in
+/// `page_mkwrite`, and so does who writes to pages, removes or fills them. It also keeps them in the cache.
 struct Run {
-    folios: [*mut bindings::folio; RUN_FOLIOS],
-    len: usize,
-    /// Where the first one begins in the file, and where the last one ends.
-    pos: u64,
-    end: u64,
+    /// In ascending order, with what is to be written of them.
+    folios: Vec<(*mut bindings::folio, Changed)>,
+    bytes: u64,
+    /// The end of the file.
+    size: u64,
 }
 
 impl Run {
-    /// Puts a folio under writeback, which is locked and was marked clean for this. It stays locked.
+    /// Puts a folio under writeback, which is locked and was marked clean for this. It stays locked. Without memory it is dirty again.
     ///
     /// # Safety
     ///
     /// As said, and it begins before the end of the file, which is at `size`.
-    unsafe fn begin(folio: *mut bindings::folio, size: u64) -> Self {
-        let mut run = Run { folios: [null_mut(); RUN_FOLIOS], len: 0, pos: 0, end: 0 };
+    unsafe fn begin(
+        mapping: *mut bindings::address_space,
+        folio: *mut bindings::folio,
+        size: u64,
+    ) -> Result<Self> {
+        let mut run = Run { folios: Vec::new(), bytes: 0, size };
         // SAFETY: by the contract.
         unsafe {
-            run.pos = ffi::scoutfs_folio_pos(folio).unsigned_abs();
-            run.end = run.pos;
-            run.add(folio, size);
+            if let Err(e) = run.folios.reserve(1) {
+                bindings::filemap_dirty_folio(mapping, folio);
+                return Err(e.into());
+            }
+            run.add(folio);
         }
-        run
+        Ok(run)
     }
 
-    /// The same with a folio that begins where the run ends, which is not full.
+    /// The same with a folio behind, for which there is room.
     ///
     /// # Safety
     ///
     /// As [`Run::begin`].
-    unsafe fn add(&mut self, folio: *mut bindings::folio, size: u64) {
-        let Some(place) = self.folios.get_mut(self.len) else { return };
-        *place = folio;
-        self.len += 1;
+    unsafe fn add(&mut self, folio: *mut bindings::folio) {
         // SAFETY: by the contract.
         unsafe {
-            self.end += ffi::scoutfs_folio_size(folio) as u64;
-            if size < self.end {
-                zero_from(folio, size);
+            let len = ffi::scoutfs_folio_size(folio) as u64;
+            if self.size < ffi::scoutfs_folio_pos(folio).unsigned_abs() + len {
+                zero_from(folio, self.size);
             }
+            let _ = self.folios.push_within_capacity((folio, changed::take(folio)));
+            self.bytes += len;
             bindings::__folio_start_writeback(folio, false);
         }
     }
 
-    /// Adds dirty folios behind the last one that nobody has locked. To wait for one would be to wait for requests about others, which
-    /// may wait for this writeback.
+    /// Adds dirty folios behind the last one, in the range that is to be written, that nobody has locked. To wait for one would be to wait
+    /// for requests about others, which may wait for this writeback.
     ///
     /// # Safety
     ///
@@ -188,27 +216,55 @@ impl Run {
         &mut self,
         mapping: *mut bindings::address_space,
         wbc: *mut bindings::writeback_control,
-        size: u64,
+        mut next: usize,
     ) {
-        while self.len < RUN_FOLIOS && self.end < size {
-            // SAFETY: the mapping is alive, and the folio is locked and held until it is under writeback.
-            unsafe {
-                let Some(next) = LockedFolio::find_unlocked(mapping, self.end / PAGE) else { return };
-                if next.pos() != self.end
-                    || next.end() - self.pos > RUN_BYTES
-                    || next.is_under_writeback()
-                    || !bindings::folio_clear_dirty_for_io(next.as_ptr())
-                {
+        // SAFETY: the mapping is alive. A folio is held while it is looked at, and locked until it is under writeback.
+        unsafe {
+            let end = match (*wbc).range_cyclic() {
+                0 => ((*wbc).range_end.unsigned_abs() / PAGE) as usize,
+                _ => usize::MAX,
+            };
+            let end = end.min((self.size / PAGE) as usize);
+            while !self.is_full() && (*wbc).nr_to_write > 0 {
+                let mut found: bindings::folio_batch = zeroed();
+                if ffi::scoutfs_get_dirty_folios(mapping, &mut next, end, &mut found) == 0 {
                     return;
                 }
-                (*wbc).nr_to_write -= ((next.end() - next.pos()) / PAGE) as c_long;
-                self.add(next.as_ptr(), size);
+                for folio in found.folios.iter().take(found.nr.into()) {
+                    let folio = *folio;
+                    if !self.is_full() && self.folios.reserve(1).is_ok() {
+                        self.try_add(mapping, wbc, folio);
+                    }
+                    ffi::scoutfs_folio_put(folio);
+                }
             }
         }
     }
 
-    fn folios(&self) -> &[*mut bindings::folio] {
-        self.folios.get(..self.len).unwrap_or_default()
+    /// # Safety
+    ///
+    /// As [`Run::extend`]; there is room for the folio.
+    unsafe fn try_add(
+        &mut self,
+        mapping: *mut bindings::address_space,
+        wbc: *mut bindings::writeback_control,
+        folio: *mut bindings::folio,
+    ) {
+        // SAFETY: by the contract.
+        unsafe {
+            let Some(locked) = LockedFolio::try_lock(folio, mapping) else { return };
+            if locked.pos() < self.size
+                && !locked.is_under_writeback()
+                && bindings::folio_clear_dirty_for_io(folio)
+            {
+                (*wbc).nr_to_write -= ((locked.end() - locked.pos()) / PAGE) as c_long;
+                self.add(folio);
+            }
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.folios.len() >= RUN_FOLIOS || self.bytes >= RUN_BYTES
     }
 
     /// Writes all to the device.
@@ -216,36 +272,25 @@ impl Run {
     /// # Safety
     ///
     /// The run is of this mapping, and ends here. No folio is locked but the first one, if it is alone.
-    unsafe fn write(self, mapping: *mut bindings::address_space, size: u64) -> Result<()> {
+    unsafe fn write(self, mapping: *mut bindings::address_space) -> Result<()> {
         // SAFETY: by the contract, and what is said of the type.
         unsafe {
-            let written = with((*mapping).host, |fs, ino| {
-                let len = usize::try_from(self.end.min(size) - self.pos).unwrap_or(usize::MAX);
-                // One write is worth a copy.
-                let copy = if self.len > 1 { IoBuf::zeroed((self.end - self.pos) as usize).ok() } else { None };
-                let mut at = 0;
-                if let Some(mut copy) = copy {
-                    for folio in self.folios() {
-                        let bytes = stable_slice(*folio);
-                        copy[at..at + bytes.len()].copy_from_slice(bytes);
-                        at += bytes.len();
-                    }
-                    return write_all(fs, ino, self.pos, &copy[..len]);
-                }
-                for folio in self.folios() {
-                    let bytes = stable_slice(*folio);
-                    write_all(fs, ino, self.pos + at as u64, &bytes[..bytes.len().min(len - at)])?;
-                    at += bytes.len();
-                }
-                Ok(())
+            let written = self.pages().and_then(|pages| {
+                let mapped = self.folios.iter().any(|(_, changed)| changed.is_mapped());
+                with((*mapping).host, |fs, ino| fs.write_pages(ino, &pages, mapped))
             });
+            // Who wanted it written was killed, or there is no memory: somebody will write it. It cannot go while it is under writeback.
+            let again = matches!(written, Err(Errno::INTR | Errno::NOMEM));
             match &written {
-                Ok(()) | Err(Errno::INTR) => {}
-                Err(e) => ffi::scoutfs_mapping_set_error(mapping, e.negative()),
+                Err(e) if !again => {
+                    ffi::scoutfs_mapping_set_error(mapping, e.negative());
+                    inode::forget_version((*mapping).host);
+                }
+                _ => {}
             }
-            for folio in self.folios() {
-                if written == Err(Errno::INTR) {
-                    // Who wanted it written was killed; somebody else will. It cannot go while it is under writeback.
+            for (folio, changed) in self.folios.iter() {
+                if again {
+                    changed::put_back(*folio, *changed);
                     bindings::filemap_dirty_folio(mapping, *folio);
                 }
                 bindings::folio_end_writeback(*folio);
@@ -253,24 +298,35 @@ impl Run {
             written
         }
     }
-}
 
-fn write_all(fs: &Fs, ino: u64, pos: u64, bytes: &[u8]) -> scoutfs_fs::Result<()> {
-    let mut done = 0;
-    while done < bytes.len() {
-        match fs.write_pages(ino, pos + done as u64, &bytes[done..])? {
-            0 => return Err(Error::NoSpace),
-            written => done += written,
+    /// The memory that is to be written.
+    ///
+    /// # Safety
+    ///
+    /// As said of the type, while the result lives.
+    unsafe fn pages(&self) -> Result<Vec<(u64, &[u8])>> {
+        let mut pages = Vec::with_capacity(self.folios.len())?;
+        for (folio, changed) in self.folios.iter() {
+            // SAFETY: by the contract.
+            let (pos, bytes) = unsafe { (ffi::scoutfs_folio_pos(*folio).unsigned_abs(), stable_slice(*folio)) };
+            let end = self.size.div_ceil(PAGE) * PAGE - pos;
+            let len = usize::try_from(end).unwrap_or(usize::MAX).min(bytes.len());
+            let (mut page, bytes) = (0, &bytes[..len]);
+            while let Some((first, end)) = changed.next(page, len / PAGE as usize) {
+                let begin = first * PAGE as usize;
+                pages.push((pos + begin as u64, &bytes[begin..end * PAGE as usize]))?;
+                page = end;
+            }
         }
+        Ok(pages)
     }
-    Ok(())
 }
 
 unsafe extern "C" fn writepages(
     mapping: *mut bindings::address_space,
     wbc: *mut bindings::writeback_control,
 ) -> c_int {
-    let (mut error, mut killed) = (0, false);
+    let (mut error, mut stopped) = (0, None);
     let mut folio = null_mut();
     loop {
         // SAFETY: the VFS gives a mapping of ours; the folio is what the call before gave.
@@ -281,21 +337,27 @@ unsafe extern "C" fn writepages(
         // SAFETY: it is given locked and marked clean. What is not written any more is dirty again before it is unlocked.
         error = unsafe {
             let size = inode::size((*mapping).host);
-            if killed {
+            if let Some(e) = stopped {
                 bindings::filemap_dirty_folio(mapping, folio);
                 bindings::folio_unlock(folio);
-                Errno::INTR.negative()
+                e
             } else if ffi::scoutfs_folio_pos(folio).unsigned_abs() >= size {
                 // It was cut off meanwhile.
                 bindings::folio_unlock(folio);
                 0
             } else {
-                let mut run = Run::begin(folio, size);
+                let next = ffi::scoutfs_folio_pos(folio) as u64 + ffi::scoutfs_folio_size(folio) as u64;
+                let begun = Run::begin(mapping, folio, size);
                 bindings::folio_unlock(folio);
-                run.extend(mapping, wbc, size);
-                let written = run.write(mapping, size);
-                killed = written == Err(Errno::INTR);
-                code(written)
+                let written = begun.and_then(|mut run| {
+                    run.extend(mapping, wbc, (next / PAGE) as usize);
+                    run.write(mapping)
+                });
+                let error = code(written);
+                if matches!(written, Err(Errno::INTR | Errno::NOMEM)) {
+                    stopped = Some(error);
+                }
+                error
             }
         };
     }
@@ -308,9 +370,9 @@ unsafe extern "C" fn launder_folio(folio: *mut bindings::folio) -> c_int {
         let mapping = ffi::scoutfs_folio_mapping(folio);
         let size = inode::size((*mapping).host);
         if bindings::folio_clear_dirty_for_io(folio) && ffi::scoutfs_folio_pos(folio).unsigned_abs() < size {
-            let written = Run::begin(folio, size).write(mapping, size);
-            if written == Err(Errno::INTR) {
-                return Errno::INTR.negative();
+            let written = Run::begin(mapping, folio, size).and_then(|run| run.write(mapping));
+            if let Err(e @ (Errno::INTR | Errno::NOMEM)) = written {
+                return e.negative();
             }
             // Another error is kept for who syncs: the folio goes all the same.
         }
@@ -382,8 +444,8 @@ unsafe fn make_writable(
         let Some(locked) = LockedFolio::lock(folio, mapping) else {
             return bindings::vm_fault_reason_VM_FAULT_NOPAGE;
         };
-        bindings::folio_mark_dirty(locked.as_ptr());
-        bindings::folio_wait_writeback(locked.as_ptr());
+        locked.wait_for_writeback();
+        locked.mark_changed(pos, pos + PAGE, true);
         locked.leave_locked();
         bindings::vm_fault_reason_VM_FAULT_LOCKED
     }
