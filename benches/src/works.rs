@@ -127,6 +127,28 @@ fn overwrite(dir: &Path, thread: usize) -> usize {
     FSYNCS
 }
 
+/// Blocks of a file in an order that no disk likes.
+fn overwrite_here_and_there(dir: &Path, thread: usize) -> usize {
+    let file = OpenOptions::new().write(true).open(dir.join(format!("stream-{thread}"))).expect("open");
+    for i in 0..PIECES {
+        let block = i * 7919 % (STREAM_MIB << 8);
+        file.write_all_at(&[9; 4096], (block as u64) << 12).expect("write");
+    }
+    file.sync_all().expect("fsync");
+    PIECES
+}
+
+/// A stream over what a file has.
+fn overwrite_stream(dir: &Path, thread: usize) -> usize {
+    let chunk = vec![4u8; 1 << 20];
+    let mut file = OpenOptions::new().write(true).open(dir.join(format!("stream-{thread}"))).expect("open");
+    for _ in 0..STREAM_MIB {
+        file.write_all(&chunk).expect("write");
+    }
+    file.sync_all().expect("fsync");
+    STREAM_MIB
+}
+
 /// Which caches are empty before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caches {
@@ -158,6 +180,9 @@ pub const SINGLE: &Works = &[
     ("write 4 KiB, one fsync", write_pieces, Caches::Warm),
     ("append 4 KiB + fsync", append, Caches::Warm),
     ("overwrite 4 KiB + fsync", overwrite, Caches::Warm),
+    ("overwrite 4 KiB here and there, one fsync", overwrite_here_and_there, Caches::Warm),
+    ("overwrite MiB + fsync", overwrite_stream, Caches::Warm),
+    ("overwrite MiB + fsync, cold", overwrite_stream, Caches::Cold),
 ];
 
 /// Works on a file that is mapped to memory whole, by a program that can: xfs_io. Operations are pages.
