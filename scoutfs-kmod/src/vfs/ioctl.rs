@@ -125,8 +125,15 @@ unsafe fn run(file: *mut bindings::file, cmd: u32, arg: u64) -> Result<i32> {
         }
         let mut call =
             || with(inode, |fs, ino| fs.ioctl(&Request { ino, cmd, arg, input: &input }, &mut out, &caller));
-        // The one that changes a file takes all that it needs from its argument, which was copied.
-        let done = if cmd == IOC_SET_ATTR_X { inode::change_wholly(inode, call)? } else { call()? };
+        // The one that changes a file takes all that it needs from its argument, which was copied. It waits while the mount is frozen.
+        let done = if cmd == IOC_SET_ATTR_X {
+            check(bindings::mnt_want_write_file(file))?;
+            let done = inode::change_wholly(inode, call);
+            bindings::mnt_drop_write_file(file);
+            done?
+        } else {
+            call()?
+        };
         let answer = out.get(..done.out_len).ok_or(Errno::INVAL)?;
         CurrentMemory.write(arg, answer)?;
         Ok(done.result)

@@ -51,6 +51,7 @@ static SUPER_OPS: bindings::super_operations = bindings::super_operations {
     put_super: Some(put_super),
     umount_begin: Some(umount_begin),
     sync_fs: Some(sync_fs),
+    freeze_fs: Some(freeze_fs),
     statfs: Some(statfs),
     show_options: Some(show_options),
     // SAFETY: every member is an option of a function.
@@ -359,6 +360,13 @@ unsafe extern "C" fn sync_fs(sb: *mut bindings::super_block, wait: c_int) -> c_i
     let _nofs = NoFs::enter();
     // SAFETY: the VFS gives a mounted super block of ours.
     code(unsafe { volume(sb) }.mount.fs().sync().map_err(Errno::from))
+}
+
+/// The mount is about to be frozen: who changes something waits already, and everything was synced. So is what the core has done by itself
+/// since then. It needs no telling of the thaw: nothing of it stands still meanwhile, and locks go back to other nodes.
+unsafe extern "C" fn freeze_fs(sb: *mut bindings::super_block) -> c_int {
+    // SAFETY: as the VFS calls it.
+    unsafe { sync_fs(sb, 1) }
 }
 
 unsafe extern "C" fn statfs(dentry: *mut bindings::dentry, out: *mut bindings::kstatfs) -> c_int {
