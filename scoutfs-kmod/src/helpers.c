@@ -109,6 +109,11 @@ void scoutfs_sb_end_pagefault(struct super_block *sb)
 	sb_end_pagefault(sb);
 }
 
+struct mnt_idmap *scoutfs_file_mnt_idmap(const struct file *file)
+{
+	return file_mnt_idmap(file);
+}
+
 /* Neither new nor being freed. */
 bool scoutfs_inode_is_in_use(struct inode *inode)
 {

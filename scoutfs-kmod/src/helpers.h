@@ -73,6 +73,7 @@ void scoutfs_mapping_set_large_folios(struct address_space *mapping);
 void scoutfs_mapping_set_error(struct address_space *mapping, int error);
 void scoutfs_sb_start_pagefault(struct super_block *sb);
 void scoutfs_sb_end_pagefault(struct super_block *sb);
+struct mnt_idmap *scoutfs_file_mnt_idmap(const struct file *file);
 
 bool scoutfs_inode_is_in_use(struct inode *inode);
 

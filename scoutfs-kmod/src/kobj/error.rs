@@ -20,6 +20,7 @@ impl Errno {
     pub(crate) const FAULT: Errno = Errno(14);
     pub(crate) const INVAL: Errno = Errno(22);
     pub(crate) const NODATA: Errno = Errno(61);
+    pub(crate) const OVERFLOW: Errno = Errno(75);
     pub(crate) const OPNOTSUPP: Errno = Errno(95);
     pub(crate) const STALE: Errno = Errno(116);
     /// The kernel's own: a signal ended the system call, which may be made again.

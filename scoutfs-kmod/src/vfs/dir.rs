@@ -15,7 +15,7 @@ use scoutfs_fs::dir::{NewInode, RenameFlags};
 use scoutfs_fs::inode::Attr;
 use scoutfs_fs::{Error, Fs};
 
-use super::{inode, volume, with, xattr};
+use super::{ids, inode, volume, with, xattr};
 use crate::ffi;
 use crate::kobj::error::{check, code, errno_of, Errno, Result};
 use crate::kobj::folio::{offset, position};
@@ -88,13 +88,21 @@ unsafe fn text_of<'a>(name: *const bindings::qstr) -> &'a [u8] {
 }
 
 /// What a new inode is made of, from who makes it.
-fn new_inode(mode: u32, rdev: u64) -> NewInode {
-    // SAFETY: credentials of the current task, which are its own.
+///
+/// # Safety
+///
+/// The mapping is that of a mount which is in use.
+unsafe fn new_inode(idmap: *mut bindings::mnt_idmap, mode: u32, rdev: u64) -> Result<NewInode> {
+    // SAFETY: by the contract; and credentials of the current task, which are its own.
     let (uid, gid, umask) = unsafe {
         let cred = (*bindings::get_current()).cred;
-        ((*cred).fsuid.val, (*cred).fsgid.val, ffi::scoutfs_current_umask())
+        let (uid, gid) = ((*cred).fsuid.val, (*cred).fsgid.val);
+        (ids::kept_uid(idmap, uid), ids::kept_gid(idmap, gid), ffi::scoutfs_current_umask())
     };
-    NewInode { mode, umask: umask.unsigned_abs(), rdev, uid, gid }
+    if uid == ids::NONE || gid == ids::NONE {
+        return Err(Errno::OVERFLOW);
+    }
+    Ok(NewInode { mode, umask: umask.unsigned_abs(), rdev, uid, gid })
 }
 
 /// Makes something with a name, and binds the dentry to it.
@@ -241,15 +249,18 @@ unsafe extern "C" fn atomic_open(
         }
         let found = if other.is_null() { dentry } else { other };
         if errno_of(other).is_none() && flags & bindings::O_CREAT != 0 && (*found).d_inode.is_null() {
-            let new = new_inode(u32::from(mode) & 0o7777 | bindings::S_IFREG, 0);
+            let idmap = ffi::scoutfs_file_mnt_idmap(file);
+            let new = new_inode(idmap, u32::from(mode) & 0o7777 | bindings::S_IFREG, 0);
             let excl = flags & bindings::O_EXCL != 0;
             let mut made = true;
-            let done = make(dir, found, |fs, ino, name| match fs.create(ino, name, &new) {
-                Err(Error::Exists) if !excl => {
-                    made = false;
-                    fs.lookup(ino, name)
-                }
-                done => done,
+            let done = new.and_then(|new| {
+                make(dir, found, |fs, ino, name| match fs.create(ino, name, &new) {
+                    Err(Error::Exists) if !excl => {
+                        made = false;
+                        fs.lookup(ino, name)
+                    }
+                    done => done,
+                })
             });
             if let Err(e) = done {
                 if !other.is_null() {
@@ -266,63 +277,72 @@ unsafe extern "C" fn atomic_open(
 }
 
 unsafe extern "C" fn create(
-    _idmap: *mut bindings::mnt_idmap,
+    idmap: *mut bindings::mnt_idmap,
     dir: *mut bindings::inode,
     dentry: *mut bindings::dentry,
     mode: bindings::umode_t,
 ) -> c_int {
     let mode = u32::from(mode) & 0o7777 | bindings::S_IFREG;
     // SAFETY: as the VFS calls it.
-    code(unsafe { make(dir, dentry, |fs, ino, name| fs.create(ino, name, &new_inode(mode, 0))) })
+    code(unsafe {
+        new_inode(idmap, mode, 0)
+            .and_then(|new| make(dir, dentry, |fs, ino, name| fs.create(ino, name, &new)))
+    })
 }
 
 unsafe extern "C" fn mknod(
-    _idmap: *mut bindings::mnt_idmap,
+    idmap: *mut bindings::mnt_idmap,
     dir: *mut bindings::inode,
     dentry: *mut bindings::dentry,
     mode: bindings::umode_t,
     dev: bindings::dev_t,
 ) -> c_int {
-    let new = new_inode(mode.into(), inode::core_device_number(dev));
     // SAFETY: as the VFS calls it.
-    code(unsafe { make(dir, dentry, |fs, ino, name| fs.create(ino, name, &new)) })
+    code(unsafe {
+        new_inode(idmap, mode.into(), inode::core_device_number(dev))
+            .and_then(|new| make(dir, dentry, |fs, ino, name| fs.create(ino, name, &new)))
+    })
 }
 
 unsafe extern "C" fn mkdir(
-    _idmap: *mut bindings::mnt_idmap,
+    idmap: *mut bindings::mnt_idmap,
     dir: *mut bindings::inode,
     dentry: *mut bindings::dentry,
     mode: bindings::umode_t,
 ) -> *mut bindings::dentry {
     let mode = u32::from(mode) & 0o7777 | bindings::S_IFDIR;
     // SAFETY: as the VFS calls it.
-    let made = unsafe { make(dir, dentry, |fs, ino, name| fs.mkdir(ino, name, &new_inode(mode, 0))) };
+    let made = unsafe {
+        new_inode(idmap, mode, 0).and_then(|new| make(dir, dentry, |fs, ino, name| fs.mkdir(ino, name, &new)))
+    };
     made.map_or_else(Errno::pointer, |()| null_mut())
 }
 
 unsafe extern "C" fn symlink(
-    _idmap: *mut bindings::mnt_idmap,
+    idmap: *mut bindings::mnt_idmap,
     dir: *mut bindings::inode,
     dentry: *mut bindings::dentry,
     target: *const c_char,
 ) -> c_int {
-    let new = new_inode(bindings::S_IFLNK | 0o777, 0);
     // SAFETY: the VFS gives a terminated text.
     let target = unsafe { CStr::from_ptr(target.cast()) }.to_bytes();
     // SAFETY: as the VFS calls it.
-    code(unsafe { make(dir, dentry, |fs, ino, name| fs.symlink(ino, name, target, &new)) })
+    code(unsafe {
+        new_inode(idmap, bindings::S_IFLNK | 0o777, 0)
+            .and_then(|new| make(dir, dentry, |fs, ino, name| fs.symlink(ino, name, target, &new)))
+    })
 }
 
 unsafe extern "C" fn tmpfile(
-    _idmap: *mut bindings::mnt_idmap,
+    idmap: *mut bindings::mnt_idmap,
     dir: *mut bindings::inode,
     file: *mut bindings::file,
     mode: bindings::umode_t,
 ) -> c_int {
     let make = || {
-        let new = new_inode(u32::from(mode) & 0o7777 | bindings::S_IFREG, 0);
         // SAFETY: the VFS gives a directory of ours and a file whose dentry has no inode.
         unsafe {
+            let new = new_inode(idmap, u32::from(mode) & 0o7777 | bindings::S_IFREG, 0)?;
             let linkable = (*file).f_flags & bindings::O_EXCL == 0;
             let epoch = epoch_of(dir);
             let attr = with(dir, |fs, ino| fs.tmpfile(ino, &new, linkable))?;

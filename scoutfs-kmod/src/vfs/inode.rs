@@ -14,7 +14,7 @@ use scoutfs_env::time::Timespec;
 use scoutfs_fs::inode::{Attr, SetAttr, SetTime};
 
 use super::caches::{mark, set_mark};
-use super::{dir, fiemap, file, pages, volume, with, xattr};
+use super::{dir, fiemap, file, ids, pages, volume, with, xattr};
 use crate::ffi;
 use crate::kobj::error::{check, code, Errno, Result};
 use crate::kobj::folio::{offset, position, InodeLock, Invalidation, LockedFolio, PAGE};
@@ -345,8 +345,8 @@ unsafe fn getattr_of(
         // What belongs together: another processor may be copying other attributes into the inode now.
         (*stat).mode = attr.mode as bindings::umode_t;
         (*stat).nlink = attr.nlink;
-        (*stat).uid.val = attr.uid;
-        (*stat).gid.val = attr.gid;
+        (*stat).uid.val = ids::seen_uid(idmap, attr.uid);
+        (*stat).gid.val = ids::seen_gid(idmap, attr.gid);
         (*stat).size = offset(attr.size);
         (*stat).blocks = attr.blocks;
         (*stat).atime = timespec(attr.atime);
@@ -375,9 +375,9 @@ pub(super) unsafe extern "C" fn getattr(
 ///
 /// # Safety
 ///
-/// `attr` is valid.
-unsafe fn wanted(attr: *const bindings::iattr) -> SetAttr {
-    // SAFETY: by the contract. Which member of the unions is meant does not matter: they are the same numbers.
+/// `attr` is valid, and the mapping is that of a mount which is in use.
+unsafe fn wanted(idmap: *mut bindings::mnt_idmap, attr: *const bindings::iattr) -> SetAttr {
+    // SAFETY: by the contract. Owner and group are numbers of the mount; the VFS has refused those that the volume has none for.
     unsafe {
         let valid = (*attr).ia_valid;
         let when = |what: u32| valid & what != 0;
@@ -390,8 +390,10 @@ unsafe fn wanted(attr: *const bindings::iattr) -> SetAttr {
         };
         SetAttr {
             mode: when(bindings::ATTR_MODE).then(|| (*attr).ia_mode.into()),
-            uid: when(bindings::ATTR_UID).then(|| (*attr).__bindgen_anon_1.ia_uid.val),
-            gid: when(bindings::ATTR_GID).then(|| (*attr).__bindgen_anon_2.ia_gid.val),
+            uid: when(bindings::ATTR_UID)
+                .then(|| ids::kept_uid(idmap, (*attr).__bindgen_anon_1.ia_vfsuid.val)),
+            gid: when(bindings::ATTR_GID)
+                .then(|| ids::kept_gid(idmap, (*attr).__bindgen_anon_2.ia_vfsgid.val)),
             atime: when(bindings::ATTR_ATIME).then(|| time(bindings::ATTR_ATIME_SET, (*attr).ia_atime)),
             mtime: when(bindings::ATTR_MTIME).then(|| time(bindings::ATTR_MTIME_SET, (*attr).ia_mtime)),
             ..SetAttr::default()
@@ -459,7 +461,7 @@ pub(super) unsafe extern "C" fn setattr(
             let inode = (*dentry).d_inode;
             renew(inode)?;
             check(bindings::setattr_prepare(idmap, dentry, attr))?;
-            let set = wanted(attr);
+            let set = wanted(idmap, attr);
             let new = if (*attr).ia_valid & bindings::ATTR_SIZE != 0 {
                 set_with_size(inode, &set, position((*attr).ia_size)?)?
             } else {

@@ -11,7 +11,7 @@ use scoutfs_fs::acl;
 use scoutfs_fs::ioctl::{Caller, Capability, Credentials, Request, UserMemory};
 use scoutfs_fs::Error;
 
-use super::{inode, with};
+use super::{ids, inode, with};
 use crate::ffi;
 use crate::kobj::error::{check, Errno, Result};
 
@@ -53,27 +53,32 @@ impl UserMemory for CurrentMemory {
     }
 }
 
-/// The rights of the current task.
+/// The rights of the current task towards a file, with the volume's numbers.
 struct CurrentRights {
+    file: *mut bindings::file,
     uid: u32,
     groups: Vec<u32>,
 }
 
 impl CurrentRights {
-    fn new() -> Result<Self> {
+    /// # Safety
+    ///
+    /// The file is alive, longer than this.
+    unsafe fn new(file: *mut bindings::file) -> Result<Self> {
         let mut groups = Vec::new();
-        // SAFETY: credentials of the current task, which do not change while it is in here.
+        // SAFETY: by the contract; and credentials of the current task, which do not change while it is in here.
         let uid = unsafe {
+            let idmap = ffi::scoutfs_file_mnt_idmap(file);
             let cred = (*bindings::get_current()).cred;
-            groups.push((*cred).fsgid.val)?;
+            groups.push(ids::kept_gid(idmap, (*cred).fsgid.val))?;
             let info = (*cred).group_info;
             let more = (*info).gid.as_slice((*info).ngroups.unsigned_abs() as usize);
             for gid in more {
-                groups.push(gid.val)?;
+                groups.push(ids::kept_gid(idmap, gid.val))?;
             }
-            (*cred).fsuid.val
+            ids::kept_uid(idmap, (*cred).fsuid.val)
         };
-        Ok(CurrentRights { uid, groups })
+        Ok(CurrentRights { file, uid, groups })
     }
 }
 
@@ -88,11 +93,13 @@ impl Credentials for CurrentRights {
     }
 
     fn caller(&self) -> acl::Caller<'_> {
-        acl::Caller {
-            uid: self.uid,
-            groups: &self.groups,
-            reads_all: self.capable(Capability::DacReadSearch),
-        }
+        // What the VFS asks for where this very file is read.
+        // SAFETY: the file is alive, and the capability that of the current task.
+        let reads_all = unsafe {
+            let (idmap, inode) = (ffi::scoutfs_file_mnt_idmap(self.file), (*self.file).f_inode);
+            bindings::capable_wrt_inode_uidgid(idmap, inode, CAP_DAC_READ_SEARCH)
+        };
+        acl::Caller { uid: self.uid, groups: &self.groups, reads_all }
     }
 }
 
@@ -113,9 +120,9 @@ unsafe fn run(file: *mut bindings::file, cmd: u32, arg: u64) -> Result<i32> {
     let mut input = IoBuf::zeroed(if cmd & DIR_WRITE != 0 { size } else { 0 })?;
     CurrentMemory.read(arg, &mut input)?;
     let mut out = IoBuf::zeroed(if cmd & DIR_READ != 0 { size } else { 0 })?;
-    let credentials = CurrentRights::new()?;
     // SAFETY: by the contract.
     unsafe {
+        let credentials = CurrentRights::new(file)?;
         let can_read = (*file).f_mode & ffi::SCOUTFS_FMODE_READ != 0;
         let caller = Caller { memory: &CurrentMemory, credentials: &credentials, can_read };
         let inode = (*file).f_inode;

@@ -15,6 +15,7 @@
 //! | `shrinker` | memory that is given back when the kernel runs short |
 //! | `locks` | locks of files |
 //! | `handles` | file handles, for NFS |
+//! | `ids` | owners and groups, as the volume has them and as a mount shows them |
 //! | `sysfs` | a folder in `/sys/fs/scoutfs` for each mount |
 //! | `xattr` | extended attributes and access control lists |
 //! | `ioctl` | ioctls, and the memory and rights of who calls |
@@ -34,6 +35,7 @@ mod dir;
 mod fiemap;
 mod file;
 mod handles;
+mod ids;
 mod inode;
 mod ioctl;
 mod locks;
@@ -115,7 +117,7 @@ unsafe impl Sync for Type {}
 
 static TYPE: Type = Type(UnsafeCell::new(bindings::file_system_type {
     name: c"scoutfs".as_ptr().cast(),
-    fs_flags: bindings::FS_REQUIRES_DEV as i32,
+    fs_flags: (bindings::FS_REQUIRES_DEV | bindings::FS_ALLOW_IDMAP) as i32,
     init_fs_context: Some(mount::init_fs_context),
     kill_sb: Some(mount::kill_sb),
     // SAFETY: zero is valid for all members: numbers, pointers, options of functions, and lists that are not in use.

@@ -13,7 +13,7 @@ use scoutfs_env::IoBuf;
 use scoutfs_fs::acl::AclKind;
 use scoutfs_fs::xattr::{SetXattr, SetXattrMode};
 
-use super::{inode, with, Table};
+use super::{ids, inode, with, Table};
 use crate::ffi;
 use crate::kobj::error::{check_pointer, code, count, Errno, Result};
 
@@ -187,7 +187,7 @@ pub(super) unsafe extern "C" fn set_acl(
         unsafe {
             let inode = (*dentry).d_inode;
             // Who is not of the file's group loses set-group-ID.
-            let group = bindings::vfsgid_t { val: (*inode).i_gid.val };
+            let group = bindings::vfsgid_t { val: ids::seen_gid(idmap, (*inode).i_gid.val) };
             let kill_sgid = !bindings::in_group_or_capable(idmap, inode, group);
             let how = SetXattr { mode: SetXattrMode::Any, privileged: false, kill_sgid };
             if acl.is_null() {
