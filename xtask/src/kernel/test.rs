@@ -36,6 +36,7 @@ const PARTS: &[(&str, Part)] = &[
     ("deaths", |bench| bench.deaths()),
     ("killed", |bench| bench.killed()),
     ("prepared", |bench| bench.prepared()),
+    ("manners", |bench| bench.manners()),
     ("cluster", |bench| bench.cluster()),
     ("ipv6", |bench| bench.ipv6()),
     ("nfs", |bench| bench.nfs()),
@@ -253,6 +254,54 @@ impl<'a> Bench<'a> {
         );
         let guest = Guest::new(self.kernel, &self.dir)?.disk(&self.image).disk(&self.image);
         guest.run("prepared-pages", &script)?.check("pages that are prepared")?;
+        self.check()
+    }
+
+    /// A mount is frozen, and mounted elsewhere with owners mapped; a guest dies while its mount is frozen, and nothing is lost.
+    fn manners(&self) -> Result<(), String> {
+        println!("kernel: a guest: freezing, and owners that are mapped");
+        self.make_volume(256, 1)?;
+        let idmap = self.dir.join("idmap");
+        let source = sources().join("guest/idmap.c");
+        let mut compile = Command::new("cc");
+        self.host("compiling idmap", compile.args(["-Wall", "-O1", "-o"]).arg(&idmap).arg(&source))?;
+        let script = format!(
+            "set -e\ninsmod {module}\nsh {script} {scoutfs} {idmap}\nrmmod scoutfs\n",
+            module = self.modules.scoutfs.display(),
+            script = sources().join("guest/manners.sh").display(),
+            scoutfs = self.scoutfs().display(),
+            idmap = idmap.display(),
+        );
+        let guest = Guest::new(self.kernel, &self.dir)?.disk(&self.image).disk(&self.image);
+        guest.run("manners", &script)?.check("freezing, and owners that are mapped")?;
+        self.check()?;
+
+        self.make_volume(64, 1)?;
+        let script = |life: u32, work: &str| {
+            format!(
+                "set -e\ninsmod {module}\nmount -i -t scoutfs -o \\\n    \
+                 server_addr=127.0.0.1,commit_interval_ms=60000,machine={machine:032x},boot={life:032x} \\\n    \
+                 $DISK_A {GUEST_MOUNT}\ncd {GUEST_MOUNT}\n{work}",
+                module = self.modules.scoutfs.display(),
+                machine = 1,
+            )
+        };
+        println!("kernel: a guest: killed while its mount is frozen");
+        // Nobody has synced, and one page is dirty.
+        let work = "echo lives > file\nmkdir dir\nmv file dir\n\
+                    xfs_io -x -f -c 'truncate 4096' -c 'mmap -rw 0 4096' -c 'mwrite -S 0x61 0 4096' -c freeze memory\n\
+                    echo killable\nsleep 60\n";
+        let guest = Guest::new(self.kernel, &self.dir)?.disk(&self.image).killed_at("killable");
+        guest
+            .run("frozen-death", &script(0, work))?
+            .check_killed("a guest that is killed while its mount is frozen", &["killable"])?;
+        self.check()?;
+        let work = format!(
+            "[ \"$(cat dir/file)\" = lives ]\n[ \"$(tr -dc a < memory | wc -c)\" = 4096 ]\ncd /\numount {GUEST_MOUNT}\n\
+             rmmod scoutfs\n"
+        );
+        let guest = Guest::new(self.kernel, &self.dir)?.disk(&self.image);
+        guest.run("frozen-again", &script(1, &work))?.check("what was frozen")?;
         self.check()
     }
 
