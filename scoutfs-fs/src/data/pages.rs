@@ -53,6 +53,8 @@ struct InPlace<'d> {
     unwritten: Vec<Range<u64>>,
     /// Something had no blocks, and has them now, with its data.
     elsewhere: bool,
+    /// The extent that was looked up last.
+    extent: Option<Extent>,
 }
 
 impl<'d> InPlace<'d> {
@@ -222,7 +224,7 @@ impl Fs {
         for (offset, bytes) in pages {
             self.write_page(&locks, &mut state, &mut inode, (*offset, bytes), &mut in_place)?;
         }
-        let InPlace { pieces, unwritten, elsewhere } = in_place;
+        let InPlace { pieces, unwritten, elsewhere, .. } = in_place;
         if elsewhere {
             pin.changed.forget_mtime();
         }
@@ -263,7 +265,12 @@ impl Fs {
         let size = inode.size();
         while !bytes.is_empty() && at < size {
             let block = at / DATA_BLOCK_BYTES;
-            let extent = self.extent_from(locks, inode.ino, block)?;
+            let known = in_place.extent.filter(|extent| extent.first <= block && block < extent.end());
+            let extent = match known {
+                Some(extent) => Some(extent),
+                None => self.extent_from(locks, inode.ino, block)?,
+            };
+            in_place.extent = extent;
             let has_blocks = |extent: &Extent| {
                 extent.first <= block
                     && extent.blkno != 0
@@ -285,6 +292,7 @@ impl Fs {
                         0 => return Err(Error::NoSpace),
                         len => {
                             in_place.elsewhere = true;
+                            in_place.extent = None;
                             len
                         }
                     }

@@ -27,8 +27,8 @@ use crate::kobj::folio::{fill_slice, stable_slice, zero_from, Faulting, LockedFo
 /// Bytes that are read ahead at most: what is more is not needed yet.
 const READ_AHEAD: u64 = 2 << 20;
 /// Folios, and about so many bytes, that are written back at once.
-const RUN_FOLIOS: usize = 256;
-const RUN_BYTES: u64 = 1 << 20;
+const RUN_FOLIOS: usize = 1024;
+const RUN_BYTES: u64 = 4 << 20;
 
 pub(super) static OPS: bindings::address_space_operations = bindings::address_space_operations {
     read_folio: Some(read_folio),
