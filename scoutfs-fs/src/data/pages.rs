@@ -237,6 +237,11 @@ impl Fs {
         // Who wants to know the attributes waits until it is done.
         let answered = written.is_some().then(|| self.behind.begin_known(&pin));
         let mut touches = Touches { written, mapped };
+        if mapped {
+            // Programs' writes were counted before.
+            self.count(Counter::Write);
+            self.count_n(Counter::WriteBytes, pieces.iter().map(|(_, bytes)| bytes.len() as u64).sum());
+        }
         for blocks in unwritten.iter() {
             self.map_written(&locks, &mut inode, blocks.clone(), &mut touches)?;
             pin.changed.end();

@@ -118,7 +118,14 @@ impl BlockDevice for CountedDevice {
     }
 
     fn write_pieces(&self, pieces: &[(u64, &[u8])]) -> Result<(), IoError> {
-        pieces.iter().for_each(|(_, buf)| self.written(buf));
+        let mut end = None;
+        for (offset, buf) in pieces {
+            // What follows each other is one request.
+            if end.replace(offset + buf.len() as u64) != Some(*offset) {
+                self.counters.inc(Counter::DeviceWrite);
+            }
+            self.counters.add(Counter::DeviceWriteBytes, buf.len() as u64);
+        }
         self.requests.during(|| self.device.write_pieces(pieces))
     }
 

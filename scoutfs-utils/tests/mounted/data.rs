@@ -72,6 +72,56 @@ fn holes_read_as_zeros_and_take_no_space() {
     mounted.unmount();
 }
 
+/// What a kernel keeps for a while it may write at any time; no program sees when it does.
+#[test]
+fn an_overwrite_changes_the_times_when_it_is_made_and_not_when_it_is_written() {
+    let volume = Volume::new(64);
+    let mounted = volume.mount();
+    let path = mounted.join("file");
+    let file = create(&path);
+    let mut want = content(1, 100_000);
+    file.write_all_at(&want, 0).unwrap();
+    mounted.sync();
+    let times = |file: &File| {
+        let m = file.metadata().unwrap();
+        (m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec(), m.blocks(), m.len())
+    };
+    let mut before = times(&file);
+    // In the middle of a block, over several, to the end; more than is written at one time by far.
+    for (n, (at, len)) in
+        [(5_000, 10), (4_000, 30_000), (90_000, 10_000), (0, 100_000)].into_iter().enumerate()
+    {
+        let bytes = content(2 + n as u64, len);
+        file.write_all_at(&bytes, at as u64).unwrap();
+        want[at..at + len].copy_from_slice(&bytes);
+        let changed = times(&file);
+        assert!((changed.0, changed.1) > (before.0, before.1), "write {n} changed no time");
+        assert!((changed.2, changed.3) > (before.2, before.3), "write {n} changed no time");
+        let mut read = vec![0; want.len()];
+        file.read_exact_at(&mut read, 0).unwrap();
+        assert!(read == want, "write {n}");
+        mounted.sync();
+        assert_eq!(times(&file), changed, "write {n}: the sync changed it");
+        fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
+        file.read_exact_at(&mut read, 0).unwrap();
+        assert!(read == want, "write {n}, from the device");
+        before = changed;
+    }
+    // A time that is set after a write stays.
+    file.write_all_at(b"x", 7).unwrap();
+    want[7] = b'x';
+    let set = std::time::UNIX_EPOCH + std::time::Duration::new(1_000_000, 5_000);
+    file.set_modified(set).unwrap();
+    file.sync_all().unwrap();
+    assert_eq!(file.metadata().unwrap().modified().unwrap(), set);
+    drop(file);
+    mounted.unmount();
+    let mounted = volume.mount();
+    assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), set);
+    assert!(fs::read(&path).unwrap() == want);
+    mounted.unmount();
+}
+
 /// Invariant 32, past the page cache.
 #[test]
 fn truncating_never_shows_old_bytes_again() {
