@@ -409,21 +409,18 @@ unsafe extern "C" fn page_mkwrite(vmf: *mut bindings::vm_fault) -> bindings::vm_
         let file = (*(*vmf).__bindgen_anon_1.vma).vm_file;
         let inode = (*file).f_inode;
         ffi::scoutfs_sb_start_pagefault((*inode).i_sb);
-        let answer =
-            make_writable(inode, ffi::scoutfs_page_folio((*vmf).page), (*vmf).__bindgen_anon_1.pgoff as u64);
+        let answer = make_writable(inode, ffi::scoutfs_page_folio((*vmf).page));
         ffi::scoutfs_sb_end_pagefault((*inode).i_sb);
         answer
     }
 }
 
+/// Makes a folio ready for programs to write to, wholly: the kernel may map more of it than the page that one writes to, and asks no more.
+///
 /// # Safety
 ///
 /// As [`page_mkwrite`].
-unsafe fn make_writable(
-    inode: *mut bindings::inode,
-    folio: *mut bindings::folio,
-    index: u64,
-) -> bindings::vm_fault_t {
+unsafe fn make_writable(inode: *mut bindings::inode, folio: *mut bindings::folio) -> bindings::vm_fault_t {
     // SAFETY: by the contract.
     unsafe {
         let mapping = (*inode).i_mapping;
@@ -431,12 +428,14 @@ unsafe fn make_writable(
             return bindings::vm_fault_reason_VM_FAULT_SIGBUS;
         }
         let _faulting = Faulting::enter(mapping);
-        let pos = index * PAGE;
+        // Who holds it keeps it as large as it is.
+        let pos = ffi::scoutfs_folio_pos(folio).unsigned_abs();
+        let len = ffi::scoutfs_folio_size(folio) as u64;
         let size = inode::size(inode);
         if pos >= size {
             return bindings::vm_fault_reason_VM_FAULT_SIGBUS;
         }
-        match with(inode, |fs, ino| fs.prepare_pages(ino, pos, PAGE.min(size - pos))) {
+        match with(inode, |fs, ino| fs.prepare_pages(ino, pos, len.min(size - pos))) {
             Ok(()) => {}
             Err(Errno::NOMEM) => return bindings::vm_fault_reason_VM_FAULT_OOM,
             Err(_) => return bindings::vm_fault_reason_VM_FAULT_SIGBUS,
@@ -445,7 +444,7 @@ unsafe fn make_writable(
             return bindings::vm_fault_reason_VM_FAULT_NOPAGE;
         };
         locked.wait_for_writeback();
-        locked.mark_changed(pos, pos + PAGE, true);
+        locked.mark_changed(pos, pos + len, true);
         locked.leave_locked();
         bindings::vm_fault_reason_VM_FAULT_LOCKED
     }
