@@ -7,8 +7,20 @@ PATH=/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
 mount -t proc proc /proc
 mount -t sysfs sys /sys
-mount -t tmpfs tmp /tmp
 mount -t tmpfs mnt /mnt
+# The project may be there.
+project=${0%/scoutfs-kmod/guest/init.sh}
+case $project in
+    /tmp/*)
+        mkdir /mnt/project
+        mount --bind "$project" /mnt/project
+        mount -t tmpfs tmp /tmp
+        mkdir -p "$project"
+        mount --move /mnt/project "$project"
+        rmdir /mnt/project
+        ;;
+    *) mount -t tmpfs tmp /tmp ;;
+esac
 mkdir -p /mnt/scoutfs
 busybox ifconfig lo up
 run=

@@ -10,6 +10,7 @@
 //! | `guest` | running a script in a guest, in either machine |
 //! | `bench` | the module beside other filesystems in a guest |
 //! | `test` | what is done in guests, and with the volume before and after |
+//! | `meanwhile` | the kernel for `cargo xtask test`, which is built while other tests run |
 //!
 //! What is expensive is kept outside the project, in `scoutfs/kernel` of the user's cache folder: each kernel under a name made of its
 //! source's version and its configuration, so that a change of either makes another.
@@ -19,6 +20,7 @@ mod build;
 mod frames;
 mod guest;
 mod machine;
+mod meanwhile;
 mod test;
 
 use std::path::PathBuf;
@@ -26,6 +28,12 @@ use std::path::PathBuf;
 use clap::{Subcommand, ValueEnum};
 
 use crate::setup;
+
+pub use meanwhile::build_meanwhile;
+
+/// What `cargo xtask test` runs of the tests in guests: all but NFS and the programs of others, which take longer than the rest together.
+const SHORT: &[&str] =
+    &["exchange", "deaths", "killed", "prepared", "manners", "cluster", "ipv6", "rounds", "mounted"];
 
 /// Which kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
