@@ -5,12 +5,13 @@
 //! loop device of its own. The filesystem reads and writes the file itself.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use zerocopy::{Immutable, IntoBytes};
@@ -25,6 +26,8 @@ const FLAG_DIRECT_IO: u32 = 16;
 
 /// The major number of loop devices.
 const MAJOR: u32 = 7;
+/// How long a lock is waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 /// How often a free device may be taken by someone else before it is given up.
 const ATTEMPTS: u32 = 64;
 
@@ -69,6 +72,12 @@ pub enum LoopError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// Somebody makes a volume in the file, or checks it.
+    #[error("{}: in use", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
     },
     /// There is no free loop device.
     #[error("no free loop device: {0}")]
@@ -128,6 +137,10 @@ impl LoopDevice {
             other => other,
         }
         .map_err(open_error(path))?;
+        lock(&backing).map_err(|source| match source.kind() {
+            io::ErrorKind::WouldBlock => LoopError::InUse { path: path.to_owned() },
+            _ => open_error(path)(source),
+        })?;
         let control_path = Path::new("/dev/loop-control");
         let control = OpenOptions::new().read(true).write(true).open(control_path);
         let control = control.map_err(open_error(control_path))?;
@@ -186,6 +199,23 @@ pub fn backing_file(device: &Path) -> io::Result<Option<PathBuf>> {
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// Locks the open file, as other users of the volume do, against whoever wants it alone. The loop device has the open file from then on, and
+/// so the lock, for as long as it is attached: also where the kernel has mounted it and no process of ours is left.
+fn lock(backing: &File) -> io::Result<()> {
+    let start = Instant::now();
+    loop {
+        match backing.try_lock_shared() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::Error(error)) => return Err(error),
+            // Who is about to end keeps it for a moment.
+            Err(TryLockError::WouldBlock) if start.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
+        }
     }
 }
 

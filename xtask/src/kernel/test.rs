@@ -109,8 +109,6 @@ const NOT_YET: &[&str] = &[
     "handles::a_handle_of_a_file_that_is_unlinked_at_a_crash_is_stale",
     "posix::an_unlinked_open_file_is_gone_after_a_crash",
     "xattrs::a_killed_daemon_leaves_the_index_true",
-    // The daemon locks the image file; the kernel has the loop device open, which `mkfs` does not see.
-    "errors::a_mounted_volume_is_neither_overwritten_nor_checked",
 ];
 
 /// What the tests work with.
