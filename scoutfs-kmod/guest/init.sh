@@ -8,6 +8,8 @@ export PATH
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t tmpfs mnt /mnt
+# Namespaces of the network have names there.
+mount -t tmpfs run /run
 # The project may be there.
 project=${0%/scoutfs-kmod/guest/init.sh}
 case $project in
