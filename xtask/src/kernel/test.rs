@@ -559,8 +559,8 @@ impl<'a> Bench<'a> {
 
 /// Builds the program of the mounted tests, and returns where it is.
 fn mounted_tests() -> Result<PathBuf, String> {
-    let arguments =
-        ["test", "--package", "scoutfs-utils", "--test", "mounted", "--no-run", "--message-format=json"];
+    // Of all packages, as `cargo xtask test` has built them: of one alone its dependencies would have other features.
+    let arguments = ["test", "--workspace", "--test", "mounted", "--no-run", "--message-format=json"];
     println!("kernel: building the mounted tests");
     let output = Command::new(setup::cargo())
         .args(arguments)
@@ -573,10 +573,10 @@ fn mounted_tests() -> Result<PathBuf, String> {
         return Err(format!("cargo {} ended with {}", arguments.join(" "), output.status));
     }
     let messages = String::from_utf8_lossy(&output.stdout).into_owned();
-    let mut programs = messages.lines().filter_map(|line| {
+    let ours = messages.lines().filter(|line| line.contains("scoutfs-utils/tests/mounted/main.rs"));
+    let mut programs = ours.filter_map(|line| {
         let (_, rest) = line.split_once("\"executable\":\"")?;
         rest.split('"').next()
     });
-    let found = programs.rfind(|program| program.contains("/deps/mounted-"));
-    found.map(PathBuf::from).ok_or_else(|| "cargo does not say where the mounted tests are".into())
+    programs.next().map(PathBuf::from).ok_or_else(|| "cargo does not say where the mounted tests are".into())
 }
