@@ -6,7 +6,7 @@
 //! Data that a file has are changed in the page cache, and written later (`vfs/pages.rs`): the core shows that the file has changed,
 //! and keeps their blocks.
 //!
-//! What gets new blocks goes through: bytes are copied from the program into memory of ours, the core writes them to the device or gathers
+//! What gets new blocks, or is a megabyte at least, goes through: bytes are copied from the program into memory of ours, the core writes them to the device or gathers
 //! them (those at the end of a file, see `scoutfs_fs::data::delayed`), and the pages that the cache has are brought up to date. Those of a
 //! stream, which the cache does not have, are copied into new pages at once, which the core then writes or gathers.
 //!
@@ -361,6 +361,10 @@ unsafe fn write_pages(
 ) -> Result<Option<usize>> {
     // SAFETY: by the contract.
     unsafe {
+        if pos + want as u64 <= inode::size(inode) && want >= CHUNK {
+            // The device gets it at once, which costs less than keeping it.
+            return Ok(None);
+        }
         if let Some(written) = write_over(inode, pos, want, from)? {
             return Ok(Some(written));
         }
