@@ -8,23 +8,10 @@ use std::sync::Arc as StdArc;
 use std::sync::atomic::Ordering;
 use std::thread;
 
-use common::{Own, Volume, WRITER, file, name};
+use common::{Own, Volume, WRITER, counter, file, name};
 use scoutfs_format::item::ROOT_INO;
 use scoutfs_fs::Fs;
 use scoutfs_fs::inode::Drops;
-
-/// The counter of this name.
-fn counter(fs: &Fs, wanted: &str) -> u64 {
-    let mut found = None;
-    fs.for_each_counter(&mut |name: &str, value| {
-        if name == wanted {
-            found = Some(value);
-        }
-        Ok(())
-    })
-    .unwrap();
-    found.unwrap()
-}
 
 fn write(fs: &Fs, ino: u64, data: &[u8]) -> scoutfs_fs::Result<u64> {
     let (at, len) = fs.write_later(ino, None, data, Drops::Nothing)?;

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Volume, file};
+use common::{Volume, counter, file};
 use scoutfs_env::IoBuf;
 use scoutfs_env::time::Timespec;
 use scoutfs_format::item::ROOT_INO;
@@ -12,19 +12,6 @@ use scoutfs_fs::inode::{Attr, Drops, SetAttr, SetTime};
 use scoutfs_fs::{Fs, Mount};
 
 const BLOCK: usize = 4096;
-
-/// The counter of this name.
-fn counter(fs: &Fs, wanted: &str) -> u64 {
-    let mut found = None;
-    fs.for_each_counter(&mut |name: &str, value| {
-        if name == wanted {
-            found = Some(value);
-        }
-        Ok(())
-    })
-    .unwrap();
-    found.unwrap()
-}
 
 /// A file of eight blocks of ones, open for writing, durable.
 fn ones(mount: &Mount) -> u64 {

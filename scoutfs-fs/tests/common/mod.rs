@@ -14,7 +14,7 @@ use scoutfs_format::voter::ProcessId;
 use scoutfs_fs::check::Summary;
 use scoutfs_fs::dir::NewInode;
 use scoutfs_fs::mkfs::{Options, mkfs};
-use scoutfs_fs::{Cancel, Mount, MountOptions};
+use scoutfs_fs::{Cancel, Fs, Mount, MountOptions};
 use scoutfs_net::quorum::VoterBlock;
 use scoutfs_server::DeathOracle;
 
@@ -168,6 +168,21 @@ impl Shared {
     fn read_now(&self, ReadAhead { pieces, done }: ReadAhead) {
         done(pieces.into_iter().all(|(offset, memory)| self.read(offset, memory).is_ok()));
     }
+}
+
+/// The counter of this name.
+// Each test file uses a part of this module.
+#[allow(dead_code)]
+pub fn counter(fs: &Fs, wanted: &str) -> u64 {
+    let mut found = None;
+    fs.for_each_counter(&mut |name: &str, value| {
+        if name == wanted {
+            found = Some(value);
+        }
+        Ok(())
+    })
+    .unwrap();
+    found.unwrap()
 }
 
 /// A volume in memory.
