@@ -142,7 +142,7 @@ pub struct Store {
     pub(crate) checkpoint_need: AtomicU64,
     /// The slot's [`Slot::unmerged_bytes`], to be read without the commit lock.
     pub(crate) unmerged_bytes: AtomicU64,
-    /// Data were written since the last flush.
+    /// What data were written, and flushed.
     pub(crate) data_writes: DataWrites,
     /// Number of the newest durable record.
     pub(crate) commit_nr: AtomicU64,

@@ -6,9 +6,10 @@
 //! Data that a file has are changed in the page cache, and written later (`vfs/pages.rs`): the core shows that the file has changed,
 //! and keeps their blocks.
 //!
-//! What gets new blocks, or is a megabyte at least, goes through: bytes are copied from the program into memory of ours, the core writes them to the device or gathers
-//! them (those at the end of a file, see `scoutfs_fs::data::delayed`), and the pages that the cache has are brought up to date. Those of a
-//! stream, which the cache does not have, are copied into new pages at once, which the core then writes or gathers.
+//! What gets new blocks, or is a megabyte at least, goes through: bytes are copied from the program into memory of ours, the core writes them
+//! to the device or gathers them (those at the end of a file, see `scoutfs_fs::data::delayed`), and the pages that the cache has are
+//! brought up to date. Those of a stream, which the cache does not have, are copied into new pages at once, which the core then writes or
+//! gathers.
 //!
 //! Folios are locked before the core is called: so when its cluster lock goes back right afterwards, who drops pages waits for them.
 //! All of it is under [`Invalidation`], so that meanwhile no page comes into the cache and none becomes dirty by a mapping; those that were
@@ -85,14 +86,13 @@ pub(super) unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bin
 pub(super) unsafe extern "C" fn release(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
     // SAFETY: the VFS gives an inode of ours and the last use of a file that was opened above.
     unsafe {
-        let writes = writes(file);
-        if writes {
-            // Nothing is dirty of a file that nobody can change. An error is kept for who syncs.
-            bindings::filemap_write_and_wait_range((*inode).i_mapping, 0, i64::MAX);
-        }
+        // Nothing is dirty of a file that the core takes for one that nobody can change. An error is kept for who syncs; who is killed may leave
+        // pages that are not written, and then the file counts as one that may change, for as long as the kernel knows it.
+        let settled = writes(file)
+            && bindings::filemap_write_and_wait_range((*inode).i_mapping, 0, i64::MAX) == 0;
         let released = with(inode, |fs, ino| {
             let dropped = locks::drop_locks_of(fs, ino, file);
-            fs.release(ino, writes);
+            fs.release(ino, settled);
             dropped
         });
         code(released)
