@@ -5,7 +5,7 @@
 //! `dir`, `xattr`, `acl`, `data`). Any number of threads may call them. The caller has checked permissions.
 
 use scoutfs_env::sync::Mutex;
-use scoutfs_env::sync::atomic::Ordering;
+use scoutfs_env::sync::atomic::{AtomicBool, Ordering};
 use scoutfs_env::{Arc, Box};
 
 use crate::counters::Counter;
@@ -36,6 +36,8 @@ pub struct Fs {
     pub(crate) behind: Behind,
     /// Writes that are gathered in memory.
     pub(crate) delayed: DelayedWrites,
+    /// There may be inodes that show more than their items have, of pages that were written while nobody looked.
+    pub(crate) changed_unseen: AtomicBool,
     /// Inodes that are open because they were just looked up.
     pub(crate) passing: Passing,
     /// Access control lists are on.
@@ -52,7 +54,8 @@ impl Fs {
     pub(crate) fn new(store: Arc<Store>, table: InodeTable, acls: bool) -> Fs {
         let (behind, delayed) = (Behind::new(), DelayedWrites::new());
         let (passing, caches) = (Passing::default(), Mutex::new(None));
-        Fs { store, table, rename: Mutex::new(()), behind, delayed, passing, acls, caches }
+        let changed_unseen = AtomicBool::new(false);
+        Fs { store, table, rename: Mutex::new(()), behind, delayed, changed_unseen, passing, acls, caches }
     }
 
     /// Whether access control lists are on.
@@ -83,6 +86,7 @@ impl Fs {
     pub fn sync(&self) -> Result<()> {
         self.count(Counter::Sync);
         let _held_off = self.write_all_delayed()?;
+        self.take_over_all_changes()?;
         let lost = self.behind.wait_for_all();
         self.store.sync()?;
         lost
@@ -93,6 +97,7 @@ impl Fs {
     pub fn fsync(&self, ino: u64) -> Result<()> {
         self.count(Counter::Fsync);
         self.write_delayed_of(ino)?;
+        self.take_over_changes(ino, false)?;
         self.settle(ino);
         let written = self.table.get(ino).map(|inode| inode.data_written.load(Ordering::Acquire));
         let written = written.unwrap_or_else(|| self.store.data_writes.written());

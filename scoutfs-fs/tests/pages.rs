@@ -6,10 +6,12 @@ mod common;
 use common::{Volume, counter, file};
 use scoutfs_env::IoBuf;
 use scoutfs_env::time::Timespec;
+use scoutfs_format::ioctl::{ATTR_DATA_VERSION, AttrX};
 use scoutfs_format::item::ROOT_INO;
-use scoutfs_fs::data::AllocateMode;
+use scoutfs_fs::data::{AllocateMode, Copied};
 use scoutfs_fs::inode::{Attr, Drops, SetAttr, SetTime};
 use scoutfs_fs::{Fs, Mount};
+use zerocopy::FromZeros as _;
 
 const BLOCK: usize = 4096;
 
@@ -21,6 +23,11 @@ fn ones(mount: &Mount) -> u64 {
     fs.open(ino, true).unwrap();
     fs.sync().unwrap();
     ino
+}
+
+/// What a change of pages that nobody has read gives.
+fn copied(bytes: usize) -> Copied {
+    Copied { bytes, may_be_read: false }
 }
 
 /// Memory as pages are.
@@ -60,7 +67,7 @@ fn a_file_changes_when_a_program_writes_to_its_pages_and_not_once_more_when_they
     let changed = fs.change_pages(ino, (2 * BLOCK + 100) as u64, 50, &mut || {
         page[100..150].fill(2);
         calls += 1;
-        50
+        copied(50)
     });
     assert_eq!(changed.unwrap(), Some(50));
     assert_eq!(calls, 1);
@@ -99,7 +106,7 @@ fn a_file_changes_when_a_program_writes_to_its_pages_and_not_once_more_when_they
     let mapped = fs.getattr(ino).unwrap();
     assert_eq!((mapped.version, mapped.data_version), (durable.version + 1, durable.data_version + 1));
     // A time that somebody sets stays, and a later write's is newer than what was shown before.
-    assert!(fs.change_pages(ino, 0, 1, &mut || 1).unwrap().is_some());
+    assert!(fs.change_pages(ino, 0, 1, &mut || copied(1)).unwrap().is_some());
     let mtime = Some(SetTime::At(Timespec { sec: 77, nsec: 7 }));
     fs.setattr(ino, &SetAttr { mtime, ..SetAttr::default() }).unwrap();
     assert_eq!(fs.getattr(ino).unwrap().mtime.sec, 77);
@@ -113,7 +120,7 @@ fn a_file_changes_when_a_program_writes_to_its_pages_and_not_once_more_when_they
         &|| assert_eq!(fs.setattr(ino, &shorter).unwrap().size, 8 * BLOCK as u64),
     ];
     for newer in newer {
-        assert!(fs.change_pages(ino, 0, 1, &mut || 1).unwrap().is_some());
+        assert!(fs.change_pages(ino, 0, 1, &mut || copied(1)).unwrap().is_some());
         let first = fs.getattr(ino).unwrap();
         newer();
         let second = fs.getattr(ino).unwrap();
@@ -154,12 +161,12 @@ fn pages_are_changed_only_over_data_that_can_be_written_in_place() {
     assert_eq!(seen(&fs.getattr(ino).unwrap()), seen(&before));
     // What is gathered at the end is written before, and all of it is data then.
     fs.write_later(ino, None, &[5; 100], Drops::Nothing).unwrap();
-    assert_eq!(fs.change_pages(ino, (8 * BLOCK + 50) as u64, 50, &mut || 50).unwrap(), Some(50));
+    assert_eq!(fs.change_pages(ino, (8 * BLOCK + 50) as u64, 50, &mut || copied(50)).unwrap(), Some(50));
     let all = 4 * BLOCK + 100;
-    assert_eq!(fs.change_pages(ino, (4 * BLOCK) as u64, all as u64, &mut || 7).unwrap(), Some(7));
+    assert_eq!(fs.change_pages(ino, (4 * BLOCK) as u64, all as u64, &mut || copied(7)).unwrap(), Some(7));
     // Nothing could be copied: nothing has happened.
     let before = fs.getattr(ino).unwrap();
-    assert_eq!(fs.change_pages(ino, 0, 1, &mut || 0).unwrap(), Some(0));
+    assert_eq!(fs.change_pages(ino, 0, 1, &mut || copied(0)).unwrap(), Some(0));
     assert_eq!(seen(&fs.getattr(ino).unwrap()), seen(&before));
     // A page that ends behind the file, and one that lies there, write nothing behind it.
     let last: &[(u64, &[u8])] =
@@ -186,7 +193,7 @@ fn pages_are_changed_only_over_data_that_can_be_written_in_place() {
     let bytes = content(fs, ino);
     for (block, byte) in [(1, 8), (2, 9), (3, 9), (4, 1), (5, 9), (6, 1)] {
         assert_eq!(bytes[block * BLOCK..][..BLOCK], [byte; BLOCK], "block {block}");
-        assert!(fs.change_pages(ino, (block * BLOCK) as u64, 1, &mut || 1).unwrap().is_some());
+        assert!(fs.change_pages(ino, (block * BLOCK) as u64, 1, &mut || copied(1)).unwrap().is_some());
     }
     fs.release(ino, true);
     mount.unmount().unwrap();
@@ -229,6 +236,147 @@ fn fsync_makes_pages_durable_also_when_there_is_nothing_to_commit() {
     let (commits, _) = of(&|| fs.fsync(ino).unwrap());
     assert_eq!(commits, 1);
     assert_eq!(of(&|| fs.fsync(ino).unwrap()), (0, 0));
+    mount.unmount().unwrap();
+    volume.check();
+}
+
+/// Changes the first page, in one go with writing it.
+fn overwrite(fs: &Fs, ino: u64, byte: u8, may_be_read: bool) {
+    let changed = fs.change_pages(ino, 0, BLOCK as u64, &mut || Copied { bytes: BLOCK, may_be_read });
+    assert_eq!(changed.unwrap(), Some(BLOCK));
+    fs.write_pages(ino, &[(0, &pages(byte, BLOCK))], false).unwrap();
+}
+
+/// Overwrites so that the item does not change: soon after it has, when nobody has looked since.
+fn overwrite_unseen(fs: &Fs, ino: u64, byte: u8) {
+    let commits = || counter(fs, "commits");
+    for _ in 0..1000 {
+        overwrite(fs, ino, byte, true);
+        fs.fsync(ino).unwrap();
+        let (before, flushes) = (commits(), counter(fs, "device_flushes"));
+        overwrite(fs, ino, byte, false);
+        fs.fsync(ino).unwrap();
+        assert_eq!(counter(fs, "device_flushes"), flushes + 1);
+        if commits() == before {
+            return;
+        }
+        // More than the longest tick has passed.
+    }
+    panic!("it has changed each time");
+}
+
+/// The file as it is after a crash: what it begins with, and its attributes.
+fn after_crash(volume: &Volume, ino: u64) -> (u8, Attr) {
+    let crashed = volume.crash();
+    let mount = crashed.mount();
+    let found = (content(mount.fs(), ino)[0], mount.fs().getattr(ino).unwrap());
+    mount.unmount().unwrap();
+    crashed.check();
+    found
+}
+
+#[test]
+fn an_overwrite_that_nobody_has_looked_at_is_durable_without_a_record_and_recorded_when_somebody_looks() {
+    let volume = Volume::new(64 << 20);
+    let mount = volume.mount();
+    let fs = mount.fs();
+    let ino = ones(&mount);
+    let commits = || counter(fs, "commits");
+    overwrite_unseen(fs, ino, 2);
+    let (byte, durable) = after_crash(&volume, ino);
+    assert_eq!(byte, 2);
+    // Each change is shown, with its time, and what was shown is durable with the next one.
+    let shown = fs.getattr(ino).unwrap();
+    assert_eq!(shown.version, durable.version + 1);
+    assert!((shown.mtime.sec, shown.mtime.nsec) > (durable.mtime.sec, durable.mtime.nsec));
+    assert_eq!(seen(&fs.getattr(ino).unwrap()), seen(&shown));
+    let before = commits();
+    fs.fsync(ino).unwrap();
+    assert_eq!(commits(), before + 1);
+    let (_, durable) = after_crash(&volume, ino);
+    assert_eq!((durable.version, durable.mtime), (shown.version, shown.mtime));
+    assert!(durable.data_version > shown.data_version);
+    // Who has looked finds another version when there is other content: by each way to look.
+    let data_version = || fs.stat_more(ino).unwrap().data_version.get();
+    let looks: [(&str, &dyn Fn()); 4] = [
+        ("getattr", &|| assert!(fs.getattr(ino).is_ok())),
+        ("lookup", &|| {
+            fs.lookup(ROOT_INO, b"file").unwrap();
+            fs.forget(ino, 1);
+        }),
+        ("stat_more", &|| assert!(data_version() > 0)),
+        ("attr_x", &|| {
+            let mut x = AttrX { x_mask: ATTR_DATA_VERSION.into(), ..AttrX::new_zeroed() };
+            fs.get_attr_x(ino, &mut x).unwrap();
+        }),
+    ];
+    for (way, look) in looks {
+        overwrite_unseen(fs, ino, 3);
+        look();
+        let (before, seen) = (commits(), fs.getattr(ino).unwrap().version);
+        overwrite(fs, ino, 4, false);
+        fs.fsync(ino).unwrap();
+        assert_eq!(commits(), before + 1, "{way}");
+        let (byte, durable) = after_crash(&volume, ino);
+        assert_eq!((byte, durable.version), (4, seen + 1), "{way}");
+    }
+    // Who has read past the core is noticed by who writes.
+    overwrite_unseen(fs, ino, 5);
+    let before = commits();
+    overwrite(fs, ino, 6, true);
+    fs.fsync(ino).unwrap();
+    assert_eq!(commits(), before + 1);
+    // An archiver learns of it, also when nobody syncs.
+    overwrite_unseen(fs, ino, 7);
+    let first = data_version();
+    assert_eq!(data_version(), first);
+    overwrite(fs, ino, 8, false);
+    assert!(data_version() > first);
+    fs.release(ino, true);
+    mount.unmount().unwrap();
+    volume.check();
+}
+
+#[test]
+fn what_a_file_shows_of_unseen_overwrites_is_recorded_by_sync_by_the_last_close_and_when_the_lock_goes() {
+    let volume = Volume::new(64 << 20);
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mount = volume.node(address, true);
+    let other = volume.try_client().unwrap();
+    let fs = mount.fs();
+    let ino = ones(&mount);
+    overwrite_unseen(fs, ino, 2);
+    fs.sync().unwrap();
+    let (_, durable) = after_crash(&volume, ino);
+    let shown = fs.getattr(ino).unwrap();
+    assert_eq!((durable.version, durable.mtime), (shown.version, shown.mtime));
+    overwrite_unseen(fs, ino, 3);
+    fs.release(ino, true);
+    fs.forget(ino, 1);
+    fs.sync().unwrap();
+    let (_, durable) = after_crash(&volume, ino);
+    let shown = fs.lookup(ROOT_INO, b"file").unwrap();
+    assert!(durable.version > shown.version - 1 && durable.mtime == shown.mtime);
+    fs.open(ino, true).unwrap();
+    overwrite_unseen(fs, ino, 4);
+    let (_, durable) = after_crash(&volume, ino);
+    // It goes by the lock for reading, and what another has read is not changed unseen.
+    let elsewhere = other.fs().getattr(ino).unwrap();
+    assert_eq!(elsewhere.version, durable.version + 1);
+    assert_eq!(seen(&fs.getattr(ino).unwrap()), seen(&elsewhere));
+    overwrite(fs, ino, 5, false);
+    fs.fsync(ino).unwrap();
+    let (byte, durable) = after_crash(&volume, ino);
+    assert_eq!((byte, durable.version), (5, elsewhere.version + 1));
+    overwrite_unseen(fs, ino, 6);
+    let before = fs.getattr(ino).unwrap().version;
+    overwrite_unseen(fs, ino, 7);
+    // By the lock for writing.
+    other.fs().setattr(ino, &SetAttr { mode: Some(0o600), ..SetAttr::default() }).unwrap();
+    assert!(other.fs().getattr(ino).unwrap().version > before + 2);
+    assert_eq!(content(other.fs(), ino)[0], 7);
+    fs.release(ino, true);
+    other.unmount().unwrap();
     mount.unmount().unwrap();
     volume.check();
 }

@@ -326,6 +326,11 @@ unsigned int scoutfs_get_dirty_folios(struct address_space *mapping, pgoff_t *st
 	return filemap_get_folios_tag(mapping, start, end, PAGECACHE_TAG_DIRTY, batch);
 }
 
+bool scoutfs_mapping_mapped(struct address_space *mapping)
+{
+	return mapping_mapped(mapping);
+}
+
 struct address_space *scoutfs_folio_mapping(struct folio *folio)
 {
 	return folio->mapping;

@@ -277,6 +277,7 @@ impl Fs {
             if shown.is_none() && changed.is_none() {
                 // Nothing, or it was written just now.
                 if turns.is_multiple_of(2) && changed_turns.is_multiple_of(2) {
+                    inode.changed.ask();
                     return Ok(attr);
                 }
                 continue;
@@ -287,6 +288,7 @@ impl Fs {
             if !is_written && same {
                 shown.iter().for_each(|shown| shown.show(&mut attr));
                 changed.iter().for_each(|changed| changed.show(&mut attr));
+                inode.changed.ask();
                 return Ok(attr);
             }
         }

@@ -47,6 +47,7 @@ mod truncate;
 mod write;
 
 pub use allocate::AllocateMode;
+pub use pages::Copied;
 pub use read_ahead::Done;
 
 #[cfg(test)]

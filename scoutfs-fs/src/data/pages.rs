@@ -15,15 +15,17 @@
 //! older content: other nodes get the lock only when the pages are written, and here the pages have the content before the version is
 //! shown.
 //!
-//! Not all pages that were changed are written in one go, and those that come later change no item any more. To make them durable takes a
-//! flush and no commit ([`Store::sync_data`](crate::store::Store::sync_data)).
+//! Not all pages that were changed are written in one go, and those that come later change no item any more; nor do others while nobody looks
+//! ([`ChangedPages`](super::changed::ChangedPages)). To make them durable takes a flush and no commit
+//! ([`Store::sync_data`](crate::store::Store::sync_data)).
 //!
 //! Locking: as for a write.
 
 use core::ops::Range;
+use core::time::Duration;
 
 use scoutfs_env::sync::atomic::Ordering;
-use scoutfs_env::time::Timespec;
+use scoutfs_env::time::{self, Timespec};
 use scoutfs_env::{IoBuf, Vec};
 use scoutfs_format::item::{EXTENT_UNWRITTEN, MAX_FILE_BYTES};
 
@@ -38,10 +40,13 @@ use crate::inode::INODE_NEED;
 use crate::inode::change::{Change, Touch};
 use crate::inode::passing::Attempts;
 use crate::inode::record::{DATA_BLOCK_BYTES, Inode};
+use crate::inode::table::MemInode;
 use crate::store::{DataRun, LockMode, Locks, Need};
 
 /// Blocks that are copied at once.
 const COPY_BLOCKS: u64 = 32;
+/// Where there is no memory, it is tried again after this.
+const RETRY: Duration = Duration::from_millis(5);
 
 /// What is written to blocks that a file has.
 #[derive(Default)]
@@ -69,6 +74,15 @@ impl<'d> InPlace<'d> {
         }
         Ok(())
     }
+}
+
+/// What a program has copied into pages, see [`Fs::change_pages`].
+#[derive(Clone, Copy, Debug)]
+pub struct Copied {
+    /// So many bytes.
+    pub bytes: usize,
+    /// Somebody may have read from the file.
+    pub may_be_read: bool,
 }
 
 /// How the file has changed by what is written: once.
@@ -120,7 +134,8 @@ impl Fs {
 
     /// A program writes `len` bytes at `offset` to pages of a kernel, which the caller keeps locked, and writes with [`Fs::write_pages`] later.
     /// `change` copies them there, or the first of them, and gives how many: with none nothing has happened. It is called at most
-    /// once, just before the file shows that it has changed, and must not wait for anything.
+    /// once, just before the file shows that it has changed, and must not wait for anything. It also tells, after it has copied, whether
+    /// anybody may have read from the file past the core since it was called last for it, or may read without asking.
     ///
     /// `None`, with nothing done, if it is not all data that the file has and that can be written in place: then it is to be written
     /// as it is elsewhere.
@@ -129,7 +144,7 @@ impl Fs {
         ino: u64,
         offset: u64,
         len: u64,
-        change: &mut dyn FnMut() -> usize,
+        change: &mut dyn FnMut() -> Copied,
     ) -> Result<Option<usize>> {
         self.writable()?;
         let end = offset.checked_add(len).filter(|end| *end <= MAX_FILE_BYTES).ok_or(Error::FileTooBig)?;
@@ -147,7 +162,7 @@ impl Fs {
         ino: u64,
         offset: u64,
         end: u64,
-        change: &mut dyn FnMut() -> usize,
+        change: &mut dyn FnMut() -> Copied,
     ) -> Result<Option<usize>> {
         let pin = self.pin(ino)?;
         pin.note_pages(end);
@@ -167,13 +182,16 @@ impl Fs {
                 _ => return Ok(None),
             }
         }
-        let copied = change();
-        if copied > 0 {
+        let Copied { bytes, may_be_read } = change();
+        if may_be_read {
+            pin.changed.ask();
+        }
+        if bytes > 0 {
             pin.changed.note(self.store().now());
             self.count(Counter::Write);
-            self.count_n(Counter::WriteBytes, copied as u64);
+            self.count_n(Counter::WriteBytes, bytes as u64);
         }
-        Ok(Some(copied))
+        Ok(Some(bytes))
     }
 
     /// Whether an extent holds a block's data, and they can be written where they are.
@@ -232,7 +250,13 @@ impl Fs {
         }
         self.store().device().write_pieces(&pieces)?;
         pin.data_written.fetch_max(self.store().note_data_written(), Ordering::AcqRel);
-        let written = pin.changed.shown();
+        let written = match mapped || !unwritten.is_empty() || pin.changed.is_due(&inode) {
+            true => pin.changed.shown(),
+            false => {
+                self.changed_unseen.fetch_or(pin.changed.is_some(), Ordering::AcqRel);
+                None
+            }
+        };
         // Who wants to know the attributes waits until it is done.
         let answered = written.is_some().then(|| self.behind.begin_known(&pin));
         let mut touches = Touches { written, mapped };
@@ -243,18 +267,92 @@ impl Fs {
         }
         for blocks in unwritten.iter() {
             self.map_written(&locks, &mut inode, blocks.clone(), &mut touches)?;
-            pin.changed.end();
+            pin.changed.take_over();
         }
         if touches.any() {
-            let hold = locks.hold(Need { privileged: true, ..INODE_NEED })?;
-            let mut change = Change::new(&hold);
-            let touch = touches.take(&mut inode, self.store().now());
-            change.inode(&mut inode, touch)?;
-            change.finish(&[&inode]);
-            pin.changed.end();
+            self.touch_pages(&locks, &pin, &mut inode, touches)?;
         }
         drop(answered);
         Ok(())
+    }
+
+    /// Changes an inode's item as its pages were. The caller has its locks for changing it.
+    fn touch_pages(
+        &self,
+        locks: &Locks<'_>,
+        mem: &MemInode,
+        inode: &mut Inode,
+        mut touches: Touches,
+    ) -> Result<()> {
+        let hold = locks.hold(Need { privileged: true, ..INODE_NEED })?;
+        let mut change = Change::new(&hold);
+        let touch = touches.take(inode, self.store().now());
+        change.inode(inode, touch)?;
+        change.finish(&[inode]);
+        mem.changed.take_over();
+        Ok(())
+    }
+
+    /// Has an inode's item take over what is shown of pages that were written, if there is anything, and if it is due or `always`.
+    pub(crate) fn take_over_changes(&self, ino: u64, always: bool) -> Result<()> {
+        match self.table.get(ino) {
+            Some(inode) if inode.changed.is_some() => {}
+            _ => return Ok(()),
+        }
+        let Some(pin) = self.pin_live(ino)? else { return Ok(()) };
+        // None when it is on its way back: whoever gives it back does this.
+        let locks = self.store().lock_now(ino, LockMode::Write)?;
+        let _state = pin.data.write();
+        match &locks {
+            Some(locks) => self.take_over_locked(locks, &pin, always),
+            None => Ok(()),
+        }
+    }
+
+    /// The same for those that were written while nobody looked.
+    pub(crate) fn take_over_all_changes(&self) -> Result<()> {
+        if !self.changed_unseen.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let mut done = Ok(());
+        self.table.for_each_in(0, u64::MAX, |inode| {
+            if done.is_ok() {
+                done = self.take_over_changes(inode.ino, true);
+            }
+        });
+        if done.is_err() {
+            self.changed_unseen.store(true, Ordering::Release);
+        }
+        done
+    }
+
+    /// Whoever gives back a lock for writing, which nobody else uses, does this for each inode when its pages are written. From then on
+    /// others may look.
+    pub(crate) fn end_changes_for_revoke(&self, inode: &MemInode) {
+        while inode.changed.is_some() {
+            let locks = self.store().lock_going_back(inode.ino);
+            let taken = locks.and_then(|locks| {
+                let _state = inode.data.write();
+                self.take_over_locked(&locks, inode, true)
+            });
+            match taken {
+                Err(Error::NoMemory | Error::Interrupted) if self.store().trans.check().is_ok() => {
+                    time::sleep(RETRY);
+                }
+                // It is lost, as pages are that could not be written.
+                _ => inode.changed.end(),
+            }
+        }
+        inode.changed.ask();
+    }
+
+    fn take_over_locked(&self, locks: &Locks<'_>, mem: &MemInode, always: bool) -> Result<()> {
+        let Some(written) = mem.changed.shown() else { return Ok(()) };
+        let mut inode = self.load_file(locks, mem.ino)?;
+        if !always && !mem.changed.is_due(&inode) {
+            return Ok(());
+        }
+        self.touch_pages(locks, mem, &mut inode, Touches { written: Some(written), mapped: false })
     }
 
     /// Adds what of a page can be written to blocks that it has to what is `in_place`, and writes the rest.

@@ -48,13 +48,15 @@ impl Fs {
             }
             if let Some(caches) = &caches {
                 self.drop_pages(&***caches, inode, held, keep);
-                if keep < Mode::Write {
-                    // Of pages that could not be written.
-                    inode.changed.end();
-                }
-                if keep == Mode::Null && !caches.forget_attributes(inode.ino) {
-                    inode.attributes_unsure.store(true, Ordering::Release);
-                }
+            }
+            if keep < Mode::Write {
+                self.end_changes_for_revoke(inode);
+            }
+            if keep == Mode::Null
+                && let Some(caches) = &caches
+                && !caches.forget_attributes(inode.ino)
+            {
+                inode.attributes_unsure.store(true, Ordering::Release);
             }
             if keep == Mode::Null {
                 self.keep_passing(inode, now);

@@ -132,6 +132,7 @@ impl Fs {
     /// What the ioctl of this name tells.
     pub fn stat_more(&self, ino: u64) -> Result<StatMore> {
         self.write_delayed_of(ino)?;
+        self.take_over_changes(ino, true)?;
         let attr = self.getattr(ino)?;
         Ok(StatMore {
             meta_seq: U64::new(attr.meta_seq),

@@ -47,11 +47,15 @@ impl Fs {
         }
         let wants = parse(x)?;
         self.write_delayed_of(ino)?;
+        self.take_over_changes(ino, true)?;
         let item = {
             let locks = self.store().lock(&[(ino, LockMode::Read)])?;
             self.settle(ino);
             self.load(&locks, ino)?
         };
+        if let Some(inode) = self.table.get(ino) {
+            inode.changed.ask();
+        }
         let retained = item.is_retained();
         let item = item.item;
         let mut len = 0;

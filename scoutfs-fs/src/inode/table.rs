@@ -528,6 +528,9 @@ impl Fs {
     pub fn release(&self, ino: u64, unseen_writer: bool) {
         // It is in the table, so no memory is needed.
         let Ok(pin) = self.pin(ino) else { return };
+        if unseen_writer && self.take_over_changes(ino, true).is_err() {
+            scoutfs_env::log::debug!("closing inode {ino}: its times stay a little older");
+        }
         if !pin.remove_open(unseen_writer) {
             return;
         }

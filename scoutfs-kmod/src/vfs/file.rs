@@ -26,11 +26,11 @@ use core::mem::zeroed;
 use kernel::bindings;
 use kernel::ffi::{c_int, c_long, c_uint};
 use scoutfs_env::{IoBuf, Vec};
-use scoutfs_fs::data::AllocateMode;
+use scoutfs_fs::data::{AllocateMode, Copied};
 use scoutfs_fs::inode::Drops;
 use scoutfs_fs::Fs;
 
-use super::{inode, ioctl, locks, pages, with, Table};
+use super::{inode, ioctl, locks, pages, readers, with, Table};
 use crate::ffi;
 use crate::kobj::error::{check, check_long, code, count, Errno, Result};
 use crate::kobj::folio::{fill_slice, offset, position, InodeLock, Invalidation, LockedFolio, PAGE};
@@ -158,6 +158,7 @@ unsafe extern "C" fn read_iter(iocb: *mut bindings::kiocb, to: *mut bindings::io
         if let Err(e) = inode::renew(inode) {
             return e.negative() as isize;
         }
+        readers::note(inode);
         if (*iocb).ki_flags & bindings::IOCB_DIRECT as c_int == 0 {
             return bindings::generic_file_read_iter(iocb, to);
         }
@@ -175,10 +176,11 @@ unsafe extern "C" fn splice_read(
 ) -> isize {
     // SAFETY: the VFS gives a file of ours.
     unsafe {
-        match inode::renew((*file).f_inode) {
-            Ok(()) => bindings::filemap_splice_read(file, pos, pipe, len, flags),
-            Err(e) => e.negative() as isize,
+        if let Err(e) = inode::renew((*file).f_inode) {
+            return e.negative() as isize;
         }
+        readers::note((*file).f_inode);
+        bindings::filemap_splice_read(file, pos, pipe, len, flags)
     }
 }
 
@@ -451,7 +453,10 @@ unsafe fn write_over(
             at = folio.end();
             folios.push(folio)?;
         }
-        let mut copy = || copy_in(&folios, pos, want, from);
+        let mut copy = || {
+            let bytes = copy_in(&folios, pos, want, from);
+            Copied { bytes, may_be_read: readers::were_there(inode) }
+        };
         let Some(copied) = with(inode, |fs, ino| fs.change_pages(ino, pos, want as u64, &mut copy))? else {
             return Ok(None);
         };

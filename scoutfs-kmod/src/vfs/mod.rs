@@ -10,6 +10,7 @@
 //! | `inode` | inodes: getting them, attributes, symbolic links |
 //! | `dir` | names: looking up, making, linking, removing, renaming, listing |
 //! | `file` | open files: reading, writing, seeking, syncing, allocating |
+//! | `readers` | whether somebody may have read from a file |
 //! | `pages` | the page cache: filling, writing back, mapping to memory |
 //! | `fiemap` | where a file's data are |
 //! | `shrinker` | memory that is given back when the kernel runs short |
@@ -42,6 +43,7 @@ mod locks;
 mod mount;
 mod options;
 mod pages;
+mod readers;
 mod shrinker;
 mod sysfs;
 mod xattr;

@@ -15,10 +15,10 @@ use core::mem::zeroed;
 use core::ptr::null_mut;
 
 use kernel::bindings;
-use kernel::ffi::c_long;
+use kernel::ffi::{c_long, c_ulong};
 use scoutfs_env::{try_box, Vec};
 
-use super::{inode, with};
+use super::{inode, readers, with};
 use crate::ffi;
 use crate::kobj::changed::{self, Changed};
 use crate::kobj::error::{code, Errno, Result};
@@ -45,7 +45,7 @@ pub(super) static OPS: bindings::address_space_operations = bindings::address_sp
 
 static MAPPED: bindings::vm_operations_struct = bindings::vm_operations_struct {
     fault: Some(fault),
-    map_pages: Some(bindings::filemap_map_pages),
+    map_pages: Some(map_pages),
     page_mkwrite: Some(page_mkwrite),
     // SAFETY: every member is an option of a function.
     ..unsafe { zeroed() }
@@ -386,9 +386,25 @@ unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t
     unsafe {
         let file = (*(*vmf).__bindgen_anon_1.vma).vm_file;
         match inode::renew((*file).f_inode) {
-            Ok(()) => bindings::filemap_fault(vmf),
+            Ok(()) => {
+                readers::note((*file).f_inode);
+                bindings::filemap_fault(vmf)
+            }
             Err(_) => bindings::vm_fault_reason_VM_FAULT_SIGBUS,
         }
+    }
+}
+
+/// Maps pages that are there around one that a program reads.
+unsafe extern "C" fn map_pages(
+    vmf: *mut bindings::vm_fault,
+    first: c_ulong,
+    last: c_ulong,
+) -> bindings::vm_fault_t {
+    // SAFETY: the VFS gives a fault in a mapping of ours.
+    unsafe {
+        readers::note((*(*(*vmf).__bindgen_anon_1.vma).vm_file).f_inode);
+        bindings::filemap_map_pages(vmf, first, last)
     }
 }
 
