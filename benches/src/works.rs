@@ -138,6 +138,29 @@ fn overwrite_here_and_there(dir: &Path, thread: usize) -> usize {
     PIECES
 }
 
+/// The same in a new file that has no data: one hole, or space that is allocated.
+fn fill_here_and_there(file: &File) -> usize {
+    for i in 0..PIECES {
+        let block = i * 2741 % PIECES;
+        file.write_all_at(&[9; 4096], (block as u64) << 12).expect("write");
+    }
+    file.sync_all().expect("fsync");
+    PIECES
+}
+
+fn fill_hole(dir: &Path, thread: usize) -> usize {
+    let file = File::create(dir.join(format!("hole-{thread}"))).expect("create");
+    file.set_len((PIECES as u64) << 12).expect("set_len");
+    fill_here_and_there(&file)
+}
+
+fn fill_allocated(dir: &Path, thread: usize) -> usize {
+    let path = dir.join(format!("allocated-{thread}"));
+    run("fallocate", &["-l", &(PIECES << 12).to_string(), path.to_str().expect("a path in UTF-8")]);
+    let file = OpenOptions::new().write(true).open(path).expect("open");
+    fill_here_and_there(&file)
+}
+
 /// A stream over what a file has.
 fn overwrite_stream(dir: &Path, thread: usize) -> usize {
     let chunk = vec![4u8; 1 << 20];
@@ -181,6 +204,8 @@ pub const SINGLE: &Works = &[
     ("append 4 KiB + fsync", append, Caches::Warm),
     ("overwrite 4 KiB + fsync", overwrite, Caches::Warm),
     ("overwrite 4 KiB here and there, one fsync", overwrite_here_and_there, Caches::Warm),
+    ("fill a hole by 4 KiB here and there, one fsync", fill_hole, Caches::Warm),
+    ("fill allocated space the same", fill_allocated, Caches::Warm),
     ("overwrite MiB + fsync", overwrite_stream, Caches::Warm),
     ("overwrite MiB + fsync, cold", overwrite_stream, Caches::Cold),
 ];

@@ -209,6 +209,7 @@ impl Fs {
         f("item_cache_misses", misses)?;
         f("item_cache_bytes", self.store().items.bytes() as u64)?;
         f("block_cache_blocks", self.store().reader.cache.blocks() as u64)?;
+        f("owed_bytes", self.store().owed.bytes())?;
         for (prefix, values) in [("sent_", &counters.sent), ("received_", &counters.received)] {
             for (kind, value) in KINDS.iter().zip(values) {
                 let mut name = [0; MAX_NAME];

@@ -10,7 +10,7 @@ use scoutfs_format::ioctl::{ATTR_DATA_VERSION, AttrX};
 use scoutfs_format::item::ROOT_INO;
 use scoutfs_fs::data::{AllocateMode, Copied};
 use scoutfs_fs::inode::{Attr, Drops, SetAttr, SetTime};
-use scoutfs_fs::{Fs, Mount};
+use scoutfs_fs::{Error, Fs, Mount};
 use zerocopy::FromZeros as _;
 
 const BLOCK: usize = 4096;
@@ -136,7 +136,7 @@ fn a_file_changes_when_a_program_writes_to_its_pages_and_not_once_more_when_they
 }
 
 #[test]
-fn pages_are_changed_only_over_data_that_can_be_written_in_place() {
+fn pages_are_changed_where_the_file_has_room_and_are_written_in_place() {
     let volume = Volume::new(64 << 20);
     let mount = volume.mount();
     let fs = mount.fs();
@@ -145,20 +145,27 @@ fn pages_are_changed_only_over_data_that_can_be_written_in_place() {
     fs.fallocate(ino, AllocateMode::ZeroRange, true, (3 * BLOCK) as u64, BLOCK as u64).unwrap();
     let before = fs.getattr(ino).unwrap();
     let never = &mut || panic!("it is not changed so");
-    for (at, len) in [
-        // A hole, from before it, and into it.
-        (BLOCK, 10),
-        (0, BLOCK + 1),
-        (BLOCK, 2 * BLOCK),
-        // Allocated, and not written.
-        (3 * BLOCK + 17, 1),
-        // The end of the file, and beyond.
-        (8 * BLOCK - 1, 2),
-        (20 * BLOCK, 1),
-    ] {
+    // The end of the file, and beyond.
+    for (at, len) in [(8 * BLOCK - 1, 2), (20 * BLOCK, 1)] {
         assert_eq!(fs.change_pages(ino, at as u64, len as u64, never).unwrap(), None, "{at} {len}");
     }
     assert_eq!(seen(&fs.getattr(ino).unwrap()), seen(&before));
+    // A hole, between data and what is allocated and not written: it has blocks from then on, and data later.
+    let all = 2 * BLOCK + 2;
+    assert_eq!(fs.change_pages(ino, (BLOCK - 1) as u64, all as u64, &mut || copied(all)).unwrap(), Some(all));
+    let changed = fs.getattr(ino).unwrap();
+    assert_eq!(changed.online_blocks, before.online_blocks + 1);
+    assert!(changed.mtime > before.mtime);
+    assert_eq!(content(fs, ino)[BLOCK..2 * BLOCK], [0; BLOCK]);
+    let fours = pages(4, BLOCK);
+    let some: Vec<(u64, &[u8])> = [0, 1, 2, 3].map(|block| ((block * BLOCK) as u64, &fours[..])).to_vec();
+    fs.write_pages(ino, &some, false).unwrap();
+    assert_eq!(content(fs, ino)[..4 * BLOCK], [4; 4 * BLOCK]);
+    let written = fs.getattr(ino).unwrap();
+    assert_eq!((written.online_blocks, written.mtime), (changed.online_blocks, changed.mtime));
+    assert!(written.data_version > changed.data_version);
+    fs.fallocate(ino, AllocateMode::PunchHole, true, BLOCK as u64, BLOCK as u64).unwrap();
+    fs.fallocate(ino, AllocateMode::ZeroRange, true, (3 * BLOCK) as u64, BLOCK as u64).unwrap();
     // What is gathered at the end is written before, and all of it is data then.
     fs.write_later(ino, None, &[5; 100], Drops::Nothing).unwrap();
     assert_eq!(fs.change_pages(ino, (8 * BLOCK + 50) as u64, 50, &mut || copied(50)).unwrap(), Some(50));
@@ -379,4 +386,80 @@ fn what_a_file_shows_of_unseen_overwrites_is_recorded_by_sync_by_the_last_close_
     other.unmount().unwrap();
     mount.unmount().unwrap();
     volume.check();
+}
+
+/// Pages here and there in space without data need items when they are written. What the mount cannot promise is not changed so.
+#[test]
+fn pages_that_a_program_changed_in_space_without_data_are_written_when_the_volume_is_full() {
+    const PAGES: usize = 100_000;
+    const VOLUME: u64 = 1 << 30;
+    for mapped in [false, true] {
+        let volume = Volume::new(VOLUME);
+        let mount = volume.mount();
+        let fs = mount.fs();
+        let ino = fs.create(ROOT_INO, b"file", &file()).unwrap().ino;
+        fs.open(ino, true).unwrap();
+        let at = |page: usize| (2 * page * BLOCK) as u64;
+        fs.fallocate(ino, AllocateMode::Allocate, false, 0, at(PAGES)).unwrap();
+        // Little is left for metadata.
+        let other = fs.create(ROOT_INO, b"other", &file()).unwrap().ino;
+        let mut end = 0;
+        while fs.fallocate(other, AllocateMode::Allocate, false, end, 4 << 20).is_ok() {
+            end += 4 << 20;
+        }
+        let mut files = 0;
+        let mut fill = |most: u64| {
+            for _ in 0..most {
+                match fs.create(ROOT_INO, format!("a file with a long name {files:0200}").as_bytes(), &file())
+                {
+                    Ok(attr) => fs.forget(attr.ino, 1),
+                    Err(Error::NoSpace) => return false,
+                    Err(e) => panic!("{e}"),
+                }
+                files += 1;
+            }
+            true
+        };
+        // Some while there is room, and some as it gets less.
+        let (mut changed, mut full) = (Vec::new(), false);
+        for page in 0..PAGES {
+            let done = match mapped {
+                true => match fs.prepare_pages(ino, at(page), BLOCK as u64) {
+                    Ok(()) => true,
+                    Err(Error::NoSpace) => false,
+                    Err(e) => panic!("{e}"),
+                },
+                false => fs.change_pages(ino, at(page), 1, &mut || copied(1)).unwrap().is_some(),
+            };
+            match done {
+                true => changed.push(page),
+                false if full => break,
+                false => {}
+            }
+            if page % 1000 == 0 && !full {
+                full = !fill(200);
+            }
+        }
+        assert!(full);
+        assert!((100..PAGES).contains(&changed.len()), "of {PAGES} pages {} were changed", changed.len());
+        let byte = pages(7, BLOCK);
+        assert!(counter(fs, "owed_bytes") > 0);
+        for page in &changed {
+            fs.write_pages(ino, &[(at(*page), &byte)], mapped).unwrap();
+        }
+        fs.fsync(ino).unwrap();
+        let crashed = volume.crash();
+        let after = crashed.mount();
+        let mut bytes = vec![0; BLOCK];
+        for page in changed {
+            assert_eq!(after.fs().read(ino, at(page), &mut bytes).unwrap(), BLOCK);
+            assert_eq!(bytes, byte[..], "page {page}");
+        }
+        after.unmount().unwrap();
+        // What was promised is not kept for ever.
+        fs.release(ino, true);
+        assert_eq!(counter(fs, "owed_bytes"), 0);
+        mount.unmount().unwrap();
+        crashed.check();
+    }
 }

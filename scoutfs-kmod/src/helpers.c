@@ -331,6 +331,11 @@ bool scoutfs_mapping_mapped(struct address_space *mapping)
 	return mapping_mapped(mapping);
 }
 
+bool scoutfs_mapping_is_dirty(struct address_space *mapping)
+{
+	return mapping_tagged(mapping, PAGECACHE_TAG_DIRTY) || mapping_tagged(mapping, PAGECACHE_TAG_WRITEBACK);
+}
+
 struct address_space *scoutfs_folio_mapping(struct folio *folio)
 {
 	return folio->mapping;

@@ -125,6 +125,7 @@ void scoutfs_folio_change_private(struct folio *folio, void *data);
 void scoutfs_folio_detach_private(struct folio *folio);
 unsigned int scoutfs_get_dirty_folios(struct address_space *mapping, pgoff_t *start, pgoff_t end, struct folio_batch *batch);
 bool scoutfs_mapping_mapped(struct address_space *mapping);
+bool scoutfs_mapping_is_dirty(struct address_space *mapping);
 struct address_space *scoutfs_folio_mapping(struct folio *folio);
 struct folio *scoutfs_page_folio(struct page *page);
 struct folio *scoutfs_readahead_folio(struct readahead_control *rac);

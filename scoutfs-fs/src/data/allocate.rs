@@ -156,7 +156,7 @@ impl Fs {
     }
 
     /// Gives the holes of the range unwritten blocks.
-    fn fill_holes(
+    pub(super) fn fill_holes(
         &self,
         locks: &Locks<'_>,
         state: &mut DataState,

@@ -317,6 +317,6 @@ pub(crate) fn remap_need(remap: &Remap, privileged: bool) -> Need {
 }
 
 /// The same, of so many extents.
-const fn extents_need(items: u32, privileged: bool) -> Need {
+pub(crate) const fn extents_need(items: u32, privileged: bool) -> Need {
     Need { items: items + INODE_CHANGE_ITEMS, bytes: items as usize * EXTENT_BYTES + 256, privileged }
 }

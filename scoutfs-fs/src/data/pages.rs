@@ -2,10 +2,12 @@
 //! What programs change in a kernel's memory, and is written later: nobody can be told then that there is no space.
 //!
 //! A kernel asks here before a program may change a page: by a mapping to memory ([`Fs::prepare_pages`]), or as it writes to a file
-//! ([`Fs::change_pages`], only over data that are there). From then on the page has blocks that can be
-//! written in place. They stay so until the page is written ([`Fs::write_pages`]): other nodes take them away only with the cluster lock,
+//! ([`Fs::change_pages`]). From then on the page has blocks that can be
+//! written in place: a hole gets some, without data. They stay so until the page is written ([`Fs::write_pages`]): other nodes take them away only with the cluster lock,
 //! before which pages are written, and programs here only where the kernel drops pages first. Fences that come meanwhile do not matter (see
-//! [`KnownFences`](crate::store::KnownFences)). So writing needs no data block; for the items it may use the reserve of metadata blocks.
+//! [`KnownFences`](crate::store::KnownFences)). So writing needs no data block. Items it needs where a block has had no data: the mount owes
+//! them from then on (`store/owed`), for each block as if it was written alone. Where it cannot promise more, because pages here and there
+//! in space without data would make too many, the page is written at once.
 //!
 //! # When the file has changed
 //!
@@ -27,11 +29,11 @@ use core::time::Duration;
 use scoutfs_env::sync::atomic::Ordering;
 use scoutfs_env::time::{self, Timespec};
 use scoutfs_env::{IoBuf, Vec};
-use scoutfs_format::item::{EXTENT_UNWRITTEN, MAX_FILE_BYTES};
+use scoutfs_format::item::MAX_FILE_BYTES;
 
 use crate::counters::Counter;
 use crate::data::block_io::{BLOCK_LEN, is_direct};
-use crate::data::extent::{Extent, remap_need};
+use crate::data::extent::{Extent, extents_need, remap_need};
 use crate::data::state::DataState;
 use crate::data::write::{Mapping, Piece, Written};
 use crate::error::{Error, Result};
@@ -43,6 +45,8 @@ use crate::inode::record::{DATA_BLOCK_BYTES, Inode};
 use crate::inode::table::MemInode;
 use crate::store::{DataRun, LockMode, Locks, Need};
 
+/// Bytes of items that a block without data takes when it is written alone: it cuts an extent into three.
+const OWED_BYTES: u64 = extents_need(3, true).total_bytes() as u64;
 /// Blocks that are copied at once.
 const COPY_BLOCKS: u64 = 32;
 /// Where there is no memory, it is tried again after this.
@@ -74,6 +78,15 @@ impl<'d> InPlace<'d> {
         }
         Ok(())
     }
+}
+
+/// See [`Fs::lacking`].
+#[derive(Default)]
+struct Lacking {
+    /// Blocks without data.
+    data: u64,
+    /// Some of them are not there.
+    holes: bool,
 }
 
 /// What a program has copied into pages, see [`Fs::change_pages`].
@@ -137,8 +150,8 @@ impl Fs {
     /// once, just before the file shows that it has changed, and must not wait for anything. It also tells, after it has copied, whether
     /// anybody may have read from the file past the core since it was called last for it, or may read without asking.
     ///
-    /// `None`, with nothing done, if it is not all data that the file has and that can be written in place: then it is to be written
-    /// as it is elsewhere.
+    /// `None`, with nothing changed, if that cannot be in place: behind the end of the file, where data are in an archive or on blocks that
+    /// somebody who was fenced may write, or when there is no space. Then it is to be written as it is elsewhere.
     pub fn change_pages(
         &self,
         ino: u64,
@@ -170,16 +183,25 @@ impl Fs {
         pin.note_pages(end);
         let mut state = pin.data.write();
         self.write_gathered(&locks, &mut state, &pin)?;
-        let inode = self.load_file(&locks, ino)?;
+        let mut inode = self.load_file(&locks, ino)?;
         inode.check_changeable()?;
         if inode.truncate_pending() || end > inode.size() {
             return Ok(None);
         }
-        let mut block = offset / DATA_BLOCK_BYTES;
-        while block < end.div_ceil(DATA_BLOCK_BYTES) {
-            match self.extent_from(&locks, ino, block)? {
-                Some(extent) if self.is_in_place(ino, &extent, block) => block = extent.end(),
-                _ => return Ok(None),
+        let blocks = offset / DATA_BLOCK_BYTES..end.div_ceil(DATA_BLOCK_BYTES);
+        let Some(Lacking { data, holes }) = self.lacking(&locks, ino, blocks)? else { return Ok(None) };
+        if data > 0 && !self.owe_blocks(&pin, data) {
+            return Ok(None);
+        }
+        let paid = |result| {
+            self.pay_blocks(&pin, data);
+            result
+        };
+        if holes {
+            match self.fill_holes(&locks, &mut state, &mut inode, offset, end) {
+                Err(Error::NoSpace) => return paid(Ok(None)),
+                Err(e) => return paid(Err(e)),
+                Ok(()) => {}
             }
         }
         let Copied { bytes, may_be_read } = change();
@@ -190,13 +212,54 @@ impl Fs {
             pin.changed.note(self.store().now());
             self.count(Counter::Write);
             self.count_n(Counter::WriteBytes, bytes as u64);
+            Ok(Some(bytes))
+        } else {
+            paid(Ok(Some(0)))
         }
-        Ok(Some(bytes))
     }
 
-    /// Whether an extent holds a block's data, and they can be written where they are.
-    fn is_in_place(&self, ino: u64, extent: &Extent, block: u64) -> bool {
-        extent.first <= block && extent.is_written() && !self.store().may_be_written(ino, extent.fences)
+    /// What blocks of a file lack to be written in place; `None` where they never can.
+    fn lacking(&self, locks: &Locks<'_>, ino: u64, blocks: Range<u64>) -> Result<Option<Lacking>> {
+        let (mut block, mut lacking) = (blocks.start, Lacking::default());
+        while block < blocks.end {
+            let found = self.extent_from(locks, ino, block)?;
+            let (here, end) = match found {
+                Some(extent) if extent.first <= block => (Some(extent), extent.end()),
+                other => (None, other.map_or(blocks.end, |next| next.first)),
+            };
+            let end = end.min(blocks.end);
+            match here {
+                Some(extent) if extent.blkno == 0 || self.store().may_be_written(ino, extent.fences) => {
+                    return Ok(None);
+                }
+                Some(extent) if extent.is_written() => {}
+                _ => lacking.data += end - block,
+            }
+            lacking.holes |= here.is_none();
+            block = end;
+        }
+        Ok(Some(lacking))
+    }
+
+    /// The mount owes items for so many blocks of an inode. False if it cannot promise that.
+    fn owe_blocks(&self, inode: &MemInode, blocks: u64) -> bool {
+        let done = self.store().owe(blocks * OWED_BYTES);
+        if done {
+            inode.owed_blocks.fetch_add(blocks, Ordering::AcqRel);
+        }
+        done
+    }
+
+    /// They are written. What is counted may be fewer, when all was paid meanwhile.
+    fn pay_blocks(&self, inode: &MemInode, blocks: u64) {
+        let less = |owed: u64| Some(owed.saturating_sub(blocks));
+        let owed = inode.owed_blocks.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).unwrap_or(0);
+        self.store().pay(owed.min(blocks) * OWED_BYTES);
+    }
+
+    /// No changed page of the inode is left: some may have been dropped.
+    pub(crate) fn pay_all(&self, inode: &MemInode) {
+        self.store().pay(inode.owed_blocks.swap(0, Ordering::AcqRel) * OWED_BYTES);
     }
 
     /// Writes pages, which are whole blocks at their offsets in the file, in ascending order and aligned memory; what is behind the end of
@@ -266,7 +329,8 @@ impl Fs {
             self.count_n(Counter::WriteBytes, pieces.iter().map(|(_, bytes)| bytes.len() as u64).sum());
         }
         for blocks in unwritten.iter() {
-            self.map_written(&locks, &mut inode, blocks.clone(), &mut touches)?;
+            self.map_written(&locks, &mut inode, blocks.clone(), &mut touches, true)?;
+            self.pay_blocks(&pin, blocks.end - blocks.start);
             pin.changed.take_over();
         }
         if touches.any() {
@@ -344,6 +408,8 @@ impl Fs {
             }
         }
         inode.changed.ask();
+        inode.end_dirty();
+        self.pay_all(inode);
     }
 
     fn take_over_locked(&self, locks: &Locks<'_>, mem: &MemInode, always: bool) -> Result<()> {
@@ -413,13 +479,14 @@ impl Fs {
         inode: &mut Inode,
         blocks: Range<u64>,
         touches: &mut Touches,
+        privileged: bool,
     ) -> Result<()> {
         let mut from = Some(blocks.start);
         while let Some(first) = from {
             let written = |e: Extent| Some(Extent { flags: 0, ..e });
             let remap = self.remap(locks, inode.ino, first, blocks.end - 1, None, written)?;
             from = remap.next;
-            let hold = locks.hold(remap_need(&remap, true))?;
+            let hold = locks.hold(remap_need(&remap, privileged))?;
             let mut new = inode.clone();
             let mut change = Change::new(&hold);
             let mut left = *touches;
@@ -449,29 +516,51 @@ impl Fs {
                 Some(extent) if extent.blkno == 0 => return Err(Error::NotSupported),
                 Some(extent) if self.store().may_be_written(ino, extent.fences) => {
                     let part = extent.part(block, extent.end().min(end_block));
-                    self.exchange_blocks(&locks, &mut state, &mut inode, part)?
+                    self.exchange_blocks(&locks, &mut state, &mut inode, part)?;
+                    block
                 }
-                Some(extent) => extent.end(),
+                Some(extent) if extent.is_written() => extent.end(),
+                Some(extent) => {
+                    let part = extent.part(block, extent.end().min(end_block));
+                    if !self.owe_blocks(&pin, part.len) {
+                        self.write_zeros(&locks, &mut inode, &part)?;
+                    }
+                    part.end()
+                }
+                // And come here again.
                 None => {
                     let hole_end = found.map_or(end_block, |e| e.first.min(end_block));
-                    let run = self.reserve_run(&locks, &mut state, &inode, block, hole_end - block)?;
-                    let extent = self.extent_of(&run, block, EXTENT_UNWRITTEN);
-                    self.map_prepared(&locks, &mut inode, extent, run, false)?;
-                    extent.end()
+                    let (first, end) = (block * DATA_BLOCK_BYTES, hole_end * DATA_BLOCK_BYTES);
+                    self.fill_holes(&locks, &mut state, &mut inode, first, end)?;
+                    block
                 }
             };
         }
         Ok(())
     }
 
-    /// Gives the first blocks of an extent's part others with the same content. Returns the logical block behind them.
+    /// Gives data to blocks that have none, as they are read.
+    fn write_zeros(&self, locks: &Locks<'_>, inode: &mut Inode, part: &Extent) -> Result<()> {
+        let buf = IoBuf::zeroed(part.len.min(COPY_BLOCKS) as usize * BLOCK_LEN)?;
+        let mut block = part.first;
+        while block < part.end() {
+            let len = buf.len().min((part.end() - block) as usize * BLOCK_LEN);
+            self.store().device().write(part.blkno_of(block) * DATA_BLOCK_BYTES, &buf[..len])?;
+            block += (len / BLOCK_LEN) as u64;
+        }
+        self.store().note_data_written();
+        let mut unseen = Touches { written: None, mapped: false };
+        self.map_written(locks, inode, part.first..part.end(), &mut unseen, false)
+    }
+
+    /// Gives the first blocks of an extent's part others with the same content.
     fn exchange_blocks(
         &self,
         locks: &Locks<'_>,
         state: &mut DataState,
         inode: &mut Inode,
         old: Extent,
-    ) -> Result<u64> {
+    ) -> Result<()> {
         let run = self.reserve_run(locks, state, inode, old.first, old.len.min(COPY_BLOCKS))?;
         let new = self.extent_of(&run, old.first, old.flags);
         if old.is_written()
@@ -480,8 +569,7 @@ impl Fs {
             self.store().unreserve_data(run);
             return Err(error);
         }
-        self.map_prepared(locks, inode, new, run, true)?;
-        Ok(new.end())
+        self.map_prepared(locks, inode, new, run, true)
     }
 
     fn map_prepared(

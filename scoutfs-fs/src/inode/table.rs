@@ -52,6 +52,8 @@ pub(crate) struct MemInode {
     pub pages_end: AtomicU64,
     /// Open files through which the kernel can change pages without asking.
     unseen_writers: AtomicU64,
+    /// Pages that were changed through such files, which are closed, may be still to be written.
+    left_dirty: AtomicBool,
     /// Writes that were answered and are not done, see [`Behind`](crate::data::behind::Behind). The next may be answered before the
     /// one before is counted as done.
     pub written_behind: AtomicU64,
@@ -59,6 +61,8 @@ pub(crate) struct MemInode {
     pub delayed: Delayed,
     /// What attributes are shown with of pages that are not written.
     pub changed: ChangedPages,
+    /// Blocks without data of which programs have changed pages, or some more: for each the mount owes items.
+    pub owed_blocks: AtomicU64,
     /// [`Store::note_data_written`](crate::store::Store) when pages were written last, which no commit may make durable, or when the inode
     /// came into the table.
     pub data_written: AtomicU64,
@@ -96,7 +100,12 @@ impl MemInode {
 
     /// Whether the kernel can change pages without asking: they are kept under a lock for writing only.
     pub fn may_be_dirtied(&self) -> bool {
-        self.unseen_writers.load(Ordering::Acquire) > 0
+        self.unseen_writers.load(Ordering::Acquire) > 0 || self.left_dirty.load(Ordering::Acquire)
+    }
+
+    /// No page is left that was changed, of what was open.
+    pub fn end_dirty(&self) {
+        self.left_dirty.store(false, Ordering::Release);
     }
 
     /// The lock for giving the kernel pages.
@@ -371,9 +380,11 @@ impl Fs {
             linkable: AtomicBool::new(false),
             pages_end: AtomicU64::new(0),
             unseen_writers: AtomicU64::new(0),
+            left_dirty: AtomicBool::new(false),
             written_behind: AtomicU64::new(0),
             delayed: Delayed::default(),
             changed: ChangedPages::default(),
+            owed_blocks: AtomicU64::new(0),
             data_written: AtomicU64::new(self.store().data_writes.written()),
             lost_writes: AtomicU64::new(0),
             attributes_unsure: AtomicBool::new(false),
@@ -445,6 +456,7 @@ impl Fs {
                 self.store().opens.remove(ino);
             }
             self.drop_reservation(&mut entry.inode.data.write());
+            self.pay_all(&entry.inode);
         }
     }
 
@@ -524,14 +536,31 @@ impl Fs {
         }
     }
 
-    /// Counts an open file less.
+    /// Counts an open file less. Of one that was opened with `unseen_writer` no page that was changed is still to be written.
     pub fn release(&self, ino: u64, unseen_writer: bool) {
+        self.close(ino, unseen_writer, false);
+    }
+
+    /// The same of one that was opened with `unseen_writer`, while pages may be still to be written: until all of them are, or the lock goes
+    /// back, the inode counts as one that may change.
+    pub fn release_dirty(&self, ino: u64) {
+        self.close(ino, true, true);
+    }
+
+    fn close(&self, ino: u64, unseen_writer: bool, dirty: bool) {
         // It is in the table, so no memory is needed.
         let Ok(pin) = self.pin(ino) else { return };
-        if unseen_writer && self.take_over_changes(ino, true).is_err() {
+        if dirty {
+            pin.left_dirty.store(true, Ordering::Release);
+        } else if unseen_writer && self.take_over_changes(ino, true).is_err() {
             scoutfs_env::log::debug!("closing inode {ino}: its times stay a little older");
         }
-        if !pin.remove_open(unseen_writer) {
+        let last = pin.remove_open(unseen_writer);
+        if unseen_writer && !dirty && pin.unseen_writers.load(Ordering::Acquire) == 0 {
+            pin.end_dirty();
+            self.pay_all(&pin);
+        }
+        if !last {
             return;
         }
         {

@@ -600,6 +600,7 @@ impl Joined {
             worker: Worker::new(),
             checkpoint_need: AtomicU64::new(log.checkpoint_blocks(0)),
             unmerged_bytes: AtomicU64::new(0),
+            owed: Default::default(),
             slot: Mutex::new(log),
             commit_waits: AtomicBool::new(false),
             identity,

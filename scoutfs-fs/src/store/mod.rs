@@ -27,6 +27,7 @@
 //! | `space` | this mount's free space, as operations use it |
 //! | `recall` | giving back space that is not used |
 //! | `news` | what other mounts have committed, as far as this one must see it |
+//! | `owed` | items that are to be written later, without fail |
 //! | `shortage` | what is done before a volume is said to be full |
 //! | `supply` | getting space, seqs and inode numbers from the server |
 //! | `roots` | the roots that this mount reads from |
@@ -49,6 +50,7 @@ mod lock_table;
 mod locks;
 mod news;
 mod opens;
+mod owed;
 mod reader;
 mod recall;
 mod roots;
@@ -81,6 +83,7 @@ pub(crate) use file_locks::FileLocks;
 use lock_table::Pages;
 pub(crate) use lock_table::{LockTable, Revoke};
 pub(crate) use opens::OpenInodes;
+pub(crate) use owed::Owed;
 pub(crate) use reader::Reader;
 pub(crate) use roots::RootsCell;
 pub(crate) use slot::{Identity, Slot};
@@ -142,6 +145,8 @@ pub struct Store {
     pub(crate) checkpoint_need: AtomicU64,
     /// The slot's [`Slot::unmerged_bytes`], to be read without the commit lock.
     pub(crate) unmerged_bytes: AtomicU64,
+    /// What is still to be written of pages that programs have changed.
+    pub(crate) owed: Owed,
     /// What data were written, and flushed.
     pub(crate) data_writes: DataWrites,
     /// Number of the newest durable record.

@@ -104,7 +104,7 @@ impl Store {
     }
 
     /// Metadata blocks that must be free before `bytes` more of items are written. Who is not privileged leaves the reserve
-    /// alone, and what merging all that is not merged may cost: the mount gives it to the server when that has no more.
+    /// alone, and what merging all that is not merged, and what is owed, may cost: the mount gives it to the server when that has no more.
     pub(super) fn meta_want(&self, bytes: usize, privileged: bool) -> u64 {
         let need = self.meta_need(bytes);
         if privileged {
@@ -114,7 +114,8 @@ impl Store {
         let open = (2 * self.tuning.max_trans_bytes).saturating_add(bytes) as u64;
         let delete = self.delete_need(DELETE_BYTES);
         let reserve = self.space.lock().reserve_blocks().max(delete);
-        need.saturating_add(reserve).saturating_add(merge_growth(unmerged.saturating_add(open)))
+        let later = unmerged.saturating_add(open).saturating_add(self.owed.bytes());
+        need.saturating_add(reserve).saturating_add(merge_growth(later))
     }
 
     /// Metadata blocks below which the worker gets more, so that nobody has to wait for them.
@@ -274,7 +275,8 @@ impl Store {
             self.checkpoint_need.load(Ordering::Relaxed).saturating_add(FEED_KEEP)
         } else {
             let reserve = self.space.lock().reserve_blocks();
-            self.meta_need(0).saturating_add(reserve)
+            let owed = merge_growth(self.owed.bytes());
+            self.meta_need(0).saturating_add(reserve).saturating_add(owed)
         };
         if self.give(SpaceKind::Meta, lacking, keep)? {
             self.commit(Wish::default())?;

@@ -24,7 +24,7 @@ use scoutfs_env::sync::{Condvar, Mutex};
 use scoutfs_env::Arc;
 use scoutfs_fs::fs::KernelCaches;
 
-use super::inode::forget_version;
+use super::inode::{forget_version, may_have_privileges};
 use crate::ffi;
 use crate::kobj::folio::{offset, PAGE};
 
@@ -104,6 +104,7 @@ unsafe extern "C" fn mark_found(inode: *mut bindings::inode, ino: u64, found: *m
             return 0;
         }
         set_mark(inode);
+        may_have_privileges(inode);
         ffi::forget_all_cached_acls(inode);
         found.cast::<bool>().write(true);
     }

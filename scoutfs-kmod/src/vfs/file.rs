@@ -3,12 +3,12 @@
 //!
 //! # Writing
 //!
-//! Data that a file has are changed in the page cache, and written later (`vfs/pages.rs`): the core shows that the file has changed,
-//! and keeps their blocks.
+//! Before the end of a file data are changed in the page cache, and written later (`vfs/pages.rs`): the core shows that the file has changed,
+//! and keeps its blocks; a hole gets some, without data.
 //!
-//! What gets new blocks, or is a megabyte at least, goes through: bytes are copied from the program into memory of ours, the core writes them
-//! to the device or gathers them (those at the end of a file, see `scoutfs_fs::data::delayed`), and the pages that the cache has are
-//! brought up to date. Those of a stream, which the cache does not have, are copied into new pages at once, which the core then writes or
+//! What is behind the end, or is a megabyte at least, goes through, and so does what the core cannot promise to write later: bytes are copied
+//! from the program into memory of ours, the core writes them to the device or gathers them (those at the end of a file, see
+//! `scoutfs_fs::data::delayed`), and the pages that the cache has are brought up to date. Those of a stream, which the cache does not have, are copied into new pages at once, which the core then writes or
 //! gathers.
 //!
 //! Folios are locked before the core is called: so when its cluster lock goes back right afterwards, who drops pages waits for them.
@@ -86,13 +86,15 @@ pub(super) unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bin
 pub(super) unsafe extern "C" fn release(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
     // SAFETY: the VFS gives an inode of ours and the last use of a file that was opened above.
     unsafe {
-        // Nothing is dirty of a file that the core takes for one that nobody can change. An error is kept for who syncs; who is killed may leave
-        // pages that are not written, and then the file counts as one that may change, for as long as the kernel knows it.
-        let settled = writes(file)
-            && bindings::filemap_write_and_wait_range((*inode).i_mapping, 0, i64::MAX) == 0;
+        let writes = writes(file);
+        // Others that write are counted.
+        let dirty = writes && ffi::scoutfs_mapping_is_dirty((*inode).i_mapping);
         let released = with(inode, |fs, ino| {
             let dropped = locks::drop_locks_of(fs, ino, file);
-            fs.release(ino, settled);
+            match dirty {
+                true => fs.release_dirty(ino),
+                false => fs.release(ino, writes),
+            }
             dropped
         });
         code(released)
@@ -265,7 +267,7 @@ unsafe fn write(
         if len == 0 {
             return Ok(0);
         }
-        check(bindings::file_remove_privs((*iocb).ki_filp))?;
+        inode::drop_privileges((*iocb).ki_filp)?;
         let how = if (*iocb).ki_flags & ffi::SCOUTFS_IOCB_APPEND != 0 {
             Place::End
         } else if (*iocb).ki_flags & bindings::IOCB_DIRECT as c_int != 0 {
@@ -411,8 +413,8 @@ unsafe fn prepare(
     Ok(())
 }
 
-/// Changes data that the file has in the page cache, to be written later. Returns how much; `None`, with nothing done, where it is to be done
-/// otherwise.
+/// Changes data before the end of the file in the page cache, to be written later. Returns how much; `None`, with nothing changed, where it is to
+/// be done otherwise.
 ///
 /// # Safety
 ///
@@ -682,7 +684,7 @@ unsafe extern "C" fn fallocate(file: *mut bindings::file, flags: c_int, at: i64,
                 // What the caller may have of a file.
                 check(bindings::inode_newsize_ok(inode, offset(end)))?;
             }
-            check(bindings::file_remove_privs(file))?;
+            inode::drop_privileges(file)?;
             let invalidation = Invalidation::enter((*inode).i_mapping);
             let last = end.saturating_sub(1);
             invalidation.write_back(at.min(size), last)?;

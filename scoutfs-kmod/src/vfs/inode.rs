@@ -3,7 +3,7 @@
 
 use core::alloc::Layout;
 use core::mem::zeroed;
-use core::sync::atomic::{AtomicI64, Ordering};
+use core::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
 use kernel::alloc::allocator::Kmalloc;
 use kernel::alloc::{Allocator, NumaNode};
@@ -46,6 +46,9 @@ static SYMLINK_OPS: bindings::inode_operations = bindings::inode_operations {
     // SAFETY: every member is an option of a function.
     ..unsafe { zeroed() }
 };
+
+/// A file that runs as its group.
+const SET_GID: u32 = bindings::S_ISGID | bindings::S_IXGRP;
 
 /// A device number as the kernel has it: 12 bits of major and 20 of minor.
 fn device_number(rdev: u64) -> bindings::dev_t {
@@ -269,6 +272,46 @@ unsafe fn renew_now(inode: *mut bindings::inode) -> Result<()> {
         }
         Ok(())
     }
+}
+
+/// Takes away what a write to a file takes away: its set-ID bits, and capabilities. That there are none is remembered (`S_NOSEC`) until the
+/// lock goes back, or until somebody here sets some, which the VFS sees.
+///
+/// # Safety
+///
+/// The file is alive, one of ours, its inode is locked, and its attributes may be believed.
+pub(super) unsafe fn drop_privileges(file: *mut bindings::file) -> Result<()> {
+    // SAFETY: by the contract.
+    unsafe {
+        let inode = (*file).f_inode;
+        let flags = AtomicU32::from_ptr(&raw mut (*inode).i_flags);
+        if flags.load(Ordering::Acquire) & bindings::S_NOSEC != 0 {
+            return Ok(());
+        }
+        let caches = &volume((*inode).i_sb).caches;
+        let epoch = caches.epoch();
+        check(bindings::file_remove_privs(file))?;
+        let mode = u32::from((*inode).i_mode);
+        if mode & bindings::S_ISUID == 0 && mode & SET_GID != SET_GID {
+            flags.fetch_or(bindings::S_NOSEC, Ordering::SeqCst);
+            if caches.epoch() != epoch {
+                // A lock was on its way back, and another node may have set some. Who gives one back from now on comes here later.
+                may_have_privileges(inode);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A write to the file is to look whether there is something to be taken away.
+///
+/// # Safety
+///
+/// The inode lives as long as this takes.
+pub(super) unsafe fn may_have_privileges(inode: *mut bindings::inode) {
+    // SAFETY: by the contract.
+    let flags = unsafe { AtomicU32::from_ptr(&raw mut (*inode).i_flags) };
+    flags.fetch_and(!bindings::S_NOSEC, Ordering::SeqCst);
 }
 
 /// Whether the caller may do something, by attributes that may be believed.

@@ -28,7 +28,7 @@
 //!   the size of a regular file is used for more: it changes under the lock against filling pages (`kobj::folio::Invalidation`).
 //! - Nothing that is kept is used after the cluster's lock for it went back, nor without a lease: names are checked on each use
 //!   (`dir::revalidate`), attributes and sizes before each operation that needs them (`inode::renew`).
-//! - A file's pages are never newer than the core's data but while they are dirty, and they become dirty only by a mapping to memory.
+//! - A file's pages are never newer than the core's data but while they are dirty, which the core knows of before (`pages`, `file`).
 //!   They agree with what the core has when the cluster's lock goes back: who reads or writes through the core holds the folios meanwhile.
 
 mod caches;

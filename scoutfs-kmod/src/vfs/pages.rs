@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The page cache: filling, writing back, mapping to memory.
 //!
-//! Pages become dirty by mappings to memory and by writes to data that a file has (`vfs/file.rs`). Before a program may change one by a
+//! Pages become dirty by mappings to memory and by writes before the end of a file (`vfs/file.rs`). Before a program may change one by a
 //! mapping, the core prepares it (`Fs::prepare_pages`), so that a full volume is a signal then and no loss later. What of a folio has
 //! changed is noted (`kobj/changed.rs`), and only that is written: the rest may have no blocks.
 //!

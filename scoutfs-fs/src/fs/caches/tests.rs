@@ -185,6 +185,42 @@ fn pages_that_were_kept_for_reading_go_though_somebody_is_about_to_map_the_file(
     b.fs().release(ino, false);
 }
 
+/// Who closes a file does not wait for its pages: they go when another is to read it, and those that come into the kernel later do not.
+#[test]
+fn pages_that_the_last_close_left_changed_go_with_the_lock_for_writing() {
+    let pair = Pair::new();
+    let (a, b) = (&pair.a, &pair.b);
+    let ino = b.fs().create(ROOT_INO, b"file", &FILE).unwrap().ino;
+    b.fs().write(ino, 0, b"first").unwrap();
+    let dropped = StdArc::new(Mutex::new(Vec::new()));
+    let kernel: Box<dyn KernelCaches> =
+        Box::new(MappingKernel { mount: b.clone(), ino, open: Mutex::new(None), dropped: dropped.clone() });
+    b.fs().set_kernel_caches(Arc::new(kernel).unwrap());
+    let read_elsewhere = || {
+        let mut page = [0; 4096];
+        b.fs().read(ino, 0, &mut page).unwrap();
+        dropped.lock().unwrap().clear();
+        a.fs().getattr(ino).unwrap();
+        std::mem::take(&mut *dropped.lock().unwrap())
+    };
+    for dirty in [false, true] {
+        b.fs().open(ino, true).unwrap();
+        match dirty {
+            true => b.fs().release_dirty(ino),
+            false => b.fs().release(ino, true),
+        }
+        let want: &[_] = if dirty { &[(ino, 0, 4096)] } else { &[] };
+        assert_eq!(read_elsewhere(), want, "dirty: {dirty}");
+    }
+    assert_eq!(read_elsewhere(), [], "they are gone already");
+    // Also with a close that leaves none.
+    b.fs().open(ino, true).unwrap();
+    b.fs().open(ino, true).unwrap();
+    b.fs().release_dirty(ino);
+    b.fs().release(ino, true);
+    assert_eq!(read_elsewhere(), []);
+}
+
 /// A kernel that remembers which inode a name is.
 #[derive(Default)]
 struct RememberingKernel(StdArc<Mutex<Vec<u64>>>);
