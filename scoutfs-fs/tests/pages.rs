@@ -463,3 +463,40 @@ fn pages_that_a_program_changed_in_space_without_data_are_written_when_the_volum
         crashed.check();
     }
 }
+
+#[test]
+fn what_is_written_here_and_there_into_a_hole_is_in_order_on_the_device() {
+    const BLOCKS: usize = 512;
+    let volume = Volume::new(1 << 30);
+    let mount = volume.mount();
+    let fs = mount.fs();
+    for later in [false, true] {
+        let ino = fs.create(ROOT_INO, if later { b"later" } else { b"at_once" }, &file()).unwrap().ino;
+        let set = SetAttr { size: Some((BLOCKS * BLOCK) as u64), ..SetAttr::default() };
+        fs.setattr(ino, &set).unwrap();
+        fs.open(ino, true).unwrap();
+        let other = fs.create(ROOT_INO, if later { b"other later" } else { b"other" }, &file()).unwrap().ino;
+        let byte = pages(5, BLOCK);
+        for i in 0..BLOCKS {
+            let at = (i * 211 % BLOCKS * BLOCK) as u64;
+            match later {
+                true => assert_eq!(
+                    fs.change_pages(ino, at, BLOCK as u64, &mut || copied(BLOCK)).unwrap(),
+                    Some(BLOCK)
+                ),
+                false => assert_eq!(fs.write(ino, at, &byte).unwrap(), BLOCK),
+            }
+            // Others find place elsewhere.
+            assert_eq!(fs.append(other, &byte).unwrap().1, BLOCK);
+        }
+        let all = pages(5, BLOCKS * BLOCK);
+        if later {
+            fs.write_pages(ino, &[(0, &all)], false).unwrap();
+        }
+        let extents = fs.fiemap(ino, 0, u64::MAX, 100).unwrap();
+        assert_eq!(extents.len(), 1, "later: {later}");
+        fs.release(ino, true);
+    }
+    mount.unmount().unwrap();
+    volume.check();
+}

@@ -123,6 +123,13 @@ impl FreeRuns {
         Ok(Some(extent))
     }
 
+    /// Where `want` blocks, or as many as there are, may be taken one by one: others are not offered them soon.
+    pub fn suggest(&mut self, want: u64) -> Option<Extent> {
+        let extent = self.choose(want)?;
+        self.next = extent.start + extent.len;
+        Some(extent)
+    }
+
     /// Takes up to `want` blocks of the longest run (to within a factor of two).
     pub fn take_longest(&mut self, want: u64) -> Result<Option<Extent>, SpaceError> {
         let extent = self.longest().map(|run| Extent::new(run.start, run.len.min(want)));
@@ -195,6 +202,18 @@ mod tests {
         let mut free = runs(&[(10, 3), (20, 2), (30, 4)]);
         let blocks: Vec<_> = core::iter::from_fn(|| take(&mut free, 1, None)).map(|run| run.0).collect();
         assert_eq!(blocks, [10, 11, 12, 20, 21, 30, 31, 32, 33]);
+    }
+
+    #[test]
+    fn what_is_suggested_is_offered_to_nobody_soon() {
+        let mut free = runs(&[(10, 20), (50, 5)]);
+        assert_eq!(free.suggest(10), Some(Extent::new(10, 10)));
+        assert_eq!(take(&mut free, 2, None), Some((20, 2)));
+        assert_eq!(take(&mut free, 1, Some(13)), Some((13, 1)));
+        assert_eq!(take(&mut free, 8, None), Some((22, 8)));
+        assert_eq!(free.suggest(100), Some(Extent::new(50, 5)));
+        assert_eq!(take(&mut free, 3, None), Some((10, 3)));
+        assert_eq!(FreeRuns::new().suggest(1), None);
     }
 
     #[test]

@@ -223,6 +223,11 @@ impl MountSpace {
         self.pool_mut(SpaceKind::Data).hold(want, near)
     }
 
+    /// Where up to `want` data blocks that lie side by side may be held one by one, with `near`. None when nothing is free.
+    pub fn suggest_data(&mut self, want: u64) -> Option<Extent> {
+        self.pool_mut(SpaceKind::Data).suggest(want)
+    }
+
     /// Holds up to `want` blocks from the longest run, to be given away. Only the privileged (who feeds merges) may give
     /// the reserve away.
     pub fn alloc_to_give(

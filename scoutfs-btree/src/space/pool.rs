@@ -103,6 +103,10 @@ impl Pool {
         self.hold_by(|free| free.take(want, near))
     }
 
+    pub fn suggest(&mut self, want: u64) -> Option<Extent> {
+        self.free.suggest(want)
+    }
+
     pub fn hold_longest(&mut self, want: u64) -> Result<Extent, SpaceError> {
         self.hold_by(|free| free.take_longest(want))
     }

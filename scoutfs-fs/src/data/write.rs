@@ -23,6 +23,9 @@ const MIN_AHEAD_BLOCKS: u64 = 16;
 /// Most blocks that are set aside ahead of the end of a growing file: 8 MiB.
 const MAX_AHEAD_BLOCKS: u64 = 2048;
 
+/// A hole that is filled here and there gets a place on the device for so many blocks at most: 1 GiB.
+const MAX_PLACE_BLOCKS: u64 = 1 << 18;
+
 /// Data, and where in the file they go.
 #[derive(Clone, Copy)]
 pub(super) struct Piece<'d> {
@@ -399,8 +402,8 @@ impl Fs {
         }
     }
 
-    /// Free blocks for `want` logical blocks from `block` on, or for the first of them, near those before. A file
-    /// that grows gets more set aside, in memory, for what will follow.
+    /// Free blocks for `want` logical blocks from `block` on, or for the first of them: behind those before, or in a hole where the order on the
+    /// device is that of the file. A file that grows gets more set aside, in memory, for what will follow.
     pub(crate) fn reserve_run(
         &self,
         locks: &Locks<'_>,
@@ -409,10 +412,15 @@ impl Fs {
         block: u64,
         want: u64,
     ) -> Result<DataRun> {
-        let before = self.extent_before(locks, inode.ino, block)?;
-        let near = before.filter(|e| e.blkno != 0).map(|e| e.blkno + e.len);
+        let before = self.extent_before(locks, inode.ino, block)?.filter(|e| e.blkno != 0);
         let size_blocks = inode.size().div_ceil(DATA_BLOCK_BYTES);
         let appends = block >= size_blocks;
+        let near = match before {
+            Some(before) if appends => Some(before.blkno + before.len),
+            Some(before) => Some(before.blkno_of(block)),
+            None if appends => None,
+            None => self.place_in_hole(locks, inode.ino, block, size_blocks)?,
+        };
         if let Some(run) = state.reserved.take() {
             if appends && near == Some(run.start) {
                 return Ok(keep_rest(state, run, want));
@@ -424,6 +432,32 @@ impl Fs {
         // What is set aside for other files is not used.
         let run = self.store().reserve_data(want + ahead, near, &|| self.drop_reservations())?;
         Ok(keep_rest(state, run, want))
+    }
+
+    /// Where the first block before all others of a file is best: so that what is written here and there into a hole is in the order of the file
+    /// on the device, and one extent in the end.
+    fn place_in_hole(
+        &self,
+        locks: &Locks<'_>,
+        ino: u64,
+        block: u64,
+        size_blocks: u64,
+    ) -> Result<Option<u64>> {
+        Ok(match self.extent_from(locks, ino, block)? {
+            Some(next) if next.first <= block || next.blkno == 0 => None,
+            Some(next) => next.blkno.checked_sub(next.first - block),
+            None => {
+                let suggest = || self.store().space.suggest_data(size_blocks.min(MAX_PLACE_BLOCKS));
+                let mut place = suggest();
+                if place.is_none() {
+                    // The server has some.
+                    let run = self.store().reserve_data(1, None, &|| self.drop_reservations())?;
+                    self.store().unreserve_data(run);
+                    place = suggest();
+                }
+                place.filter(|(_, len)| block < *len).map(|(start, _)| start + block)
+            }
+        })
     }
 
     /// Finishes a truncation that a crash interrupted.

@@ -53,6 +53,11 @@ impl SpaceCell {
         }
     }
 
+    /// Where up to `want` blocks that lie side by side may be reserved one by one: the first, and how many. They are not taken.
+    pub fn suggest_data(&self, want: u64) -> Option<(u64, u64)> {
+        self.lock().suggest_data(want).map(|extent| (extent.start, extent.len))
+    }
+
     pub fn unreserve_data(&self, run: DataRun) -> Result<()> {
         if run.len == 0 {
             return Ok(());
