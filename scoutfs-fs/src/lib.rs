@@ -37,4 +37,4 @@ pub mod xattr;
 
 pub use error::{Error, Result};
 pub use fs::Fs;
-pub use node::{Cancel, Mount, MountOptions};
+pub use node::{Cancel, Mount, MountOptions, Rank};

@@ -176,6 +176,13 @@ folder=$(echo /sys/fs/scoutfs/*)
 same "${folder##*/}" "$(cat "$folder/fsid").$(cat "$folder/rid")" "the folder's name"
 [ "$(awk '$1 == "op_create" { print $2 }' "$folder/counters")" -ge 500 ] || fail "too few creates were counted"
 [ "$(cat "$folder/lease_ms")" -gt 0 ] || fail "no lease"
+same "$(grep -c . "$folder/quorum")" 3 "lines about the leader"
+grep -qx 'role leader' "$folder/quorum" || fail "it does not lead: $(cat "$folder/quorum")"
+grep -qx "server_addr=$(cat "$folder/server_addr")" "$folder/options" || fail "options are $(cat "$folder/options")"
+shown=$(awk -v at="$PWD" 'index(at, $2) == 1 && $3 == "scoutfs" { print $4 }' /proc/mounts | tail -1)
+for option in $(cat "$folder/options"); do
+    case ",$shown," in *",$option,"*) ;; *) fail "$option is not in $shown" ;; esac
+done
 
 echo "memory is given back"
 count() {

@@ -142,7 +142,7 @@ program about others. PROGRAM, an absolute path, is run as PROGRAM RID IP, as th
 server_addr. SCOUTFS_FENCED_REQ_RID, _IP, _FSID, _DEVICE and _REASON (unresponsive) are in its environment. It must see to it that the \
 node cannot write to the device any more, by cutting its power or its way to the device, and then exit with 0: what the node held is \
 taken back at once. After any other exit, or after 30 seconds, when it is killed, it is run again 10 seconds later. Give all nodes with \
-server_addr the same option.\n\n\
+server_addr the same option. For a mount by the kernel a process in the background does this, which ends with the mount.\n\n\
 Locks of fcntl(2) and flock(2) hold on all nodes. Those of a node that dies are free when its lease has run out; a program on a node that \
 was fenced gets EIO from all that it does with its files. A lock that a process on another node has is shown with process 0.\n\n\
 Times that are the same on all nodes and cannot be changed. The lease of a node lasts 6 seconds from its last renewal; it is fenced 1 \
@@ -161,7 +161,7 @@ unmounts while there is no leader waits for one for 30 seconds."
 pub struct Mount {
     /// Mount options, separated by commas: server_addr=IP[:PORT] lets this node run the server; fence=PROGRAM is its fence agent;
     /// noacl switches POSIX access control lists off; log=FILE (an absolute path) takes the log of a mount in the background, which
-    /// else goes to syslog; fuse mounts by FUSE, also where the kernel has scoutfs, as fence, log and -f do; ro, rw, noatime and others of mount(8) are passed on.
+    /// else goes to syslog; fuse mounts by FUSE, also where the kernel has scoutfs, as log and -f do; ro, rw, noatime and others of mount(8) are passed on.
     #[arg(short = 'o', long = "options", value_name = "OPTIONS")]
     pub options: Vec<String>,
     /// Stay in the foreground and log to the terminal.

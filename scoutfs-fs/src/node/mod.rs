@@ -60,4 +60,5 @@ pub(crate) use client::{Client, FENCED, Killed, LOOK, MEMORY_PAUSE};
 pub(crate) use leadership::Leadership;
 pub use mount::{Mount, MountOptions};
 pub(crate) use rivals::shown;
+pub use voter::Rank;
 pub(crate) use worker::Worker;

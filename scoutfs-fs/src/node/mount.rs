@@ -292,6 +292,11 @@ impl Mount {
         &self.fs
     }
 
+    /// What this node is in the election; none without a server address. Not while it is unmounted.
+    pub fn rank(&self) -> Option<Rank> {
+        self.running.lock().voter.as_ref().map(|voter| voter.ranks().now())
+    }
+
     /// The mount will be left: from now on nobody waits long for a server, if there is none.
     pub fn begin_unmount(&self) {
         let left = self.store.lease_left();

@@ -29,9 +29,9 @@ use crate::store::Store;
 /// The thread looks whether to leave at least this often.
 const LONGEST_SLEEP: Duration = Duration::from_millis(50);
 
-/// What this node is in the election.
+/// What a node with a server address is in the election.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rank {
+pub enum Rank {
     /// Another node leads, or nobody yet.
     Follower,
     /// This one leads.
@@ -72,9 +72,14 @@ impl Ranks {
         self.changed.notify_all();
     }
 
+    /// What the node is now.
+    pub fn now(&self) -> Rank {
+        *self.rank.lock()
+    }
+
     /// Whether the node neither leads nor has led.
     pub fn follows(&self) -> bool {
-        *self.rank.lock() == Rank::Follower
+        self.now() == Rank::Follower
     }
 
     /// Waits until the node is no follower any more, or `give_up` says so.

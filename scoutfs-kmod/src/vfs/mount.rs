@@ -398,22 +398,11 @@ unsafe extern "C" fn statfs(dentry: *mut bindings::dentry, out: *mut bindings::k
 unsafe extern "C" fn show_options(seq: *mut bindings::seq_file, dentry: *mut bindings::dentry) -> c_int {
     // SAFETY: the VFS gives a dentry of ours.
     let options = unsafe { volume((*dentry).d_sb) }.options;
-    let put = |text: &[u8]| {
-        // SAFETY: the VFS gives a sequence that is being written; the text is live.
-        unsafe { bindings::seq_write(seq, text.as_ptr().cast::<c_void>(), text.len()) };
-    };
-    if let Some(address) = options.server_addr {
-        put(Text::<80>::of(format_args!(",server_addr={address}")).as_bytes());
-    }
-    if let Some(interval) = options.commit_interval {
-        put(Text::<48>::of(format_args!(",commit_interval_ms={}", interval.as_millis())).as_bytes());
-    }
-    if let Some(machine) = options.machine() {
-        let (machine, boot) = (u128::from_be_bytes(machine.machine_id), u128::from_be_bytes(machine.boot_id));
-        put(Text::<96>::of(format_args!(",machine={machine:032x},boot={boot:032x}")).as_bytes());
-    }
-    if !options.acl {
-        put(b",noacl");
-    }
+    let mut text = Text::<256>::EMPTY;
+    // There is room for all.
+    let _ = options.write(&mut text);
+    let text = text.as_bytes();
+    // SAFETY: the VFS gives a sequence that is being written; the text is live.
+    unsafe { bindings::seq_write(seq, text.as_ptr().cast::<c_void>(), text.len()) };
     0
 }

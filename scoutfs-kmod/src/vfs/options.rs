@@ -10,6 +10,7 @@
 //!
 //! `ro`, `noatime` and their like are the VFS's.
 
+use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
@@ -42,6 +43,25 @@ impl Options {
     /// The machine's names, if both were given.
     pub(super) fn machine(&self) -> Option<Machine> {
         Some(Machine { machine_id: self.machine_id?, boot_id: self.boot_id? })
+    }
+
+    /// Writes them as they are given, each with a comma before it.
+    pub(super) fn write(&self, to: &mut dyn fmt::Write) -> fmt::Result {
+        if let Some(address) = self.server_addr {
+            write!(to, ",server_addr={address}")?;
+        }
+        if let Some(interval) = self.commit_interval {
+            write!(to, ",commit_interval_ms={}", interval.as_millis())?;
+        }
+        if let Some(machine) = self.machine() {
+            let id = u128::from_be_bytes;
+            write!(to, ",machine={:032x},boot={:032x}", id(machine.machine_id), id(machine.boot_id))?;
+        }
+        if self.acl {
+            Ok(())
+        } else {
+            to.write_str(",noacl")
+        }
     }
 
     /// Takes one option.

@@ -6,6 +6,8 @@
 //! | `fsid`, `rid` | the volume and the mount, 16 hexadecimal digits each |
 //! | `format_version`, `format_hash` | of the module, and so of the volume |
 //! | `server_addr` | where this node may serve; empty if it may not |
+//! | `options` | mount options, each in a line of its own |
+//! | `quorum` | `role` leader, follower (also when nobody leads yet), deposed or none (it has no server address); of a leader its voter `slot` and `term` |
 //! | `lease_ms` | what is left of the mount's lease |
 //! | `counters` | what the mount has done, a name and a number a line |
 //!
@@ -18,6 +20,7 @@ use core::ptr::{addr_of_mut, null_mut};
 use kernel::bindings;
 use kernel::ffi::c_char;
 use scoutfs_env::{try_box, Box};
+use scoutfs_fs::Rank;
 
 use super::{Table, Volume};
 use crate::kobj::error::{check, Errno, Result};
@@ -146,11 +149,23 @@ static RID: Table<bindings::attribute> = file(c"rid");
 static VERSION: Table<bindings::attribute> = file(c"format_version");
 static HASH: Table<bindings::attribute> = file(c"format_hash");
 static ADDRESS: Table<bindings::attribute> = file(c"server_addr");
+static OPTIONS: Table<bindings::attribute> = file(c"options");
+static QUORUM: Table<bindings::attribute> = file(c"quorum");
 static LEASE: Table<bindings::attribute> = file(c"lease_ms");
 static COUNTERS: Table<bindings::attribute> = file(c"counters");
 
-static ATTRIBUTES: Table<[*const bindings::attribute; 8]> =
-    Table([&FSID.0, &RID.0, &VERSION.0, &HASH.0, &ADDRESS.0, &LEASE.0, &COUNTERS.0, null_mut()]);
+static ATTRIBUTES: Table<[*const bindings::attribute; 10]> = Table([
+    &FSID.0,
+    &RID.0,
+    &VERSION.0,
+    &HASH.0,
+    &ADDRESS.0,
+    &OPTIONS.0,
+    &QUORUM.0,
+    &LEASE.0,
+    &COUNTERS.0,
+    null_mut(),
+]);
 
 /// The page that a file's content is written into; what does not fit is left out.
 struct Page<'a> {
@@ -201,6 +216,18 @@ fn write(volume: &Volume, attribute: *const bindings::attribute, page: &mut Page
         match volume.options.server_addr {
             Some(address) => writeln!(page, "{address}"),
             None => writeln!(page),
+        }
+    } else if is(&OPTIONS) {
+        let mut text = Text::<256>::EMPTY;
+        volume.options.write(&mut text)?;
+        let text = core::str::from_utf8(text.as_bytes()).unwrap_or("");
+        text.split(',').skip(1).try_for_each(|option| writeln!(page, "{option}"))
+    } else if is(&QUORUM) {
+        match volume.mount.rank() {
+            Some(Rank::Leads { slot, term }) => writeln!(page, "role leader\nslot {slot}\nterm {term}"),
+            Some(Rank::Follower) => writeln!(page, "role follower"),
+            Some(Rank::Lost) => writeln!(page, "role deposed"),
+            None => writeln!(page, "role none"),
         }
     } else if is(&LEASE) {
         writeln!(page, "{}", store.lease_left().as_millis())

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc as StdArc;
 
+use rustix::mount::UnmountFlags;
 use scoutfs_env::device::{BlockDevice, FileDevice, OpenMode};
 use scoutfs_env::net::{Network, TcpNetwork};
 use scoutfs_env::{Arc, try_box};
@@ -18,7 +19,7 @@ use crate::fuse::daemon::{self, Ready, Started};
 use crate::fuse::loopdev::{LoopDevice, LoopOptions};
 use crate::fuse::{self, MountKind, Session, SessionOptions};
 use crate::mount::options::Options;
-use crate::mount::{Adapter, EndSignals, FenceAgent, LocalProcesses, kernel, log, this_process};
+use crate::mount::{Adapter, EndSignals, FenceAgent, FenceWatch, LocalProcesses, kernel, log, this_process};
 
 /// The type that `/proc/mounts` shows is `fuseblk.` and this.
 const SUBTYPE: &str = "scoutfs";
@@ -35,16 +36,35 @@ pub fn run(arguments: &Mount) -> Result<(), String> {
         return Ok(());
     }
     if !arguments.foreground && kernel::can_mount(&options) {
-        return mount_in_kernel(&device, &directory, &options);
+        return match &options.fence {
+            None => mount_in_kernel(&device, &directory, &options),
+            Some(program) => in_background(None, |ready| {
+                mount_in_kernel(&device, &directory, &options)?;
+                let begun = FenceWatch::new(program.clone(), &device, &directory).and_then(|watch| {
+                    log::to_syslog(&device);
+                    ready.serving().map_err(|e| e.to_string())?;
+                    Ok(watch)
+                });
+                match begun {
+                    Ok(watch) => watch.run(),
+                    Err(why) => {
+                        let _ = rustix::mount::unmount(&directory, UnmountFlags::empty());
+                        return Err(why);
+                    }
+                }
+                Ok(())
+            }),
+        };
     }
     if arguments.foreground {
         return serve(&device, &directory, &options, None).map(drop);
     }
-    let started = daemon::run_in_background(options.log.clone(), |ready| {
-        serve(&device, &directory, &options, Some(ready)).map(|()| 0)
-    })
-    .map_err(|e| e.to_string())?;
-    match started {
+    in_background(options.log.clone(), |ready| serve(&device, &directory, &options, Some(ready)))
+}
+
+/// Has a process of its own mount, and waits until it has.
+fn in_background(log: Option<PathBuf>, body: impl FnOnce(Ready) -> Result<(), String>) -> Result<(), String> {
+    match daemon::run_in_background(log, |ready| body(ready).map(|()| 0)).map_err(|e| e.to_string())? {
         Started::Serving => Ok(()),
         Started::Failed { message, .. } => Err(message),
     }

@@ -21,6 +21,7 @@ use scoutfs_format::geometry::Geometry;
 use scoutfs_format::server_item::{MEMBER_FENCED, MEMBER_FREE, MEMBER_GONE, MEMBER_LIVE};
 use scoutfs_format::voter::{ADDRESS_V4, ADDRESS_V6, Address, QuorumBlock, VOTER_OWNED};
 use scoutfs_fs::check::{QuorumState, read_quorum};
+use scoutfs_server::Suspect;
 use scoutfs_server::roots::{Member, read_members};
 use scoutfs_server::super_block::{ValidSuper, read_super};
 use serde_json::json;
@@ -207,6 +208,15 @@ fn address(address: &Address) -> Option<SocketAddr> {
         ADDRESS_V6 => Some(SocketAddr::from((address.ip, port))),
         _ => None,
     }
+}
+
+/// The mounts of a volume that are fenced and whose death is not confirmed, as they are on the device.
+pub(crate) fn fenced_mounts(path: &Path) -> Result<Vec<Suspect>, String> {
+    let device = super::check::open(path)?;
+    let found = read_super(&**device).map_err(|e| e.to_string())?;
+    let fenced = |member: &Member| member.item.state.get() == MEMBER_FENCED;
+    let suspect = |member: Member| Suspect { rid: member.item.rid.get(), process: member.item.process };
+    Ok(members(&device, found)?.into_iter().filter(fenced).map(suspect).collect())
 }
 
 /// Something that may be missing.

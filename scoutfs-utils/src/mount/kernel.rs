@@ -20,9 +20,9 @@ use super::process::{boot_id, machine_id};
 /// The filesystem's type.
 const TYPE: &str = "scoutfs";
 
-/// Whether the running kernel can mount scoutfs with these options. A fence agent and a log file are the daemon's.
+/// Whether the running kernel can mount scoutfs with these options. A log file is the daemon's.
 pub fn can_mount(options: &Options) -> bool {
-    let by_daemon = options.fuse || options.fence.is_some() || options.log.is_some();
+    let by_daemon = options.fuse || options.log.is_some();
     !by_daemon && fs::read_to_string("/proc/filesystems").is_ok_and(|known| knows(&known))
 }
 
@@ -117,7 +117,7 @@ mod tests {
         for without in ["", "nodev\tproc\n\text4\n", "\tscoutfs2\n", "nodev\tscoutfs\n", "\tfuseblk\n"] {
             assert!(!knows(without), "{without:?}");
         }
-        for daemons in ["fuse", "fence=/sbin/agent", "log=/var/log/x"] {
+        for daemons in ["fuse", "log=/var/log/x"] {
             assert!(!can_mount(&Options::parse(&[daemons]).unwrap()), "{daemons}");
         }
     }

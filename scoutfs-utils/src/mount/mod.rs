@@ -6,6 +6,7 @@
 //! | `options` | what follows `-o` |
 //! | `process` | naming this process, and knowing which others are dead |
 //! | `fence` | the administrator's program that makes certain that a node is dead |
+//! | `watch` | a process that runs it for a mount by the kernel |
 //! | `adapter` | FUSE requests to operations of the filesystem and back |
 //! | `caches` | what the kernel keeps, dropped when locks go back |
 //! | `caller` | groups and capabilities of who asks |
@@ -30,8 +31,10 @@ pub mod options;
 mod process;
 mod signals;
 mod user_memory;
+mod watch;
 
 pub use adapter::Adapter;
 pub use fence::FenceAgent;
 pub use process::{LocalProcesses, this_process};
 pub use signals::EndSignals;
+pub use watch::FenceWatch;

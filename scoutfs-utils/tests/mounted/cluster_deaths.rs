@@ -182,12 +182,15 @@ fn a_fence_agent_confirms_a_death_that_nobody_else_can_see() {
     );
     fs::write(&agent, script).unwrap();
     fs::set_permissions(&agent, fs::Permissions::from_mode(0o755)).unwrap();
-    let options = format!("{SERVER},fence={}", agent.display());
+    let with_agent = format!("{SERVER},fence={}", agent.display());
+    // By FUSE it can sleep.
+    let options = [with_agent.clone(), with_agent, format!("{SERVER},fuse")];
     let mut nodes: Vec<Mounted<'_>> = thread::scope(|scope| {
-        let options = &options;
         let volume = &volume;
-        let mounting: Vec<_> =
-            (0..3).map(|n| scope.spawn(move || volume.mount_node(&format!("node{n}"), options))).collect();
+        let nodes = options.iter().enumerate();
+        let mounting: Vec<_> = nodes
+            .map(|(n, options)| scope.spawn(move || volume.mount_node(&format!("node{n}"), options)))
+            .collect();
         mounting.into_iter().map(|node| node.join().unwrap()).collect()
     });
     let status = || -> serde_json::Value {

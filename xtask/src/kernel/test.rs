@@ -84,6 +84,7 @@ const MOUNTED_EMULATED: &[&str] =
 const MOUNTED: &[&str] = &[
     "acls::",
     "cluster::",
+    "cluster_deaths::a_fence_agent",
     "commands::",
     "data::",
     "deadlocks::",
