@@ -13,11 +13,12 @@
 //! | nodes beside each other: messages, flushes and processor time for an operation; hand-overs of locks | `cargo run --release -p scoutfs-benches --bin cluster` (with a folder also mounted, with `--beside-cephfs` beside a CephFS; root) |
 //! | mounting and looking up with logs that are not merged | `cargo run --release -p scoutfs-benches --bin logs` |
 //! | a mount beside ext4, xfs and a filesystem in memory on the same FUSE layer, as ratios | `cargo run --release -p scoutfs-benches --bin mounted` (root) |
-//! | filesystems that are mounted already, beside each other, as ratios; `cargo xtask kernel bench` runs it in a guest | `cargo run --release -p scoutfs-benches --bin folders` (root) |
+//! | filesystems that are mounted already, beside each other, as ratios, and what a cached inode takes; `cargo xtask kernel bench` runs it in a guest | `cargo run --release -p scoutfs-benches --bin folders` (root) |
 //!
 //! Times are only ever compared within one run; no test depends on them.
 
 pub mod cephfs;
+pub mod memory;
 pub mod works;
 
 use std::net::TcpListener;

@@ -3,11 +3,12 @@
 //! last one to each of the others. Needs root, to empty caches.
 //!
 //! All take turns in each kind of work, several rounds; the medians are compared. Only works whose names begin with WORK are done, and
-//! what they build on. With the word `rounds=N` there are so many.
+//! what they build on; `memory` is what a cached inode takes. With the word `rounds=N` there are so many.
 
 use std::fs;
 use std::path::PathBuf;
 
+use scoutfs_benches::memory::{OfInode, of_inode};
 use scoutfs_benches::works::{MAPPED, SHAPES, chosen, do_work, median};
 
 /// A filesystem under test.
@@ -63,5 +64,35 @@ fn main() {
             medians.iter().take(others.len()).for_each(|other| print!(" {:>9.2}", own / other));
             println!();
         }
+    }
+    if wanted.is_empty() || wanted.iter().any(|word| word == "memory") {
+        memory(&folders);
+    }
+}
+
+/// What a cached inode costs in each.
+fn memory(folders: &[Folder]) {
+    let costs: Vec<_> = folders
+        .iter()
+        .map(|folder| {
+            let dir = folder.root.join("memory");
+            fs::create_dir(&dir).expect("mkdir");
+            let cost = of_inode(&dir);
+            fs::remove_dir_all(&dir).expect("rm -r");
+            cost
+        })
+        .collect();
+    type Of = fn(&OfInode) -> f64;
+    let rows: [(&str, Of); 2] =
+        [("bytes for a cached inode, slabs", |cost| cost.slab), ("the same, all memory", |cost| cost.all)];
+    for (name, of) in rows {
+        print!("{name:<42}");
+        costs.iter().for_each(|cost| print!(" {:>9.0}", of(cost)));
+        let own = costs.last().map_or(f64::NAN, of);
+        costs
+            .iter()
+            .take(costs.len().saturating_sub(1))
+            .for_each(|other| print!(" {:>9.2}", own / of(other)));
+        println!();
     }
 }

@@ -31,26 +31,43 @@ const COARSE: Duration = Duration::from_millis(10);
 pub(crate) struct ChangedPages {
     /// How often the item took over what was shown, times two, and one more while something is shown.
     turns: AtomicU64,
-    shown: Mutex<Option<Written>>,
+    shown: Mutex<Pending>,
     /// Since the item took over what was shown nobody has asked. Not so when the cluster lock came, or the inode into the table.
     unseen: AtomicBool,
+}
+
+/// What is shown, in little memory: each cached inode has it.
+#[derive(Clone, Copy, Default)]
+struct Pending {
+    sec: i64,
+    nsec: u32,
+    /// 0: nothing.
+    writes: u32,
+    /// The time is that of the contents, too.
+    mtime: bool,
+}
+
+impl Pending {
+    fn written(&self) -> Option<Written> {
+        let when = Timespec { sec: self.sec, nsec: self.nsec };
+        let written = Written { mtime: self.mtime.then_some(when), ctime: when, count: self.writes.into() };
+        (self.writes > 0).then_some(written)
+    }
 }
 
 impl ChangedPages {
     /// A program has written to pages.
     pub fn note(&self, now: Timespec) {
         let mut shown = self.shown.lock();
-        let count = shown.map_or(0, |shown| shown.count) + 1;
-        *shown = Some(Written { mtime: Some(now), ctime: now, count });
+        *shown =
+            Pending { sec: now.sec, nsec: now.nsec, writes: shown.writes.saturating_add(1), mtime: true };
         self.turns.fetch_or(1, Ordering::AcqRel);
     }
 
     /// The item has a newer time of the contents, or one that somebody has set.
     pub fn forget_mtime(&self) {
-        if self.is_some()
-            && let Some(shown) = &mut *self.shown.lock()
-        {
-            shown.mtime = None;
+        if self.is_some() {
+            self.shown.lock().mtime = false;
         }
     }
 
@@ -91,13 +108,13 @@ impl ChangedPages {
         if self.is_some() {
             // From odd to even.
             self.turns.fetch_add(1, Ordering::AcqRel);
-            *self.shown.lock() = None;
+            *self.shown.lock() = Pending::default();
         }
     }
 
     /// What is shown.
     pub fn shown(&self) -> Option<Written> {
-        if self.is_some() { *self.shown.lock() } else { None }
+        if self.is_some() { self.shown.lock().written() } else { None }
     }
 
     /// Changes whenever something that was shown is not any more.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What is kept in memory of a file that is being written.
 
-use scoutfs_env::{Box, IoBuf};
+use scoutfs_env::{Box, IoBuf, try_box};
 
 use crate::data::delayed::Gathered;
 use crate::fs::Fs;
@@ -11,7 +11,7 @@ use crate::store::DataRun;
 #[derive(Default)]
 pub(crate) struct DataState {
     /// The block that ends the file, so that the next small append need not read it.
-    tail: Option<Tail>,
+    tail: Option<Box<Tail>>,
     /// Free blocks set aside behind those that were written last, so that files that grow at the same time do not
     /// lie in pieces among each other. Only memory knows them: a crash leaves nothing behind.
     pub reserved: Option<DataRun>,
@@ -32,13 +32,13 @@ struct Tail {
 impl DataState {
     /// Takes the content of a block, if it is known.
     pub fn take_tail(&mut self, block: u64, data_version: u64) -> Option<IoBuf> {
-        let tail = self.tail.take()?;
+        let tail = *self.tail.take()?;
         (tail.block == block && tail.data_version == data_version).then_some(tail.bytes)
     }
 
-    /// Remembers the content of a block.
+    /// Remembers the content of a block, if there is memory.
     pub fn set_tail(&mut self, block: u64, data_version: u64, bytes: IoBuf) {
-        self.tail = Some(Tail { block, data_version, bytes });
+        self.tail = try_box(Tail { block, data_version, bytes }).ok();
     }
 
     /// Frees the memory.

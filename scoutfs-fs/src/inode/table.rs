@@ -39,7 +39,8 @@ const NR_SHARDS: usize = 16;
 /// Most inodes that one operation changes.
 pub(crate) const MAX_OP_INODES: usize = 4;
 
-/// An inode in use.
+/// An inode in use: there are as many as the kernel caches. In a kernel without debugging, with the counts of an [`Arc`], 240 bytes; its
+/// allocator gives 256, or else 512.
 pub(crate) struct MemInode {
     pub ino: u64,
     /// Threads of this mount that read the inode's items share it; those that change them are alone.
