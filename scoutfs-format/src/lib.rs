@@ -110,6 +110,7 @@ pub const LAYOUTS: &[Layout] = &[
     msg::SpaceRecall::LAYOUT,
     msg::SpaceRecalled::LAYOUT,
     msg::FreeBlocks::LAYOUT,
+    msg::Renewal::LAYOUT,
     msg::HandOverHeader::LAYOUT,
     msg::HandOverTaken::LAYOUT,
     msg::LockId::LAYOUT,

@@ -53,7 +53,7 @@ constants! { MSG_CONSTANTS:
     pub const MSG_FINALIZE: u8 = 13;
     /// Mount to server: [`FreeBlocks`], or no payload; answer [`StatfsReply`].
     pub const MSG_STATFS: u8 = 14;
-    /// Mount to server: [`FreeBlocks`], or no payload; answer [`RenewReply`].
+    /// Mount to server: [`Renewal`], or no payload; answer [`RenewReply`].
     pub const MSG_RENEW: u8 = 15;
     /// Mount to server, after its clean record is durable: [`CommitNumber`]; no payload in the answer.
     pub const MSG_LEAVE: u8 = 16;
@@ -302,6 +302,15 @@ layout! {
     pub struct FreeBlocks {
         pub meta: U64,
         pub data: U64,
+    }
+
+    /// What a mount tells as it renews its lease.
+    pub struct Renewal {
+        /// As in [`FreeBlocks`].
+        pub meta: U64,
+        pub data: U64,
+        /// Counts what it has done for locks that go back: it may take long as long as this grows.
+        pub revoke_progress: U64,
     }
 
     /// Begins a hand-over.

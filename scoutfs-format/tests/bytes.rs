@@ -78,6 +78,7 @@ fn every_structure_reads_its_bytes_as_reviewed() {
         msg::SpaceRecall,
         msg::SpaceRecalled,
         msg::FreeBlocks,
+        msg::Renewal,
         msg::HandOverHeader,
         msg::HandOverTaken,
         msg::LockId,

@@ -333,13 +333,23 @@ impl<T: Copy> LockServer<T> {
         self.recovering = false;
     }
 
-    /// A mount that has not answered a revoke for `limit` or longer: whatever else it does, it must be fenced. Looks
+    /// A mount that has not answered a revoke, nor got on with it, for `limit` or longer: whatever else it does, it must be fenced. Looks
     /// at all locks, so ask now and then, not for each message.
     pub fn overdue(&self, now: Mono, limit: Duration) -> Option<u64> {
         self.locks.values().flat_map(|lock| &*lock.holders).find_map(|h| {
             let since = h.revoke.as_ref()?.since;
             (now.saturating_duration_since(since) >= limit).then_some(h.client)
         })
+    }
+
+    /// A mount gets on with what it gives back, which may take long: its revokes count as sent now.
+    pub fn note_progress(&mut self, client: u64, now: Mono) {
+        for lock in self.locks.values_mut() {
+            let holder = lock.holders.iter_mut().find(|holder| holder.client == client);
+            if let Some(revoke) = holder.and_then(|holder| holder.revoke.as_mut()) {
+                revoke.since = revoke.since.max(now);
+            }
+        }
     }
 
     /// What is to be done next. `now` is when a revoke counts as sent.

@@ -166,6 +166,13 @@ fn a_revoke_that_is_not_answered_is_overdue() {
     while server.poll_output(at(5)).is_some() {}
     assert_eq!(server.overdue(at(14), Duration::from_secs(10)), None);
     assert_eq!(server.overdue(at(15), Duration::from_secs(10)), Some(A));
+    // It gets on with it. What another does says nothing.
+    server.note_progress(B, at(14));
+    assert_eq!(server.overdue(at(15), Duration::from_secs(10)), Some(A));
+    server.note_progress(A, at(14));
+    server.note_progress(A, at(13));
+    assert_eq!(server.overdue(at(23), Duration::from_secs(10)), None);
+    assert_eq!(server.overdue(at(24), Duration::from_secs(10)), Some(A));
 }
 
 #[test]

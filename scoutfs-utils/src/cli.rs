@@ -147,7 +147,7 @@ Locks of fcntl(2) and flock(2) hold on all nodes. Those of a node that dies are 
 was fenced gets EIO from all that it does with its files. A lock that a process on another node has is shown with process 0.\n\n\
 Times that are the same on all nodes and cannot be changed. The lease of a node lasts 6 seconds from its last renewal; it is fenced 1 \
 second later, and others wait that long for what it had locked. A node that holds a lock which another wants is fenced, too, when it does \
-not give it back within 60 seconds. When the leader dies another leads about 7 seconds after its last beat; when the leader unmounts, in a \
+not give it back and for 60 seconds has done nothing for that, such as writing what programs have changed. When the leader dies another leads about 7 seconds after its last beat; when the leader unmounts, in a \
 moment. A voter slot is free as soon as its owner has unmounted. That of a process that died is free at once for mounts of the same \
 machine, also when that has booted anew; for others it is free after 120 seconds of silence and 8 more. Until then another node with \
 server_addr may find no free slot: it waits for one, and does not vote meanwhile.\n\n\

@@ -13,6 +13,7 @@
 use core::time::Duration;
 
 use scoutfs_env::probe::{self, Event, Held};
+use scoutfs_env::sync::atomic::{AtomicU64, Ordering};
 use scoutfs_env::sync::{Condvar, Mutex, MutexGuard};
 use scoutfs_env::{OrdMap, Vec};
 use scoutfs_format::msg::{Fences, LockMessage, MAX_PAYLOAD, MSG_LOCK};
@@ -44,6 +45,8 @@ pub(crate) struct LockTable {
     changed: Condvar,
     /// There is something for the revoker.
     revoked: Condvar,
+    /// What was done for locks that go back.
+    progress: AtomicU64,
 }
 
 /// How a lock is used.
@@ -128,6 +131,7 @@ impl LockTable {
             }),
             changed: Condvar::new(),
             revoked: Condvar::new(),
+            progress: AtomicU64::new(0),
         }
     }
 
@@ -243,6 +247,7 @@ impl LockTable {
         if used == Use::Guest {
             state.flush.leave();
             drop(state);
+            self.note_progress();
             self.changed.notify_all();
             return;
         }
@@ -371,6 +376,7 @@ impl LockTable {
         if state.invalidate.is_empty() {
             return Ok(());
         }
+        self.note_progress();
         // Each lock is there once.
         let Revoke { name, .. } = state.invalidate.remove(0);
         state.elsewhere.remove(&name);
@@ -379,6 +385,16 @@ impl LockTable {
         self.pump_later(store, &mut state);
         self.end(state);
         Ok(())
+    }
+
+    /// Something was done for a lock that goes back.
+    fn note_progress(&self) {
+        self.progress.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How much was done for locks that go back.
+    pub fn revoke_progress(&self) -> u64 {
+        self.progress.load(Ordering::Relaxed)
     }
 
     /// Ends the revoker.

@@ -17,7 +17,7 @@ use scoutfs_format::le::{U32, U64};
 use scoutfs_format::msg::{
     ConfirmDeath, DeathConfirmed, FreeBlocks, HandOverHeader, HandOverTaken, InosReply, MSG_CONFIRM_DEATH,
     MSG_INOS, MSG_RENEW, MSG_SEQ, MSG_SPACE, MSG_SPACE_GIVE, MSG_SPACE_TAKEN, MSG_STATFS, RenewReply,
-    SPACE_AHEAD, SeqReply, SeqRequest, SpaceRequest, StatfsReply,
+    Renewal, SPACE_AHEAD, SeqReply, SeqRequest, SpaceRequest, StatfsReply,
 };
 use scoutfs_format::server_item::HandOverExtent;
 use zerocopy::{FromBytes, IntoBytes};
@@ -379,7 +379,10 @@ impl Store {
     /// Asks for the lease to go on. It runs from when this was sent.
     pub(crate) fn renew(&self) -> Result<()> {
         let sent = time::mono_now();
-        let reply: RenewReply = parse(&self.client.request(MSG_RENEW, self.own_free().as_bytes())?)?;
+        let FreeBlocks { meta, data } = self.own_free();
+        let revoke_progress = U64::new(self.lock_table.revoke_progress());
+        let renewal = Renewal { meta, data, revoke_progress };
+        let reply: RenewReply = parse(&self.client.request(MSG_RENEW, renewal.as_bytes())?)?;
         if reply.epoch.get() != self.identity.epoch {
             return Err(Error::Shutdown(FENCED));
         }

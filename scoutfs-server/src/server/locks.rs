@@ -2,7 +2,8 @@
 //! Cluster locks: feeds the lock machine and sends what it says.
 //!
 //! A new server grants nothing until every member that it found live has told what it holds and what it has open, or has been
-//! reclaimed. A mount that does not answer a revoke for [`REVOKE_LIMIT`] is fenced, though it renews its lease.
+//! reclaimed. A mount that does not answer a revoke for [`REVOKE_LIMIT`] is fenced, though it renews its lease: unless it tells that it gets on
+//! with it, as one does that writes what many programs have changed in memory.
 
 use core::time::Duration;
 
@@ -10,7 +11,9 @@ use scoutfs_env::Vec;
 use scoutfs_env::log;
 use scoutfs_env::time::Mono;
 use scoutfs_format::le::{U32, U64};
-use scoutfs_format::msg::{CommitNumber, LockMessage, MSG_LOCK, OpensReport, STATUS_INVALID, STATUS_OK};
+use scoutfs_format::msg::{
+    CommitNumber, LockMessage, MSG_LOCK, OpensReport, Renewal, STATUS_INVALID, STATUS_OK,
+};
 use scoutfs_lock::{LockError, LockName, LockServer, Message, Opens, ServerOutput};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -109,6 +112,20 @@ impl Server {
     pub(super) fn locks_left(&mut self, rid: u64) {
         self.locks.server.handle_client_gone(rid);
         self.file_locks.handle_client_gone(rid);
+    }
+
+    /// A mount renews its lease, and tells how it gets on.
+    pub(super) fn note_renewal(&mut self, now: Mono, slot: u32, payload: &[u8]) {
+        let (Some(member), Ok(renewal)) = (self.members.get_mut(slot), Renewal::read_from_bytes(payload))
+        else {
+            return;
+        };
+        member.free = [renewal.meta.get(), renewal.data.get()];
+        let progress = renewal.revoke_progress.get();
+        if core::mem::replace(&mut member.revoke_progress, progress) != progress {
+            let rid = member.rid();
+            self.locks.server.note_progress(rid, now);
+        }
     }
 
     /// Ends recovery when every member that may hold locks from under a former server has told of them, or is gone.

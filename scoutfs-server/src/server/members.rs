@@ -68,6 +68,8 @@ pub(crate) struct MemberState {
     pub last_space: Option<(u64, u64)>,
     /// Free blocks that it has, by kind, as far as is known.
     pub free: [u64; 2],
+    /// What it has done for locks that go back, as it told last.
+    pub revoke_progress: u64,
     /// What counts of its ring, as it was last read.
     pub state: Option<SlotState>,
     /// Its slot is damaged: nothing of it is merged or taken back.
@@ -90,6 +92,7 @@ impl MemberState {
             hand_overs: OrdMap::new(),
             last_space: None,
             free: [0; 2],
+            revoke_progress: 0,
             state: None,
             broken: false,
         }

@@ -355,7 +355,7 @@ impl Server {
                 self.statfs(slot)
             }
             MSG_RENEW => {
-                self.note_free(slot, payload);
+                self.note_renewal(now, slot, payload);
                 self.renew(now, slot)
             }
             MSG_CONFIRM_DEATH => self.confirm_death(parse(payload)?),

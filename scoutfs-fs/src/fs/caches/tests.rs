@@ -210,7 +210,10 @@ fn pages_that_the_last_close_left_changed_go_with_the_lock_for_writing() {
             false => b.fs().release(ino, true),
         }
         let want: &[_] = if dirty { &[(ino, 0, 4096)] } else { &[] };
+        let progress = || b.fs().store().lock_table.revoke_progress();
+        let before = progress();
         assert_eq!(read_elsewhere(), want, "dirty: {dirty}");
+        assert!(progress() > before, "the server is to know that the mount gets on");
     }
     assert_eq!(read_elsewhere(), [], "they are gone already");
     // Also with a close that leaves none.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Joining, leaving, counters, horizons, the life of the server itself.
 
+use core::time::Duration;
 use std::collections::HashSet;
 use std::vec::Vec;
 
@@ -17,6 +18,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::mount::*;
 use super::rig::*;
+use crate::server::locks::REVOKE_LIMIT;
 use crate::server::{LEASE, LEASE_MARGIN, LeaderLease, LeaseState};
 use crate::super_block::{SuperError, read_super, write_super};
 
@@ -278,6 +280,38 @@ fn a_horizon_waits_for_write_versions_that_were_granted_below_it() {
     rig.send(1, id + 2, MSG_SEQ_CLOSED, 0, closed.as_bytes());
     let answered: HashSet<u64> = rig.poll().iter().map(|(_, id, _, _)| *id).collect();
     assert_eq!(answered, HashSet::from([id, id + 2]));
+}
+
+/// A mount that gives a lock back may take long as long as it gets on with that, as it tells with each renewal of its lease.
+#[test]
+fn a_mount_that_gets_on_with_what_it_gives_back_is_not_fenced() {
+    for gets_on in [true, false] {
+        let mut rig = Rig::smallest();
+        let (holder, other) = (SimMount::start(&mut rig, 1), SimMount::start(&mut rig, 2));
+        let wanted = |mode| {
+            let name = LockName::group_of(1 << 20);
+            Message { name, version: 0, commit_nr: 0, generation: 0, old_mode: Mode::Null, mode }.to_raw()
+        };
+        let id = rig.new_id();
+        assert_eq!(rig.request(holder.rid, id, MSG_LOCK, wanted(Mode::Write).as_bytes()).0, STATUS_OK);
+        let id = rig.new_id();
+        rig.send(other.rid, id, MSG_LOCK, 0, wanted(Mode::Write).as_bytes());
+        let mut granted = false;
+        // Each second for longer than twice the limit.
+        for second in 0..2 * REVOKE_LIMIT.as_secs() + 20 {
+            rig.advance(Duration::from_secs(1));
+            for rid in [holder.rid, other.rid] {
+                let revoke_progress = if gets_on { second / 50 } else { 7 };
+                let renewal =
+                    Renewal { meta: U64::ZERO, data: U64::ZERO, revoke_progress: U64::new(revoke_progress) };
+                let renew = rig.new_id();
+                rig.send(rid, renew, MSG_RENEW, 0, renewal.as_bytes());
+            }
+            rig.settle();
+            granted |= rig.poll().iter().any(|(rid, answered, _, _)| (*rid, *answered) == (other.rid, id));
+        }
+        assert_eq!(granted, !gets_on, "the lock is free only when its holder is fenced");
+    }
 }
 
 /// A mount that commits by itself lets a round end without its answer. When that comes, in the next round, it is no answer to that.

@@ -349,7 +349,7 @@ fn what_others_have_is_told_to_each() {
     assert_eq!(of_others(&mut rig, 2, &[]), (free, 0));
     assert_eq!(of_others(&mut rig, 1, &[]), (0, 0));
     assert_eq!(hog.write_file(1, 100), 100);
-    let now = FreeBlocks { meta: U64::ZERO, data: U64::new(free - 100) };
+    let now = Renewal { meta: U64::ZERO, data: U64::new(free - 100), revoke_progress: U64::ZERO };
     let id = rig.new_id();
     assert_eq!(rig.request(1, id, MSG_RENEW, now.as_bytes()).0, STATUS_OK);
     assert_eq!(of_others(&mut rig, 2, &[5, 6]), (free - 100, 0));
