@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use common::{Volume, counter, file};
 use scoutfs_env::IoBuf;
 use scoutfs_env::time::Timespec;
@@ -497,6 +499,36 @@ fn what_is_written_here_and_there_into_a_hole_is_in_order_on_the_device() {
         assert_eq!(extents.len(), 1, "later: {later}");
         fs.release(ino, true);
     }
+    mount.unmount().unwrap();
+    volume.check();
+}
+
+#[test]
+fn a_version_never_goes_back_while_the_item_takes_over_what_was_shown() {
+    let volume = Volume::new(64 << 20);
+    let mount = volume.mount();
+    let fs = mount.fs();
+    let ino = ones(&mount);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let looks = scope.spawn(|| {
+            let (mut last, mut changes) = (fs.getattr(ino).unwrap(), 0);
+            while !done.load(Ordering::Relaxed) {
+                let now = fs.getattr(ino).unwrap();
+                assert!(now.version >= last.version && now.mtime >= last.mtime, "{last:?} and then {now:?}");
+                changes += u32::from(now.version > last.version);
+                last = now;
+            }
+            changes
+        });
+        for i in 0..20_000 {
+            overwrite(fs, ino, i as u8, false);
+            fs.fsync(ino).unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(looks.join().unwrap() > 0);
+    });
+    fs.release(ino, true);
     mount.unmount().unwrap();
     volume.check();
 }

@@ -418,7 +418,11 @@ impl Fs {
         if !always && !mem.changed.is_due(&inode) {
             return Ok(());
         }
-        self.touch_pages(locks, mem, &mut inode, Touches { written: Some(written), mapped: false })
+        // Who wants to know the attributes waits until it is done.
+        let answered = self.behind.begin_known(mem);
+        self.touch_pages(locks, mem, &mut inode, Touches { written: Some(written), mapped: false })?;
+        drop(answered);
+        Ok(())
     }
 
     /// Adds what of a page can be written to blocks that it has to what is `in_place`, and writes the rest.
