@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
-# Nodes that meet by IPv6 alone, two by the kernel and one by FUSE: ipv6.sh SCOUTFS. The module is loaded; /dev/ubda, /dev/ubdb and
-# /dev/ubdc are one disk.
+# Nodes that meet by IPv6 alone, two by the kernel and one by FUSE: ipv6.sh SCOUTFS. The module is loaded; $DISK_A, $DISK_B and
+# $DISK_C are one disk.
 set -eu
 . "$(dirname "$0")/words.sh"
 scoutfs=$1
@@ -21,8 +21,8 @@ connected() {
 }
 
 echo "the address of this machine alone"
-"$scoutfs" mount -o 'server_addr=[::1]' /dev/ubda $first
-"$scoutfs" mount -o 'server_addr=[fd00::7]:7301' /dev/ubdb $second
+"$scoutfs" mount -o 'server_addr=[::1]' "$DISK_A" $first
+"$scoutfs" mount -o 'server_addr=[fd00::7]:7301' "$DISK_B" $second
 echo hello > $first/file
 same "$(cat $second/file)" hello "another node's data"
 echo more >> $second/file
@@ -33,8 +33,8 @@ echo "an address with a port"
 umount $first
 # The other is the server now.
 echo alone > $second/file
-"$scoutfs" mount -o server_addr=fd00::7 /dev/ubda $first
-"$scoutfs" mount -o fuse /dev/ubdc $third
+"$scoutfs" mount -o server_addr=fd00::7 "$DISK_A" $first
+"$scoutfs" mount -o fuse "$DISK_C" $third
 for d in $first $third; do
     same "$(cat $d/file)" alone "the data of who became the server"
 done

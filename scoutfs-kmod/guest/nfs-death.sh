@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 # A server of NFS is killed: nfs-death.sh PROGRAMS OPTIONS LIST. What it has answered is there in the next life, though nobody has synced it:
-# LIST, a file of the machine's own, has the names. The module is loaded, the volume is on /dev/ubda.
+# LIST, a file of the machine's own, has the names. The module is loaded, the volume is on $DISK_A.
 set -eu
 . "$(dirname "$0")/words.sh"
 programs=$1
@@ -10,7 +10,7 @@ list=$3
 served=/mnt/scoutfs
 version=4.2
 root=/
-mount -i -t scoutfs -o "$options" /dev/ubda $served
+mount -i -t scoutfs -o "$options" "$DISK_A" $served
 touch "$list"
 while read -r name; do
     same "$(stat -c %a $served/moved-$name)" 751 "what was answered before the server died"

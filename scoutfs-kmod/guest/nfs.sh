@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # A volume is exported by the kernel's NFS server and mounted by its client, while another node changes it, too: nfs.sh SCOUTFS PROGRAMS
 # TREE COOKIE. PROGRAMS is a folder where those of NFS are, as in a root; COOKIE is a module of the tests. The module is loaded;
-# /dev/ubda and /dev/ubdb are one disk.
+# $DISK_A and $DISK_B are one disk.
 set -eu
 . "$(dirname "$0")/words.sh"
 scoutfs=$1
@@ -36,7 +36,7 @@ is_empty() {
     [ -z "$(ls -A "$1")" ]
 }
 mounts() {
-    "$scoutfs" mount -o server_addr=127.0.0.1 /dev/ubda $served
+    "$scoutfs" mount -o server_addr=127.0.0.1 "$DISK_A" $served
 }
 # When the server is done with it.
 unmounts() {
@@ -359,7 +359,7 @@ handles() {
 
 mounts
 # It is the server of the volume when the first is away.
-"$scoutfs" mount -o server_addr=127.0.0.1 /dev/ubdb $other
+"$scoutfs" mount -o server_addr=127.0.0.1 "$DISK_B" $other
 for version in 3 4.0 4.2; do
     echo "NFS $version"
     # Of version 4 it is the root of all that is served, since the machine's own root cannot be.
