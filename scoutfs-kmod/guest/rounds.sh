@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
-# Mounts and unmounts, loads and unloads, and looks whether memory is lost: rounds.sh MODULE SCOUTFS DEVICE ROUNDS. The module is not loaded
+# Mounts and unmounts, loads and unloads, and looks whether memory is lost, and whether a kernel takes a module that is not for it: rounds.sh MODULE SCOUTFS DEVICE ROUNDS. The module is not loaded
 # before and after.
 set -eu
 module=$1
@@ -35,6 +35,15 @@ compare() {
         exit 1
     }
 }
+
+# One that was built for another kernel is refused, and the log says why.
+LC_ALL=C sed 's/vermagic=[0-9]/vermagic=0/' "$module" > /run/other.ko
+if cmp -s "$module" /run/other.ko || insmod /run/other.ko 2> /dev/null; then
+    echo "FAILED: a module for another kernel is loaded"
+    exit 1
+fi
+dmesg | grep -q 'scoutfs: version magic .* should be'
+rm /run/other.ko
 
 insmod "$module"
 n=0
