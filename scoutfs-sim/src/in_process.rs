@@ -5,11 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use scoutfs_env::IoBuf;
 use scoutfs_env::time::Timespec;
 use scoutfs_format::ioctl::FIEMAP_EXTENT_UNWRITTEN;
 use scoutfs_format::item::{INO_GROUP, ROOT_INO};
 use scoutfs_format::key::{KIND_DATA_SEQ, KIND_META_SEQ};
-use scoutfs_fs::data::AllocateMode;
+use scoutfs_fs::data::{AllocateMode, Copied};
 use scoutfs_fs::dir::{NewInode, RenameFlags};
 use scoutfs_fs::inode::kind::FileType;
 use scoutfs_fs::inode::{Attr, Drops, SetAttr, SetTime};
@@ -19,7 +20,7 @@ use scoutfs_fs::{Error, Fs, Mount};
 use crate::disk::Disk;
 use crate::reference::{
     Allocate, Answer, BLOCK, Call, Content, Data, Existing, Found, Name, NewTime, Outcome, Reference, Rules,
-    Seen, Stat, Subject, Target, Time, Times,
+    Seen, Stat, Subject, Target, Time, Times, Way,
 };
 use crate::volume::{Pace, issues, mount, new_volume};
 
@@ -219,7 +220,7 @@ impl Subject for InProcess {
             Ok(Answer::Number(written.1 as u64))
         };
         let answer = match call {
-            Call::Write(ino, offset, data, _) => later(*ino, Some(*offset), data),
+            Call::Write(ino, offset, data, Way::Buffered) => later(*ino, Some(*offset), data),
             Call::Append(ino, data) => later(*ino, None, data),
             call => carry_out(fs, call),
         };
@@ -268,6 +269,29 @@ impl Subject for InProcess {
     }
 }
 
+/// Writes as a kernel does that has the file's pages: it changes them, and writes them whole.
+fn write_pages(fs: &Fs, ino: u64, offset: u64, data: &[u8]) -> Result<usize, Error> {
+    const PAGE: u64 = 4096;
+    let first = offset / PAGE * PAGE;
+    let end = (offset + data.len() as u64).next_multiple_of(PAGE);
+    let mut pages = IoBuf::zeroed((end - first) as usize)?;
+    fs.open(ino, true)?;
+    let written = (|| {
+        fs.read(ino, first, &mut pages)?;
+        let at = (offset - first) as usize;
+        let mut copy = || {
+            pages[at..at + data.len()].copy_from_slice(data);
+            Copied { bytes: data.len(), may_be_read: false }
+        };
+        match fs.change_pages(ino, offset, data.len() as u64, &mut copy)? {
+            Some(len) => fs.write_pages(ino, &[(first, &pages)], false).map(|()| len),
+            None => fs.write(ino, offset, data),
+        }
+    })();
+    fs.release(ino, true);
+    written
+}
+
 /// Carries out a call on a mounted filesystem. A new inode's reference is given back at once.
 pub(crate) fn carry_out(fs: &Fs, call: &Call) -> Result<Answer, Error> {
     let made = |attr: Result<Attr, Error>| {
@@ -303,6 +327,7 @@ pub(crate) fn carry_out(fs: &Fs, call: &Call) -> Result<Answer, Error> {
             done(fs.rename(from.0, &from.1.0, to.0, &to.1.0, flags))
         }
         Call::Open(ino) => done(fs.open(*ino, false)),
+        Call::Write(ino, offset, data, Way::Mapped) => number(write_pages(fs, *ino, *offset, &data.bytes())),
         Call::Write(ino, offset, data, _) => number(fs.write(*ino, *offset, &data.bytes())),
         Call::Append(ino, data) => number(fs.append(*ino, &data.bytes()).map(|(_, len)| len)),
         Call::Truncate(ino, size) => set(fs, *ino, SetAttr { size: Some(*size), ..SetAttr::default() }),

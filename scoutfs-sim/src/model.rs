@@ -182,7 +182,12 @@ impl Model {
             Op::Rmdir(at) => Call::Rmdir(name(at)),
             Op::Rename(from, to) => Call::Rename(name(from), name(to), Target::Replace),
             Op::Exchange(one, two) => Call::Rename(name(one), name(two), Target::Exchange),
-            Op::Write(at, offset, data) => Call::Write(ino(at), *offset, *data, Way::Buffered),
+            Op::Write(at, offset, data) => {
+                // Some of those that do not make the file longer, as a kernel writes pages that it has.
+                let inside = self.file_len(*at).is_some_and(|len| offset + data.len as u64 <= len);
+                let way = if inside && data.seed % 4 != 0 { Way::Mapped } else { Way::Buffered };
+                Call::Write(ino(at), *offset, *data, way)
+            }
             Op::Truncate(at, size) => Call::Truncate(ino(at), *size),
             Op::Allocate(at, len) => Call::Allocate(ino(at), Allocate::Fill, false, 0, *len),
             Op::SetXattr(at, which, data) => {

@@ -19,13 +19,14 @@ use std::time::Duration;
 
 use scoutfs_env::device::MemDevice;
 use scoutfs_format::item::ROOT_INO;
+use scoutfs_fs::Fs;
 use scoutfs_fs::dir::NewInode;
 use scoutfs_sim::disk::{CrashPoint, Disk, Fault, Recording, Request, Survival};
-use scoutfs_sim::model::{Model, Op};
+use scoutfs_sim::model::{Model, Op, Place};
 use scoutfs_sim::reference::{Content, Data};
 use scoutfs_sim::rng::Rng;
 use scoutfs_sim::small;
-use scoutfs_sim::tree::{Tree, read_tree};
+use scoutfs_sim::tree::{Node, Tree, read_tree};
 use scoutfs_sim::volume::{Pace, issues, mount, new_volume};
 
 /// Most of the time of a mount is waiting.
@@ -48,6 +49,8 @@ struct Run {
     begun: Vec<usize>,
     /// Where in the record it was known that so many operations are durable.
     acknowledged: Vec<(usize, usize)>,
+    /// Where in the record it was known that an inode's contents after so many operations are durable, without a commit.
+    contents: Vec<(usize, usize, u64)>,
 }
 
 /// What is done between operations.
@@ -58,6 +61,17 @@ struct Plan {
     sync_every: usize,
     /// The log is merged in between, and the volume unmounted at the end.
     merge: bool,
+}
+
+/// How often a mount has committed.
+fn commits(fs: &Fs) -> u64 {
+    let mut commits = 0;
+    fs.for_each_counter(&mut |name: &str, value| {
+        commits += if name == "commits" { value } else { 0 };
+        Ok(())
+    })
+    .unwrap();
+    commits
 }
 
 fn run(seed: u64, plan: Plan) -> Run {
@@ -83,6 +97,7 @@ fn run_on(seed: u64, plan: Plan, disk: fn(MemDevice) -> Disk) -> Run {
         states: vec![model.tree()],
         begun: vec![],
         acknowledged: vec![(0, 0)],
+        contents: vec![],
     };
     for i in 1..=plan.operations {
         let op = model.random_op(&mut rng);
@@ -90,11 +105,7 @@ fn run_on(seed: u64, plan: Plan, disk: fn(MemDevice) -> Disk) -> Run {
         let changed = model.apply(fs, &op).unwrap_or_else(|e| panic!("seed {seed}: {op:?}: {e}"));
         run.states.push(model.tree());
         if i % plan.sync_every == 0 {
-            match changed {
-                Some(ino) if rng.one_in(2) => fs.fsync(ino).unwrap(),
-                _ => fs.sync().unwrap(),
-            }
-            run.acknowledged.push((disk.position(), i));
+            run.sync(&disk, fs, changed.filter(|_| rng.one_in(2)), i);
         }
         if plan.merge && i % 4 == 0 {
             thread::sleep(Duration::from_millis(150));
@@ -110,6 +121,20 @@ fn run_on(seed: u64, plan: Plan, disk: fn(MemDevice) -> Disk) -> Run {
 }
 
 impl Run {
+    /// Makes all durable after so many operations, or an inode, and notes what that was.
+    fn sync(&mut self, disk: &Disk, fs: &Fs, ino: Option<u64>, count: usize) {
+        let before = commits(fs);
+        match ino {
+            Some(ino) => fs.fsync(ino).unwrap(),
+            None => fs.sync().unwrap(),
+        }
+        match ino.filter(|_| commits(fs) == before) {
+            // Nothing but its data was to be made durable.
+            Some(ino) => self.contents.push((disk.position(), count, ino)),
+            None => self.acknowledged.push((disk.position(), count)),
+        }
+    }
+
     /// Mounts an image and says what is wrong with it.
     fn verify(&self, point: &CrashPoint, image: MemDevice) -> Result<(), String> {
         let disk = Disk::new(image);
@@ -126,6 +151,16 @@ impl Run {
         let last = self.begun.iter().filter(|at| **at < point.position).count();
         if let Err(why) = allowed(&tree, &self.states[first..=last]) {
             return Err(format!("not the tree after any of {first} to {last} operations: {why}"));
+        }
+        for (position, count, ino) in &self.contents {
+            if *position < point.position
+                && let Some(at) =
+                    tree.get(ino).and_then(|node| strange_byte(node, *ino, &self.states[*count..=last]))
+            {
+                return Err(format!(
+                    "inode {ino}: byte {at} is older than what was synced after {count} operations"
+                ));
+            }
         }
         let probe = || {
             let file = NewInode { mode: 0o100_644, umask: 0, uid: 0, gid: 0, rdev: 0 };
@@ -202,6 +237,7 @@ fn run_small(start: &MemDevice, model: &Model, number: usize, ops: &[Op], syncs:
         states: vec![model.tree()],
         begun: vec![],
         acknowledged: vec![(0, 0)],
+        contents: vec![],
     };
     for (i, op) in ops.iter().enumerate() {
         run.begun.push(disk.position());
@@ -287,12 +323,7 @@ fn differs(tree: &Tree, state: &Tree, later: &[Tree]) -> Option<String> {
                 if found.len() != bytes.len() {
                     return Some(format!("{said}: {} bytes, not {}", found.len(), bytes.len()));
                 }
-                let wrong = (0..found.len()).find(|i| {
-                    !later.iter().filter_map(|tree| tree.get(ino)).any(
-                        |node| matches!(&node.content, Content::File(b) if b.get(*i) == Some(&found[*i])),
-                    )
-                });
-                if let Some(i) = wrong {
+                if let Some(i) = strange_byte(node, *ino, later) {
                     return Some(format!("{said}: byte {i} is {:#x}, not {:#x}", found[i], bytes[i]));
                 }
             }
@@ -301,6 +332,17 @@ fn differs(tree: &Tree, state: &Tree, later: &[Tree]) -> Option<String> {
         }
     }
     None
+}
+
+/// The first byte of a file that it has in none of several states.
+fn strange_byte(node: &Node, ino: u64, states: &[Tree]) -> Option<usize> {
+    let Content::File(found) = &node.content else { return None };
+    let has = |tree: &Tree, i: usize| {
+        tree.get(&ino).is_some_and(
+            |node| matches!(&node.content, Content::File(bytes) if bytes.get(i) == Some(&found[i])),
+        )
+    };
+    (0..found.len()).find(|i| !states.iter().any(|tree| has(tree, *i)))
 }
 
 fn survives(seed: u64, plan: Plan) {
@@ -319,6 +361,61 @@ fn what_was_synced_after_each_operation_survives_power_failures() {
 #[test]
 fn operations_between_syncs_survive_power_failures_as_a_whole_or_not_at_all() {
     survives(2, Plan { operations: 40, sync_every: 5, merge: false });
+}
+
+/// A file that is overwritten again and again, as a kernel does that has its pages, with an fsync each time.
+fn run_overwrites() -> Run {
+    const FILE: Place = Place::new(0, 0);
+    let volume = new_volume();
+    let first = mount(&volume, Pace::Real).unwrap();
+    let mut model = Model::set_up(first.fs()).unwrap();
+    model.apply(first.fs(), &Op::Create(FILE)).unwrap();
+    model.apply(first.fs(), &Op::Write(FILE, 0, Data::new(1, 20_000))).unwrap();
+    first.unmount().unwrap();
+    let disk = Disk::with_sites(volume.memory().snapshot());
+    let mount = mount(&disk, Pace::Real).unwrap();
+    let fs = mount.fs();
+    let file = model.find(FILE).unwrap();
+    // While it is open the last close is not seen.
+    fs.open(file, true).unwrap();
+    disk.start_recording();
+    let mut run = Run {
+        seed: 0,
+        recording: Recording { start: MemDevice::new(0), entries: Vec::new() },
+        states: vec![model.tree()],
+        begun: vec![],
+        acknowledged: vec![(0, 0)],
+        contents: vec![],
+    };
+    for i in 1..=40 {
+        run.begun.push(disk.position());
+        // Odd numbers stand for pages.
+        let op = Op::Write(FILE, (i as u64 * 1500) % 12_000, Data::new(2 * i as u64 + 1, 3000));
+        let changed = model.apply(fs, &op).unwrap();
+        run.states.push(model.tree());
+        run.sync(&disk, fs, changed, i);
+    }
+    run.recording = disk.stop_recording();
+    fs.release(file, true);
+    drop(mount);
+    run
+}
+
+#[test]
+fn what_was_overwritten_and_synced_without_a_commit_survives_power_failures() {
+    // More than the longest tick may pass between two of them, each time.
+    let Some(run) = (0..20).map(|_| run_overwrites()).find(|run| run.contents.len() > 1) else {
+        panic!("each was committed")
+    };
+    let max = setting("SCOUTFS_CRASH_IMAGES").unwrap_or(400) as usize;
+    if let Some(failure) = run.verify_images(&run.recording, max, &[]) {
+        panic!("{failure}");
+    }
+    let faults = faults(&run.recording);
+    let (name, fault) = faults.iter().find(|(name, _)| name.contains("sync_data")).expect("a flush of data");
+    let recording = run.recording.with_fault(fault);
+    let failure = run.verify_images(&recording, max, &changed(&run.recording, &recording));
+    assert!(failure.is_some_and(|why| why.contains("older than what was synced")), "without {name}");
 }
 
 #[test]

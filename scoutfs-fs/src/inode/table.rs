@@ -553,7 +553,10 @@ impl Fs {
         let Ok(pin) = self.pin(ino) else { return };
         if dirty {
             pin.left_dirty.store(true, Ordering::Release);
-        } else if unseen_writer && self.take_over_changes(ino, true).is_err() {
+        } else if unseen_writer
+            && pin.unseen_writers.load(Ordering::Acquire) == 1
+            && self.take_over_changes(ino, true).is_err()
+        {
             scoutfs_env::log::debug!("closing inode {ino}: its times stay a little older");
         }
         let last = pin.remove_open(unseen_writer);
