@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use scoutfs_btree::error::Error as TreeError;
+use scoutfs_env::device::EIO;
 use scoutfs_env::sim::{self, Node};
 use scoutfs_env::thread;
 use scoutfs_format::item::ROOT_INO;
@@ -181,7 +182,8 @@ impl From<Error> for End {
     fn from(e: Error) -> Self {
         match e {
             Error::Shutdown(_) => End::Shutdown,
-            Error::Io(_) | Error::Tree(TreeError::Io(_)) => End::Io,
+            // What was gathered is lost when the disk fails as it is written, and the next sync tells of it.
+            Error::Io(_) | Error::Tree(TreeError::Io(_)) | Error::LostWrite { errno: EIO } => End::Io,
             Error::NoSpace => End::NoSpace,
             e => End::Unexpected(format!("an operation: {e}")),
         }
