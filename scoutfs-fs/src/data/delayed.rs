@@ -32,7 +32,7 @@ use core::time::Duration;
 use scoutfs_env::sync::Mutex;
 use scoutfs_env::sync::atomic::{AtomicU64, Ordering};
 use scoutfs_env::time::{self, Timespec};
-use scoutfs_env::{Box, IoBuf, try_box};
+use scoutfs_env::{Box, IoBuf, thread, try_box};
 use scoutfs_format::item::MAX_FILE_BYTES;
 
 use crate::counters::Counter;
@@ -187,6 +187,14 @@ impl Fs {
             match self.write_delayed_now(ino, false) {
                 // It is being deleted, which takes care of that.
                 Err(Error::StaleHandle) => time::sleep(RETRY),
+                // The lock is on its way back, and who gives it back has not come here yet. Meanwhile others may have it for reading.
+                Ok(false) => {
+                    self.store().trans.check()?;
+                    if thread::is_killed() {
+                        return Err(Error::Interrupted);
+                    }
+                    time::sleep(RETRY);
+                }
                 done => return done.map(drop),
             }
         }
