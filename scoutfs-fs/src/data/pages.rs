@@ -150,7 +150,7 @@ impl Fs {
     /// once, just before the file shows that it has changed, and must not wait for anything. It also tells, after it has copied, whether
     /// anybody may have read from the file past the core since it was called last for it, or may read without asking.
     ///
-    /// `None`, with nothing changed, if that cannot be in place: behind the end of the file, where data are in an archive or on blocks that
+    /// `None`, with no content changed, if that cannot be in place: behind the end of the file, where data are in an archive or on blocks that
     /// somebody who was fenced may write, or when there is no space. Then it is to be written as it is elsewhere.
     pub fn change_pages(
         &self,

@@ -80,7 +80,8 @@ const MOUNTED_EMULATED: &[&str] =
     &["cluster::", "data::", "deadlocks::", "file_locks::", "ioctl::who", "posix::a", "sharing::"];
 
 /// Which of the mounted tests a guest runs. Not `killed`, `durability`, `cluster_deaths`, `cluster_chaos`, `status` and `model`: they kill
-/// or stop the daemons that serve their mounts, and a kernel dies only with its guest, for which there are tests here.
+/// or stop the daemons that serve their mounts, and a kernel dies only with its guest, for which there are tests here. In one of
+/// `cluster_deaths` a mount by FUSE dies, and the kernel's have the fence agent.
 const MOUNTED: &[&str] = &[
     "acls::",
     "cluster::",
